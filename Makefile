@@ -1,0 +1,59 @@
+# make test    sets up .venv, then lint, types and tests: all that a fresh clone needs
+# make env     the environment alone
+# make demo    a sample recording, a map of it, the ROS 2 node on a second drive, a report
+# make docs    the pages as a site in site/
+#
+# PYTHON=python3.12      another interpreter, 3.10 to 3.12
+# PIP_ARGS="..."         more for pip; `--extra-index-url` with PyTorch's index of CPU wheels saves
+#                        the CUDA libraries where the usual index offers torch only with them
+# EXTRAS=dev,demo        without the ROS wheels
+
+SHELL := /bin/sh
+VENV ?= .venv
+PIP_ARGS ?=
+EXTRAS ?= dev,ros,demo
+PYTEST_ARGS ?=
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
+	$$p -c '$(SUPPORTED)' 2>/dev/null && { echo $$p; break; }; done)
+SOURCES := crossfire_core crossfire_ros test launch tools setup.py
+
+.PHONY: env lint types test demo docs clean
+
+env: $(STAMP)
+
+$(STAMP): setup.py constraints.txt $(wildcard tools/tf2_msgs/*)
+	@test -x $(BIN)/python || test -n "$(PYTHON)" || \
+		{ echo "Python 3.10, 3.11 or 3.12 is needed: name one with PYTHON=..." >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[$(EXTRAS)]'
+	@case ",$(EXTRAS),$$(uname -sm)" in *,ros,*"Linux x86_64") \
+		echo "building tf2_msgs, which the ROS wheels lack"; \
+		$(BIN)/python -m pip install --quiet $(PIP_ARGS) ./tools/tf2_msgs || \
+		echo "tf2_msgs cannot be built (it takes a C compiler): tests of the node are skipped" >&2;; \
+	esac
+	@touch $@
+
+lint: env
+	$(BIN)/ruff check $(wildcard $(SOURCES))
+	$(BIN)/ruff format --check $(wildcard $(SOURCES))
+
+types: env
+	$(BIN)/mypy
+
+test: env lint types
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+demo: env
+	@$(BIN)/crossfire demo demo $(DEMO_ARGS)
+
+docs: env
+	$(BIN)/python -m crossfire_core.config_reference > docs/configuration.md
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --site-dir site
+
+clean:
+	rm -rf $(VENV) build install log dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,231 @@
+"""``crossfire evaluate`` and ``crossfire localize``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crossfire_core.cli import shell
+from crossfire_core.recordings.options import RecordingOptions
+
+if TYPE_CHECKING:
+    from crossfire_core.evaluation.evaluate import Evaluation, EvaluationOptions
+    from crossfire_core.localization.estimate import PoseEstimate
+    from crossfire_core.localization.localizer import Localizer
+    from crossfire_core.recordings.frame import Recording
+
+
+@shell.command("Use a map")
+def evaluate(
+    map_file: shell.MapFile,
+    recording: shell.RecordingPath,
+    options: RecordingOptions,
+    prior: Annotated[
+        str,
+        typer.Option(
+            help="Where each search starts: retrieval (nothing known), previous (last pose) "
+            "or odometry (last pose moved by the recorded odometry)."
+        ),
+    ] = "retrieval",
+    holdout_every: Annotated[
+        int, typer.Option(help="Only the frames that training with this number kept out.")
+    ] = 0,
+    align: Annotated[
+        str,
+        typer.Option(
+            help="none, rigid or similarity: bring the poses onto the truth first, "
+            "for a map whose frame is its own."
+        ),
+    ] = "none",
+    report: Annotated[
+        Path | None, typer.Option(help="Folder for the HTML report and its pictures.")
+    ] = None,
+    device: shell.Device = "auto",
+    config: shell.Settings = None,
+    changes: shell.Changes = None,
+    json: shell.JsonFile = None,
+) -> None:
+    """Localize the images of a recording and say how far off the poses are.
+
+    The recording needs poses to compare with. A frame without a pose counts as a miss.
+
+    Example: crossfire evaluate room.map room/query_bag --prior odometry --report report
+    """
+    from crossfire_core.cli import display
+    from crossfire_core.evaluation.evaluate import EvaluationOptions
+    from crossfire_core.recordings import open_recording
+
+    chosen = EvaluationOptions(prior, holdout_every, align)  # type: ignore[arg-type]
+    localizer = load_localizer(map_file, device, config, changes)
+    source = open_recording(recording, options)
+    evaluation = measure(localizer, source, chosen, map_file)
+    print_summary(evaluation)
+    shell.emit(evaluation.to_json(), json)
+    if report:
+        page = write_report(report, evaluation, source, localizer)
+        display.out.print(f"report: {page}")
+
+
+def load_localizer(
+    map_file: Path, device: str, config: Path | None = None, changes: list[str] | None = None
+) -> Localizer:
+    """Open a map for localization.
+
+    Raises:
+        MapFormatError: no usable map.
+        ConfigError: a setting is wrong.
+    """
+    from crossfire_core.config import LocalizationConfig
+    from crossfire_core.localization.localizer import Localizer
+    from crossfire_core.neural_map import NeuralMap
+
+    settings = shell.configured(LocalizationConfig(), config, changes)
+    return Localizer(NeuralMap.load(map_file, device), settings)
+
+
+def measure(
+    localizer: Localizer, source: Recording, options: EvaluationOptions, map_file: Path
+) -> Evaluation:
+    """Evaluate with a progress bar."""
+    from crossfire_core.cli import display
+    from crossfire_core.evaluation.evaluate import evaluate as run
+    from crossfire_core.evaluation.report import describe
+
+    context = {"map": map_file.name, "localization": dataclasses.asdict(localizer.config)}
+    localizer.warm_up()
+    with display.counting("localizing") as update:
+        return run(
+            localizer,
+            source,
+            options,
+            map_bytes=map_file.stat().st_size,
+            trained=[view.name for view in localizer.neural_map.header.views],
+            context=context,
+            on_frame=lambda done, total, error: update(done, total, describe(error)),
+        )
+
+
+def print_summary(evaluation: Evaluation) -> None:
+    """The figures of an evaluation as a table on stdout."""
+    from crossfire_core.cli import display
+    from crossfire_core.evaluation.report import headline, latency_rows, recall_rows
+
+    summary = evaluation.summary()
+    rows = [(label, value) for value, label in headline(summary)]
+    rows += [(f"within {name}", share) for name, share in recall_rows(summary)]
+    rows += [(f"time, {stage}", f"{ms} ms") for stage, ms in latency_rows(summary)]
+    display.table(rows, title=f"{evaluation.context['recording']}: {summary['frames']} frames")
+    display.out.print("Medians are over the localized frames; recall is over all.", style="dim")
+
+
+def write_report(
+    folder: Path, evaluation: Evaluation, source: Recording, localizer: Localizer
+) -> Path:
+    """Write the report of an evaluation, with the map drawn in it; returns the page."""
+    from crossfire_core.cli import display
+    from crossfire_core.evaluation import report
+
+    header = localizer.neural_map.header
+    poses = [view.map_from_camera for view in header.views]
+    view = report.MapView(localizer.renderer, header.camera, poses)
+    with display.working("report") as say:
+        return report.write_report(folder, evaluation, source, localizer, view, say)
+
+
+@shell.command("Use a map")
+def localize(
+    map_file: shell.MapFile,
+    images: Annotated[list[Path], typer.Argument(help="Image files of the mapping camera.")],
+    prior: Annotated[
+        str,
+        typer.Option(
+            metavar="'X Y Z QX QY QZ QW'",
+            help="Pose of the camera in the map to start from; by default everywhere is searched.",
+        ),
+    ] = "",
+    device: shell.Device = "auto",
+    config: shell.Settings = None,
+    changes: shell.Changes = None,
+    json: shell.JsonFile = None,
+) -> None:
+    """Say where single images were taken.
+
+    They must come from the camera that made the map, at any size of the same shape.
+
+    Example: crossfire localize room.map photo.jpg --json -
+    """
+    from crossfire_core.recordings.lazy import read_image
+
+    start = parse_pose(prior) if prior else None
+    localizer = load_localizer(map_file, device, config, changes)
+    outcomes = {}
+    for path in images:
+        image = read_image(path)
+        camera = camera_for(localizer.neural_map.header.camera, image.shape[1], image.shape[0])
+        outcomes[str(path)] = estimate_json(localizer.localize(image, camera, start))
+    shell.emit(outcomes, json)
+    if json is None:
+        _print_poses(outcomes)
+
+
+def _print_poses(outcomes: dict[str, dict[str, Any]]) -> None:
+    from crossfire_core.cli import display
+
+    for name, found in outcomes.items():
+        if not found["ok"]:
+            display.out.print(f"{name}: not localized, {found['reason']}")
+            continue
+        pose = found["map_from_camera"]
+        numbers = " ".join(f"{v:.4f}" for v in (*pose["translation"], *pose["quaternion_xyzw"]))
+        display.out.print(f"{name}: {numbers}")
+
+
+def estimate_json(estimate: PoseEstimate) -> dict[str, Any]:
+    """An outcome as plain types."""
+    pose, covariance = estimate.map_from_camera, estimate.covariance
+    return {
+        "ok": estimate.ok,
+        "reason": estimate.reason,
+        "map_from_camera": pose.to_json() if pose else None,
+        "covariance": covariance.tolist() if covariance is not None else None,
+        "inliers": estimate.inliers,
+        "matches": estimate.matches,
+        "timings_ms": estimate.timings_ms,
+    }
+
+
+def parse_pose(text: str) -> Any:
+    """A pose written as ``x y z qx qy qz qw``, separated by spaces or commas.
+
+    Raises:
+        ConfigError: not seven numbers, or no rotation.
+    """
+    from crossfire_core.errors import ConfigError
+    from crossfire_core.geometry import Pose
+
+    try:
+        numbers = [float(part) for part in text.replace(",", " ").split()]
+        if len(numbers) != 7:
+            raise ValueError(f"{len(numbers)} numbers")
+        return Pose.from_quaternion(numbers[3:], numbers[:3])
+    except ValueError as error:
+        raise ConfigError(f"a pose is 'x y z qx qy qz qw', got {text!r}: {error}") from error
+
+
+def camera_for(camera: Any, width: int, height: int) -> Any:
+    """The map's camera at an image's size.
+
+    Raises:
+        CalibrationError: the image has another shape.
+    """
+    from crossfire_core.errors import CalibrationError
+
+    if abs(width * camera.height - height * camera.width) > 0.01 * width * camera.height:
+        raise CalibrationError(
+            f"image is {width}x{height}, the map's camera {camera.width}x{camera.height}: "
+            "only images of that camera can be localized without a recording"
+        )
+    return camera.resized(width, height)

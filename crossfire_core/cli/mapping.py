@@ -1,0 +1,193 @@
+"""``crossfire train``, ``info`` and ``render``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crossfire_core.cli import shell
+from crossfire_core.recordings.options import RecordingOptions
+
+if TYPE_CHECKING:
+    from crossfire_core.geometry import Pose
+    from crossfire_core.neural_map import NeuralMap
+    from crossfire_core.recordings import LazyRecording
+
+
+@shell.command("Make a map")
+def train(
+    recording: shell.RecordingPath,
+    options: RecordingOptions,
+    map_file: Annotated[Path, typer.Option("--map", help="Where the map goes.")],
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Time to train; the schedule fits itself to it.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps to train instead.")] = None,
+    holdout_every: Annotated[
+        int, typer.Option(help="Keep every n-th frame out of training, for evaluation.")
+    ] = 0,
+    depth: Annotated[
+        bool, typer.Option("--depth", help="Learn from the recording's depth images too.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint beside the map.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same map on a CPU.")] = 0,
+    log_dir: Annotated[Path | None, typer.Option(help="Folder for TensorBoard.")] = None,
+    device: shell.Device = "auto",
+    config: shell.Settings = None,
+    changes: shell.Changes = None,
+    json: shell.JsonFile = None,
+) -> None:
+    """Train a neural map from a recording with poses.
+
+    Ctrl-C keeps a checkpoint; the same command with --resume goes on from it.
+
+    Example: crossfire train room/mapping_bag --map room.map --minutes 15
+    """
+    from crossfire_core.cli import display
+    from crossfire_core.config import TrainingConfig
+    from crossfire_core.recordings import open_recording
+
+    settings = shell.configured(TrainingConfig(), config, changes)
+    source = open_recording(recording, dataclasses.replace(options, use_depth=depth))
+    tell_source(source)
+    made = train_with_bar(
+        source,
+        map_file,
+        config=settings,
+        steps=steps,
+        minutes=minutes,
+        holdout_every=holdout_every,
+        use_depth=depth,
+        resume=resume,
+        device=device,
+        seed=seed,
+        log_dir=log_dir,
+    )
+    display.out.print(f"map: {map_file} ({map_file.stat().st_size / 1e6:.1f} MB)")
+    shell.emit({"map": str(map_file), **made.summary()}, json)
+
+
+def train_with_bar(source: LazyRecording, map_file: Path, **options: Any) -> NeuralMap:
+    """Train with a progress bar; Ctrl-C says how to go on.
+
+    Args:
+        source: the recording.
+        map_file: where the map goes.
+        **options: of :func:`~crossfire_core.training.trainer.train_map`.
+    """
+    from crossfire_core.cli import display
+    from crossfire_core.training.trainer import train_map
+
+    try:
+        with display.training() as update:
+            return train_map(source, map_file, on_progress=update, **options)
+    except KeyboardInterrupt:
+        display.err.print("stopped: the same command with --resume goes on from the checkpoint")
+        raise
+
+
+def tell_source(source: Any) -> None:
+    """Say what was found in a recording, and what was left out."""
+    from crossfire_core.cli import display
+
+    poses = getattr(source, "pose_source", "")
+    display.err.print(
+        f"{source.name}: {len(source)} frames" + (f", poses {poses}" if poses else "")
+    )
+    for note in getattr(source, "notes", ()):
+        display.err.print(f"  {note}", style="dim")
+
+
+@shell.command("Make a map")
+def info(map_file: shell.MapFile, json: shell.JsonFile = None) -> None:
+    """Say what a map file holds: where it is from, its size, camera and settings.
+
+    Example: crossfire info room.map
+    """
+    from crossfire_core.cli import display
+    from crossfire_core.neural_map import NeuralMap
+
+    summary = NeuralMap.load(map_file).summary()
+    shell.emit(summary, json)
+    if json is None:
+        display.table(list(_flat(summary)), title=str(map_file))
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{name}.")
+        else:
+            rows.append((f"{prefix}{name}", _short(value)))
+    return rows
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_short(v) for v in value)
+    return str(value)
+
+
+@shell.command("Make a map")
+def render(
+    map_file: shell.MapFile,
+    output: Annotated[Path, typer.Argument(metavar="PNG", help="The picture to write.")],
+    view: Annotated[
+        int, typer.Option(min=0, help="Number of the mapping view to render from.")
+    ] = 0,
+    pose: Annotated[
+        str,
+        typer.Option(metavar="'X Y Z QX QY QZ QW'", help="Camera pose in the map instead."),
+    ] = "",
+    width: Annotated[int, typer.Option(min=8, max=4096, help="Pixels across.")] = 640,
+    depth: Annotated[
+        Path | None, typer.Option(help="Also write the depth: 16-bit PNG in millimetres.")
+    ] = None,
+    device: shell.Device = "auto",
+) -> None:
+    """Render a picture of the map, to see what it has learnt.
+
+    Example: crossfire render room.map view.png --view 10 --depth depth.png
+    """
+    from crossfire_core.cli import display
+    from crossfire_core.cli.evaluation import load_localizer, parse_pose
+    from crossfire_core.evaluation.pictures import (
+        encode_depth,
+        encode_png,
+        resized_camera,
+        to_bytes,
+    )
+    from crossfire_core.files import write_bytes
+
+    localizer = load_localizer(map_file, device)
+    neural_map = localizer.neural_map
+    at = parse_pose(pose) if pose else view_pose(neural_map, view)
+    camera = resized_camera(neural_map.header.camera, width)
+    with display.working("rendering"):
+        rendering = localizer.renderer.render(camera, at)
+    write_bytes(output, encode_png(to_bytes(rendering.colour)))
+    if depth:
+        write_bytes(depth, encode_depth(rendering.z_depth))
+    display.out.print(f"picture: {output} ({camera.width}x{camera.height})")
+
+
+def view_pose(neural_map: NeuralMap, number: int) -> Pose:
+    """Pose of a mapping view by its number.
+
+    Raises:
+        ConfigError: there are not so many.
+    """
+    from crossfire_core.errors import ConfigError
+
+    views = neural_map.header.views
+    if number >= len(views):
+        raise ConfigError(f"the map has mapping views 0 to {len(views) - 1}, not {number}")
+    return views[number].map_from_camera

@@ -1,0 +1,103 @@
+"""``crossfire benchmark``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crossfire_core.cli import shell
+
+
+@shell.command("Measure")
+def benchmark(
+    suite: Annotated[
+        str, typer.Option(help="shared (the three scenes of the benchmarks) or sample.")
+    ] = "shared",
+    scenes: Annotated[str, typer.Option(help="Only these scenes, separated by commas.")] = "",
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="Of crossfire, sift, xfeat, lighterglue, lightglue, retrieval; by commas."
+        ),
+    ] = "crossfire,sift,xfeat,lighterglue,lightglue,retrieval",
+    minutes: Annotated[float, typer.Option(min=0.05, help="Training time of this method.")] = 15.0,
+    stride: Annotated[int, typer.Option(min=1, help="Take every n-th frame only.")] = 1,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the recordings; default is $CROSSFIRE_DATA."),
+    ] = None,
+    work: Annotated[Path, typer.Option(help="Folder for maps, tables and plots.")] = Path(
+        "reports/benchmark"
+    ),
+    speed: Annotated[
+        bool, typer.Option("--speed", help="Measure times instead, of --map on --recording.")
+    ] = False,
+    map_file: Annotated[Path | None, typer.Option("--map", help="For --speed: a map.")] = None,
+    recording: Annotated[
+        Path | None, typer.Option(help="For --speed: a recording of the same place.")
+    ] = None,
+    device: shell.Device = "auto",
+    json: shell.JsonFile = None,
+) -> None:
+    """Compare with other methods on exactly the same mapping and query frames; or measure times.
+
+    Peers that need a missing package are skipped, and say so. Sample: make it first with
+    crossfire sample room, then name it with --data.
+
+    Example: crossfire benchmark --suite sample --data room --minutes 5
+
+    Example: crossfire benchmark --speed --map room.map --recording room/mapping_bag
+    """
+    if speed:
+        _speed(map_file, recording, work, device, json)
+        return
+    from crossfire_core.cli import display
+    from crossfire_core.evaluation import benchmark as bench
+
+    plan = bench.Plan(
+        suite,
+        _names(scenes),
+        _names(methods),
+        data or bench.default_data(),
+        work,
+        minutes,
+        stride,
+        device,
+    )
+    with display.working("benchmark") as say:
+        rows = bench.run(plan, say)
+        page = bench.write_results(rows, plan)
+    shell.emit(bench.result(rows, plan), json)
+    display.table(bench.table(rows), bench.HEADER)
+    display.out.print(bench.EXPLANATION, style="dim")
+    for reason in sorted({f"{r.method}: {r.skipped}" for r in rows if r.skipped}):
+        display.out.print(reason, style="dim", markup=False)
+    display.out.print(f"report: {page}")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _speed(
+    map_file: Path | None, recording: Path | None, work: Path, device: str, json: Path | None
+) -> None:
+    from crossfire_core.cli import display
+    from crossfire_core.errors import ConfigError
+
+    if map_file is None or recording is None:
+        raise ConfigError("--speed needs --map FILE and --recording PATH of the same place")
+    from crossfire_core.evaluation import speed
+    from crossfire_core.files import write_bytes
+    from crossfire_core.recordings import open_recording
+
+    workload = speed.Workload(map_file, open_recording(recording))
+    with display.working("speed") as say:
+        figures = speed.measure(workload, device, say)
+    write_bytes(work / "speed.png", speed.plot(figures))
+    shell.emit(figures, json)
+    if json is None:
+        display.table(speed.rows(figures), title="speed")
+    display.err.print(f"plot: {work / 'speed.png'}")

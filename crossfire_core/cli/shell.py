@@ -1,0 +1,208 @@
+"""The edge of the command line: registering commands, errors in one line, exit codes.
+
+Nothing heavy is imported here; each command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+from crossfire_core.config import T, replace_from
+from crossfire_core.errors import ConfigError, CrossfireError
+from crossfire_core.field.threads import quiet_thread_pools
+from crossfire_core.recordings.options import RecordingOptions
+
+F = TypeVar("F", bound=Callable[..., None])
+
+EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
+
+app = typer.Typer(
+    name="crossfire",
+    help="Find a camera's pose in a neural map.\n\nTrain a map from a recording with poses, then "
+    "localize images in it. Start with: crossfire sample room, or your own rosbag2.",
+    rich_markup_mode="rich",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+MapFile = Annotated[Path, typer.Argument(metavar="MAP", help="Map file made by crossfire train.")]
+RecordingPath = Annotated[
+    Path, typer.Argument(metavar="RECORDING", help="A rosbag2, or a folder of images with poses.")
+]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", help="Write the outcome as JSON; - prints it.")
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Settings = Annotated[
+    Path | None, typer.Option("--config", help="YAML file of settings that differ from default.")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Change one setting; may be repeated."),
+]
+
+# Set by a command's own options instead.
+_OWN = ("require_poses", "use_depth")
+
+
+def command(panel: str = "Commands", name: str | None = None) -> Callable[[F], F]:
+    """Register a function as a command.
+
+    A parameter annotated ``RecordingOptions`` becomes one option for each of its fields, named
+    and explained as there.
+
+    Args:
+        panel: heading in ``crossfire --help``.
+        name: of the command, by default the function's.
+    """
+
+    def register(function: F) -> F:
+        def run(**values: Any) -> None:
+            function(**_gather(values))
+
+        run.__doc__ = function.__doc__
+        run.__signature__ = _expanded(function)  # type: ignore[attr-defined]
+        app.command(name or function.__name__, rich_help_panel=panel)(run)
+        return function
+
+    return register
+
+
+def registered() -> list[str]:
+    """Names of all commands there are on this machine."""
+    return [str(c.name) for c in app.registered_commands if c.name]
+
+
+def _expanded(function: Callable[..., None]) -> inspect.Signature:
+    hints = get_type_hints(function, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(function).parameters.values():
+        if hints[parameter.name] is RecordingOptions:
+            parameters += _recording_parameters()
+        else:
+            parameters.append(parameter.replace(annotation=hints[parameter.name]))
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    return inspect.Signature(parameters)
+
+
+def _recording_parameters() -> list[inspect.Parameter]:
+    hints = get_type_hints(RecordingOptions)
+    made = []
+    for field in dataclasses.fields(RecordingOptions):
+        if field.name in _OWN:
+            continue
+        explained = typer.Option(
+            "--" + field.name.replace("_", "-"),
+            help=field.metadata["help"][0].upper() + field.metadata["help"][1:] + ".",
+            rich_help_panel="Reading the recording",
+            show_default=bool(field.default),
+        )
+        made.append(
+            inspect.Parameter(
+                _PREFIX + field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=Annotated[hints[field.name], explained],
+            )
+        )
+    return made
+
+
+_PREFIX = "recording__"
+
+
+def _gather(values: dict[str, Any]) -> dict[str, Any]:
+    """Put the expanded options back into one ``RecordingOptions``."""
+    chosen = {k.removeprefix(_PREFIX): v for k, v in values.items() if k.startswith(_PREFIX)}
+    rest = {k: v for k, v in values.items() if not k.startswith(_PREFIX)}
+    return {**rest, "options": replace_from(RecordingOptions(), chosen)} if chosen else rest
+
+
+def configured(base: T, file: Path | None, changes: Sequence[str] | None) -> T:
+    """A config with a YAML file and ``--set`` laid over it.
+
+    Raises:
+        ConfigError: a setting is unknown, of the wrong type or out of range.
+    """
+    import yaml
+
+    from crossfire_core.config import load_yaml
+
+    result = load_yaml(base, file) if file else base
+    for change in changes or ():
+        name, equals, text = change.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set {change!r}: write NAME=VALUE, e.g. --set iterations=5")
+        try:
+            value: Any = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {change!r}: the value is not YAML") from error
+        for part in reversed(name.split(".")):
+            value = {part: value}
+        result = replace_from(result, value)
+    return result
+
+
+def main() -> None:
+    """Entry point of ``crossfire``."""
+    quiet_thread_pools()
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line.
+
+    Returns:
+        0, 2 for anything wrong with the input, 130 after Ctrl-C.
+    """
+    try:
+        code = app(args=list(arguments) or ["--help"], standalone_mode=False, prog_name="crossfire")
+        if code == EXIT_INTERRUPTED:
+            print("interrupted", file=sys.stderr)
+        return code if isinstance(code, int) else 0
+    except CrossfireError as error:
+        return complain(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of a pipe has gone, as with `| head`
+        sys.stderr.close()
+        return EXIT_BAD_INPUT
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        return complain(f"{error.strerror or error}{where}")
+    except Exception as error:
+        message = getattr(error, "format_message", None)  # what typer raises for bad usage
+        if message is None:
+            raise
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "crossfire"
+        return complain(f"{message()} (see {path} --help)")
+
+
+def complain(message: str) -> int:
+    """Print one line on stderr and return the exit code for bad input."""
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return EXIT_BAD_INPUT
+
+
+def emit(values: dict[str, Any], file: Path | None) -> None:
+    """Write a command's outcome where ``--json`` says, if it does."""
+    if file is None:
+        return
+    text = json.dumps(values, indent=1, allow_nan=False, default=str) + "\n"
+    if str(file) == "-":
+        sys.stdout.write(text)
+        return
+    from crossfire_core.files import write_text
+
+    write_text(file, text)

@@ -1,0 +1,39 @@
+"""Every error that a user can meet, each with one line that says what to do.
+
+The command line and the ROS node catch :class:`CrossfireError` once, at the edge; everything
+else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class CrossfireError(Exception):
+    """Base of all errors whose message is meant for a user."""
+
+
+class ConfigError(CrossfireError):
+    """A setting is unknown, of the wrong type or out of its range."""
+
+
+class RecordingError(CrossfireError):
+    """A recording cannot be read, or lacks something that the task needs."""
+
+
+class CalibrationError(CrossfireError):
+    """A camera's intrinsics or distortion are missing, zero, or do not fit the image."""
+
+
+class MapFormatError(CrossfireError):
+    """A map file is cut short, of another version, or not a map at all."""
+
+
+class TrainingError(CrossfireError):
+    """Training cannot start or go on (no usable frames, diverged, checkpoint unusable)."""
+
+
+class BackendError(CrossfireError):
+    """The requested device or field backend is not available on this machine."""
+
+
+class MissingDependencyError(CrossfireError):
+    """An optional package is needed; the message names the extra that installs it."""

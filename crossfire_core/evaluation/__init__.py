@@ -1,0 +1,1 @@
+"""Measuring how well localization works: errors, peers on the same frames, reports."""

@@ -1,0 +1,421 @@
+"""This method and its peers on exactly the same mapping and query frames."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossfire_core.errors import ConfigError, MissingDependencyError
+from crossfire_core.evaluation import html, plots
+from crossfire_core.evaluation.evaluate import (
+    Evaluation,
+    EvaluationOptions,
+    evaluate,
+    frames_at,
+)
+from crossfire_core.evaluation.metrics import FrameError
+from crossfire_core.evaluation.peers.features import Features, Pairs
+from crossfire_core.files import write_bytes, write_text
+from crossfire_core.localization.estimate import ImageLocalizer
+from crossfire_core.recordings import LazyRecording, RecordingOptions, open_recording
+from crossfire_core.recordings.frame import Frame
+
+Tell = Callable[[str], None]
+METHODS = ("crossfire", "sift", "xfeat", "lighterglue", "lightglue", "retrieval")
+_TITLES = {
+    "crossfire": "CROSSFIRE",
+    "sift": "SIFT",
+    "xfeat": "XFeat",
+    "lighterglue": "XFeat + LighterGlue",
+    "lightglue": "ALIKED + LightGlue",
+    "retrieval": "retrieval alone",
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where the frames of one scene are.
+
+    Attributes:
+        name: for the table.
+        mapping: path of the mapping recording below the data folder.
+        query: path of the query recording; empty holds frames of the mapping one out.
+        holdout_every: every n-th frame is query instead, where ``query`` is empty.
+    """
+
+    name: str
+    mapping: str
+    query: str = ""
+    holdout_every: int = 0
+
+
+SUITES: dict[str, tuple[Scene, ...]] = {
+    "shared": (
+        Scene("redkitchen", "redkitchen/mapping_bag", "redkitchen/query_bag"),
+        Scene("euroc_mh05", "euroc_mh05/bag", holdout_every=5),
+        Scene("fox", "fox", holdout_every=5),
+    ),
+    "sample": (Scene("sample", "mapping_bag", "query_bag"),),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a benchmark runs.
+
+    Attributes:
+        suite: a name in :data:`SUITES`.
+        scenes: which of its scenes; empty takes all.
+        methods: which of :data:`METHODS`.
+        data: folder of the recordings.
+        work: where maps and results go.
+        minutes: training time of this method.
+        stride: take every n-th frame of each recording only.
+        device: for this method.
+    """
+
+    suite: str
+    scenes: tuple[str, ...]
+    methods: tuple[str, ...]
+    data: Path
+    work: Path
+    minutes: float = 15.0
+    stride: int = 1
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse names that do not exist.
+
+        Raises:
+            ConfigError: with the names that do.
+        """
+        if self.suite not in SUITES:
+            raise ConfigError(f"suite {self.suite!r} is unknown: choose {', '.join(SUITES)}")
+        known = [scene.name for scene in SUITES[self.suite]]
+        for given, allowed in ((self.scenes, known), (self.methods, METHODS)):
+            for name in given:
+                if name not in allowed:
+                    raise ConfigError(f"{name!r} is unknown: choose {', '.join(allowed)}")
+        if not self.data.is_dir():
+            raise ConfigError(
+                f"no data at {self.data}: set CROSSFIRE_DATA, or use --suite sample --data FOLDER"
+            )
+
+    def chosen_scenes(self) -> list[Scene]:
+        """The scenes to run."""
+        return [s for s in SUITES[self.suite] if not self.scenes or s.name in self.scenes]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The frames of one scene.
+
+    Attributes:
+        mapping: the recording that maps are made from.
+        indices: which of its frames.
+        query: the recording whose frames are localized.
+        options: which of its frames.
+    """
+
+    mapping: LazyRecording
+    indices: tuple[int, ...]
+    query: LazyRecording
+    options: EvaluationOptions
+
+    def mapping_frames(self) -> Iterator[Frame]:
+        """The mapping frames in order of time."""
+        return frames_at(self.mapping, self.indices)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one scene.
+
+    Attributes:
+        scene: its name.
+        method: its title.
+        evaluation: None if it was skipped.
+        mapping_minutes: time for making the map.
+        skipped: why, else empty.
+    """
+
+    scene: str
+    method: str
+    evaluation: Evaluation | None
+    mapping_minutes: float = 0.0
+    skipped: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Figures of the table; those of a skipped method are null."""
+        summary = self.evaluation.summary() if self.evaluation else {}
+        return {
+            "scene": self.scene,
+            "method": self.method,
+            "skipped": self.skipped,
+            "frames": summary.get("frames"),
+            "localized": summary.get("localized"),
+            "median_translation_m": summary.get("median_translation_m"),
+            "median_rotation_deg": summary.get("median_rotation_deg"),
+            "recall": summary.get("recall"),
+            "map_bytes": summary.get("map_bytes"),
+            "mapping_minutes": round(self.mapping_minutes, 3) if self.evaluation else None,
+            "query_ms": summary["latency_ms"]["median"] if summary else None,
+        }
+
+
+def split(scene: Scene, plan: Plan) -> Split:
+    """Open a scene and choose the frames that every method gets.
+
+    Raises:
+        RecordingError: the recordings are not there.
+    """
+    from crossfire_core.config import TrainingConfig
+    from crossfire_core.training.selection import select_frames
+
+    options = RecordingOptions(stride=plan.stride)
+    mapping = open_recording(plan.data / scene.mapping, options)
+    query = open_recording(plan.data / scene.query, options) if scene.query else mapping
+    poses = [info.world_from_camera for info in mapping.infos]
+    selection = select_frames(poses, TrainingConfig().max_views, scene.holdout_every)
+    evaluation = EvaluationOptions(holdout_every=scene.holdout_every)
+    return Split(mapping, selection.mapping, query, evaluation)
+
+
+def run(plan: Plan, tell: Tell) -> list[Row]:
+    """Run every method on every scene.
+
+    A method that cannot run on this machine is skipped, and says why.
+
+    Args:
+        plan: what to run.
+        tell: told what is being done.
+
+    Raises:
+        RecordingError: a scene is not there.
+    """
+    rows: list[Row] = []
+    for scene in plan.chosen_scenes():
+        frames = split(scene, plan)
+        for method in plan.methods:
+            rows.append(_row(scene, method, frames, plan, tell))
+    return rows
+
+
+def _row(scene: Scene, method: str, frames: Split, plan: Plan, tell: Tell) -> Row:
+    title = _TITLES[method]
+
+    def say(text: str) -> None:
+        tell(f"{scene.name}, {title}: {text}")
+
+    say("preparing")
+    try:
+        start = time.monotonic()
+        localizer, map_bytes = prepare(scene, method, frames, plan, say)
+        minutes = (time.monotonic() - start) / 60
+    except MissingDependencyError as error:
+        return Row(scene.name, title, None, skipped=str(error))
+    done = evaluate(
+        localizer,
+        frames.query,
+        frames.options,
+        map_bytes=map_bytes,
+        context={"map": f"{scene.name}, {title}"},
+        on_frame=lambda i, n, _: say(f"query {i} of {n}"),
+    )
+    return Row(scene.name, title, done, minutes)
+
+
+def prepare(
+    scene: Scene, method: str, frames: Split, plan: Plan, tell: Tell
+) -> tuple[ImageLocalizer, int]:
+    """Make the map of one method.
+
+    Returns:
+        What localizes in it, and its size in bytes.
+
+    Raises:
+        MissingDependencyError: the method needs a package that is not there.
+    """
+    if method == "crossfire":
+        return _own(scene, frames, plan, tell)
+    return _peer(method, frames, tell)
+
+
+def _own(scene: Scene, frames: Split, plan: Plan, tell: Tell) -> tuple[ImageLocalizer, int]:
+    from crossfire_core.localization.localizer import Localizer
+    from crossfire_core.neural_map import NeuralMap
+    from crossfire_core.training.trainer import train_map
+
+    path = plan.work / f"{scene.name}.map"
+    train_map(
+        frames.mapping,
+        path,
+        minutes=plan.minutes,
+        holdout_every=scene.holdout_every,
+        device=plan.device,
+        seed=0,
+        on_progress=lambda p: tell(f"{p.stage}, {p.seconds:.0f} s, PSNR {p.psnr:.1f} dB"),
+    )
+    localizer = Localizer(NeuralMap.load(path, plan.device))
+    localizer.warm_up()
+    return localizer, path.stat().st_size
+
+
+def _peer(method: str, frames: Split, tell: Tell) -> tuple[ImageLocalizer, int]:
+    from crossfire_core.evaluation.peers import learned
+    from crossfire_core.evaluation.peers.features import FeatureMethod, Sift
+    from crossfire_core.evaluation.peers.sparse import (
+        GluedLocalizer,
+        RetrievalLocalizer,
+        SparseLocalizer,
+        build,
+        describe_places,
+    )
+
+    features: FeatureMethod
+    if method == "retrieval":
+        features = Sift()
+        places, poses = describe_places(frames.mapping_frames(), features)
+        return RetrievalLocalizer(places, features, poses), places.file_bytes(1)
+    if method == "sift":
+        features = Sift()
+    else:
+        features = learned.Aliked() if method == "lightglue" else learned.XFeat()
+    glue = _matcher(method)
+    made = build(frames.mapping_frames(), features, lambda w, i, n: tell(f"{w} {i} of {n or '?'}"))
+    size = made.file_bytes(features.bytes_a_number, with_features=glue is not None)
+    if glue is not None:
+        return GluedLocalizer(made, features, glue), size
+    return SparseLocalizer(made, features), size
+
+
+def _matcher(method: str) -> Callable[[Features, Features], Pairs] | None:
+    from crossfire_core.evaluation.peers import learned
+
+    if method == "lighterglue":
+        return learned.LighterGlue()
+    return learned.LightGlue() if method == "lightglue" else None
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    import torch
+
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def result(rows: Sequence[Row], plan: Plan) -> dict[str, Any]:
+    """All of a benchmark as plain types."""
+    return {
+        "suite": plan.suite,
+        "minutes": plan.minutes,
+        "stride": plan.stride,
+        "machine": machine(),
+        "rows": [row.to_json() for row in rows],
+    }
+
+
+HEADER = (
+    "scene", "method", "cm", "deg", "2/2", "5/5", "25/5", "100/10", "found", "MB", "min", "ms",
+)  # fmt: skip
+EXPLANATION = (
+    "cm, deg: median errors of the localized frames; 2/2 to 100/10: share of all frames within "
+    "so many centimetres and degrees; found: frames localized; MB: map; min: making the map; "
+    "ms: median time of a query."
+)
+
+
+def table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """The table's cells as text, in the order of :data:`HEADER`."""
+    return [_cells(row.to_json()) for row in rows]
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    start = (row["scene"], row["method"])
+    if row["skipped"]:
+        return (*start, "skipped", *[""] * (len(HEADER) - 3))
+    metres, degrees = row["median_translation_m"], row["median_rotation_deg"]
+    return (
+        *start,
+        "none" if metres is None else f"{100 * metres:.2f}",
+        "none" if degrees is None else f"{degrees:.2f}",
+        *(f"{100 * share:.0f} %" for share in row["recall"].values()),
+        f"{row['localized']}/{row['frames']}",
+        f"{row['map_bytes'] / 1e6:.1f}",
+        f"{row['mapping_minutes']:.1f}",
+        f"{row['query_ms']:.0f}",
+    )
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table for a document, with the reasons of what was skipped below it."""
+    lines = [f"| {' | '.join(HEADER)} |", "|" + " --- |" * len(HEADER)]
+    lines += [f"| {' | '.join(cells)} |" for cells in table(rows)]
+    skipped = {f"{row.method} was skipped: {row.skipped}" for row in rows if row.skipped}
+    return "\n".join([*lines, "", EXPLANATION, *sorted(skipped)]) + "\n"
+
+
+def write_results(rows: Sequence[Row], plan: Plan) -> Path:
+    """Write ``benchmark.json``, ``benchmark.md``, plots and a page into the work folder.
+
+    Returns:
+        Path of the HTML page.
+    """
+    write_text(plan.work / "benchmark.json", json.dumps(result(rows, plan), indent=1) + "\n")
+    write_text(plan.work / "benchmark.md", markdown(rows))
+    body = [html.note(", ".join(f"{k}: {v}" for k, v in machine().items() if v))]
+    body += [html.table(HEADER, table(rows)), html.note(EXPLANATION)]
+    for scene in dict.fromkeys(row.scene for row in rows):
+        body.append(html.heading(scene))
+        for item in _pictures(scene, [r for r in rows if r.scene == scene and r.evaluation]):
+            write_bytes(plan.work / f"{item.name}.png", item.data)
+            body.append(html.picture(item))
+    path = plan.work / "benchmark.html"
+    write_text(path, html.page("CROSSFIRE and its peers", body))
+    return path
+
+
+def _pictures(scene: str, rows: Sequence[Row]) -> list[html.Picture]:
+    runs: dict[str, Sequence[FrameError]] = {
+        row.method: row.evaluation.errors for row in rows if row.evaluation
+    }
+    if not runs:
+        return []
+    return [
+        html.Picture(
+            f"{scene}_recall",
+            "Share of all frames within an error.",
+            plots.recall_curve(runs),
+        ),
+        html.Picture(
+            f"{scene}_error_time",
+            "Median position error against the time of one query.",
+            plots.error_against_time([row.to_json() for row in rows]),
+        ),
+    ]
+
+
+def default_data() -> Path:
+    """The folder named by ``CROSSFIRE_DATA``, or ``../shared/data``."""
+    return Path(os.environ.get("CROSSFIRE_DATA", "../shared/data"))

@@ -1,0 +1,1 @@
+"""Other methods on the same frames: sparse features with triangulation, image retrieval."""

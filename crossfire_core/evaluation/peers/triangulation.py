@@ -1,0 +1,230 @@
+"""Points from matched keypoints of images whose poses are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfire_core.geometry import Camera, Pose
+from crossfire_core.geometry.pose import skew
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class View:
+    """A mapping image for triangulation.
+
+    Attributes:
+        pose: ``world_from_camera``.
+        plane: ``[n, 2]`` keypoints on the plane z = 1, undistorted.
+        focal: pixels, to state errors in pixels.
+    """
+
+    pose: Pose
+    plane: FloatArray
+    focal: float
+
+    @staticmethod
+    def of(camera: Camera, pose: Pose, pixels: FloatArray) -> View:
+        """From keypoints in pixels."""
+        return View(pose, camera.normalized(pixels), camera.fx)
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Points and where they were seen.
+
+    Attributes:
+        points: ``[p, 3]`` in the world.
+        point: ``[o]`` index of the point of each observation.
+        view: ``[o]`` index of its view.
+        keypoint: ``[o]`` index of its keypoint in the view.
+    """
+
+    points: FloatArray
+    point: IntArray
+    view: IntArray
+    keypoint: IntArray
+
+
+def epipolar_inliers(a: View, b: View, pairs: IntArray, pixels: float) -> IntArray:
+    """Matches whose Sampson distance to the known epipolar geometry is small.
+
+    Args:
+        a: first view.
+        b: second view.
+        pairs: ``[m, 2]`` keypoints of a and b.
+        pixels: largest distance.
+    """
+    b_from_a = b.pose.inverse() @ a.pose
+    essential = skew(b_from_a.translation) @ b_from_a.rotation
+    x = np.concatenate([a.plane[pairs[:, 0]], np.ones((len(pairs), 1))], axis=1)
+    y = np.concatenate([b.plane[pairs[:, 1]], np.ones((len(pairs), 1))], axis=1)
+    line_b, line_a = x @ essential.T, y @ essential
+    error = np.einsum("ij,ij->i", y, line_b)
+    slope = np.sum(line_b[:, :2] ** 2, axis=1) + np.sum(line_a[:, :2] ** 2, axis=1)
+    distance = np.abs(error) / np.sqrt(np.maximum(slope, 1e-18)) * 0.5 * (a.focal + b.focal)
+    return np.asarray(pairs[distance <= pixels])
+
+
+def view_pairs(poses: Sequence[Pose], spatial: int = 8) -> list[tuple[int, int]]:
+    """Which views to match: neighbours in time at growing gaps, and neighbours in space.
+
+    Args:
+        poses: ``world_from_camera`` in order of time.
+        spatial: so many neighbours in space for each view, far in time.
+    """
+    count = len(poses)
+    pairs = {(i, i + gap) for gap in (1, 2, 4, 8, 16, 32) for i in range(count - gap)}
+    centres = np.stack([p.translation for p in poses])
+    ahead = np.stack([p.rotation[:, 2] for p in poses])
+    reach = np.median(np.linalg.norm(centres - np.median(centres, axis=0), axis=1)) + 1e-9
+    apart = np.linalg.norm(centres[:, None] - centres[None], axis=2) / reach
+    turned = np.arccos(np.clip(ahead @ ahead.T, -1, 1)) / np.radians(40.0)
+    cost = apart + turned
+    cost[turned > 1.2] = np.inf
+    index = np.arange(count)
+    cost[np.abs(index[:, None] - index[None]) <= 4] = np.inf
+    for i in range(count):
+        for j in np.argsort(cost[i], kind="stable")[:spatial].tolist():
+            if np.isfinite(cost[i, j]):
+                pairs.add((min(i, j), max(i, j)))
+    return sorted(pairs)
+
+
+def joined(
+    views: Sequence[View], matches: Sequence[tuple[int, int, IntArray]]
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Chain pairwise matches to tracks.
+
+    Args:
+        views: all views.
+        matches: (view a, view b, ``[m, 2]`` keypoints).
+
+    Returns:
+        For each observation its track, view and keypoint; tracks that meet one view twice are
+        left out.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    start = np.concatenate([[0], np.cumsum([len(v.plane) for v in views])])
+    ends = [np.zeros((0, 2), np.int64)]
+    ends += [pairs + np.array([start[a], start[b]]) for a, b, pairs in matches]
+    edges = np.concatenate(ends)
+    graph = coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), (start[-1], start[-1]))
+    label = connected_components(graph, directed=False)[1]
+    node = np.unique(edges)
+    view = np.searchsorted(start, node, side="right") - 1
+    track = label[node]
+    order = np.lexsort((view, track))
+    node, view, track = node[order], view[order], track[order]
+    twice = (track[1:] == track[:-1]) & (view[1:] == view[:-1])
+    good = ~np.isin(track, np.unique(track[1:][twice]))
+    renumbered = np.unique(track[good], return_inverse=True)[1]
+    return renumbered.astype(np.int64), view[good], (node - start[view])[good]
+
+
+def triangulate(
+    views: Sequence[View],
+    matches: Sequence[tuple[int, int, IntArray]],
+    *,
+    pixels: float = 2.0,
+    least_angle_deg: float = 1.0,
+    least_views: int = 2,
+) -> Tracks:
+    """Points that fit all of their observations.
+
+    The point nearest to all rays in the least-squares sense, reweighted with the distances so
+    that the angles count, and robustly (Huber); then tracks are kept by reprojection error,
+    parallax and number of views.
+
+    Args:
+        views: all views.
+        matches: (view a, view b, ``[m, 2]`` keypoints), best checked by the epipolar geometry.
+        pixels: observations with a larger reprojection error are dropped.
+        least_angle_deg: the widest angle between two rays of a point is at least this.
+        least_views: a point is seen by at least so many views.
+    """
+    track, view, keypoint = joined(views, matches)
+    centres, rays, focal = _rays(views, view, keypoint)
+    points = _nearest_points(track, centres, rays, focal)
+    error, depth = _reprojection(points[track], centres, rays, focal)
+    keep = (error <= pixels) & (depth > 0)
+    track, view, keypoint = track[keep], view[keep], keypoint[keep]
+    points = _nearest_points(track, centres[keep], rays[keep], focal[keep], len(points))
+    count = np.bincount(track, minlength=len(points))
+    wide = _widest_angle(track, rays[keep], len(points)) >= np.radians(least_angle_deg)
+    good = (count >= least_views) & wide & np.isfinite(points).all(axis=1)
+    number = np.cumsum(good) - 1
+    kept = good[track]
+    return Tracks(points[good], number[track[kept]], view[kept], keypoint[kept])
+
+
+def _rays(
+    views: Sequence[View], view: IntArray, keypoint: IntArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Camera centre ``[o, 3]``, unit ray ``[o, 3]`` and focal length ``[o]`` of observations."""
+    centres, rays = np.zeros((len(view), 3)), np.zeros((len(view), 3))
+    focal = np.array([v.focal for v in views])[view]
+    for index, each in enumerate(views):
+        mine = view == index
+        plane = each.plane[keypoint[mine]]
+        local = np.concatenate([plane, np.ones((len(plane), 1))], axis=1)
+        local /= np.linalg.norm(local, axis=1, keepdims=True)
+        rays[mine] = local @ each.pose.rotation.T
+        centres[mine] = each.pose.translation
+    return centres, rays, focal
+
+
+def _nearest_points(
+    track: IntArray,
+    centres: FloatArray,
+    rays: FloatArray,
+    focal: FloatArray,
+    count: int | None = None,
+) -> FloatArray:
+    """The point of each track ``[t, 3]``; NaN where its rays are parallel."""
+    count = int(track.max()) + 1 if count is None and len(track) else (count or 0)
+    across = np.eye(3) - rays[:, :, None] * rays[:, None, :]
+    weight = np.ones(len(track))
+    points: FloatArray = np.zeros((count, 3))
+    for _ in range(5):
+        matrix, right = np.zeros((count, 3, 3)), np.zeros((count, 3))
+        np.add.at(matrix, track, weight[:, None, None] * across)
+        np.add.at(right, track, weight[:, None] * np.einsum("oij,oj->oi", across, centres))
+        flat = np.linalg.det(matrix) < 1e-12 * np.maximum(np.trace(matrix.T), 1e-30) ** 3
+        matrix[flat] = np.eye(3)
+        points = np.asarray(np.linalg.solve(matrix, right[..., None])[..., 0], dtype=np.float64)
+        points[flat] = np.nan
+        error, depth = _reprojection(points[track], centres, rays, focal)
+        huber = np.minimum(1.0, 1.0 / np.maximum(error, 1e-9))
+        weight = np.nan_to_num(huber / np.maximum(depth, 1e-3) ** 2)
+    return points
+
+
+def _reprojection(
+    points: FloatArray, centres: FloatArray, rays: FloatArray, focal: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Angle between ray and point in pixels of the image's middle ``[o]``; distance ``[o]``."""
+    way = points - centres
+    along = np.einsum("oi,oi->o", way, rays)
+    off = np.linalg.norm(way - along[:, None] * rays, axis=1)
+    error = focal * off / np.maximum(along, 1e-9)
+    return np.where(np.isfinite(error), error, np.inf), np.nan_to_num(along)
+
+
+def _widest_angle(track: IntArray, rays: FloatArray, count: int) -> FloatArray:
+    """Twice the widest angle between a track's rays and their mean ``[t]``, radians."""
+    mean = np.zeros((count, 3))
+    np.add.at(mean, track, rays)
+    mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    angle = np.arccos(np.clip(np.einsum("oi,oi->o", mean[track], rays), -1, 1))
+    widest = np.zeros(count)
+    np.maximum.at(widest, track, 2 * angle)
+    return widest

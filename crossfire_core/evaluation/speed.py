@@ -1,0 +1,263 @@
+"""How long training and localization take here, against what this machine allows.
+
+Times of single operations differ from machine to machine; ratios to the ceilings, which are
+measured in the same run, say how well the machine is used.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from crossfire_core.config import LocalizationConfig, TrainingConfig
+from crossfire_core.errors import RecordingError
+from crossfire_core.evaluation import plots
+from crossfire_core.geometry import Pose
+from crossfire_core.localization.localizer import Localizer
+from crossfire_core.recordings.frame import Frame
+from crossfire_core.recordings.lazy import LazyRecording
+from crossfire_core.training.trainer import Progress, train_map
+
+Tell = Callable[[str], None]
+
+# How far the priors of the timed localizations are from the truth.
+_PRIOR = (0.03, -0.03, 0.02, 0.015, -0.015, 0.01)
+_COLUMNS = (40, 60, 80, 120, 160)
+_RAYS = (512, 1024, 2048)
+_FRAMES = 8
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What the figures are measured on.
+
+    Attributes:
+        map_file: a trained map; its localization is timed.
+        recording: a recording of the same place; its frames are localized and trained on.
+        steps: training steps that are timed, for both stages together.
+    """
+
+    map_file: Path
+    recording: LazyRecording
+    steps: int = 120
+
+
+def measure(work: Workload, device: str, tell: Tell) -> dict[str, Any]:
+    """All figures as plain types.
+
+    Returns:
+        ``ceilings``, ``localization`` (``iteration_ms``, ``total_ms``, ``stages_ms``,
+        ``by_columns_ms``), ``training`` (``steps_per_s``, ``samples_per_s``, ``by_rays``) and
+        ``peak_memory_mb``.
+
+    Raises:
+        RecordingError: no frame has a pose.
+    """
+    tell("ceilings")
+    ceilings = measure_ceilings()
+    localization = measure_localization(work, device, tell)
+    training = measure_training(work, device, tell)
+    samples = training["samples_per_s"] * training["lookups_a_sample"]
+    training["share_of_gather_ceiling"] = samples / ceilings["gathers_per_s"]
+    return {
+        "ceilings": ceilings,
+        "localization": localization,
+        "training": training,
+        "peak_memory_mb": peak_memory_mb(),
+    }
+
+
+def measure_ceilings() -> dict[str, float]:
+    """Matrix product, copy and random look-up of this machine's CPU, best of several."""
+    a = torch.rand(1024, 1024)
+    source = np.ones(16 << 20, np.float32)
+    target = np.empty_like(source)
+    table = np.ones((1 << 17, 4), np.float32)
+    index = np.random.default_rng(0).integers(0, len(table), 1 << 20)
+    return {
+        "matrix_gflops": 2 * 1024**3 / best(lambda: a @ a) / 1e9,
+        "copy_gb_per_s": 2 * source.nbytes / best(lambda: np.copyto(target, source)) / 1e9,
+        "gathers_per_s": len(index) / best(lambda: table.take(index, axis=0)),
+    }
+
+
+def best(work: Callable[[], Any], rounds: int = 5) -> float:
+    """Shortest of several durations, in seconds."""
+    durations = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        work()
+        durations.append(time.perf_counter() - start)
+    return max(min(durations), 1e-9)
+
+
+def posed_frames(recording: LazyRecording, count: int = _FRAMES) -> list[Frame]:
+    """A few frames with poses, spread over a recording.
+
+    Raises:
+        RecordingError: there is none.
+    """
+    posed = [i for i, info in enumerate(recording.infos) if info.world_from_camera is not None]
+    if not posed:
+        raise RecordingError(f"{recording.name} has no frame with a pose to start from")
+    spread = np.unique(np.linspace(0, len(posed) - 1, count).astype(int))
+    return list(recording.frames([posed[i] for i in spread]))
+
+
+def measure_localization(work: Workload, device: str, tell: Tell) -> dict[str, Any]:
+    """Milliseconds of a localization from a prior nearby, by stage and by grid size."""
+    from crossfire_core.neural_map import NeuralMap
+
+    frames = posed_frames(work.recording)
+    neural_map = NeuralMap.load(work.map_file, device)
+    tell("localization")
+    runs = [r for r in _localized(Localizer(neural_map), frames) if r["iterations"]]
+    by_columns = {}
+    for columns in _COLUMNS:
+        tell(f"localization, {columns} columns")
+        config = replace(LocalizationConfig(), points_along=columns, iterations=1)
+        times = [r["total_ms"] for r in _localized(Localizer(neural_map, config), frames[:4])]
+        by_columns[str(columns)] = float(np.median(times))
+    stages = list(dict.fromkeys(stage for r in runs for stage in r["stages_ms"]))
+    return {
+        "iteration_ms": _middle([r["iteration_ms"] for r in runs]),
+        "total_ms": _middle([r["total_ms"] for r in runs]),
+        "iterations": _middle([r["iterations"] for r in runs]),
+        "stages_ms": {s: _middle([r["stages_ms"].get(s, 0.0) for r in runs]) for s in stages},
+        "by_columns_ms": by_columns,
+    }
+
+
+def _middle(values: Sequence[float]) -> float | None:
+    return float(np.median(values)) if values else None
+
+
+def _localized(localizer: Localizer, frames: Sequence[Frame]) -> list[dict[str, Any]]:
+    """Times of each frame's localization; the first one is repeated to warm up."""
+    runs = []
+    for frame in [frames[0], *frames]:
+        assert frame.world_from_camera is not None
+        prior = frame.world_from_camera @ Pose.exp(_PRIOR)
+        start = time.perf_counter()
+        found = localizer.localize(frame.image, frame.camera, prior, prior_sigma=(0.05, 0.02))
+        total = 1e3 * (time.perf_counter() - start)
+        repeated = sum(ms for stage, ms in found.timings_ms.items() if stage != "features")
+        runs.append(
+            {
+                "total_ms": total,
+                "iterations": found.iterations,
+                "iteration_ms": repeated / max(found.iterations, 1),
+                "stages_ms": found.timings_ms,
+            }
+        )
+    return runs[1:]
+
+
+def measure_training(work: Workload, device: str, tell: Tell) -> dict[str, Any]:
+    """Steps and samples a second of the first stage, and how they change with the rays."""
+    config = TrainingConfig()
+    tell("training")
+    steps_per_s = _steps_per_second(work, config, device)
+    by_rays = {}
+    for rays in _RAYS:
+        tell(f"training, {rays} rays")
+        changed = replace(config, geometry=replace(config.geometry, rays=rays))
+        by_rays[str(rays)] = _steps_per_second(work, changed, device)
+    per_step = _rays_a_step(config) * (config.render.proposal_samples + config.render.samples)
+    levels = config.field.proposal.levels * config.render.proposal_samples
+    levels += config.field.geometry.levels * config.render.samples
+    samples_a_ray = config.render.proposal_samples + config.render.samples
+    return {
+        "steps_per_s": steps_per_s,
+        "samples_per_s": steps_per_s * per_step,
+        "lookups_a_sample": 8 * levels / samples_a_ray,
+        "by_rays": by_rays,
+    }
+
+
+def _rays_a_step(config: TrainingConfig) -> int:
+    geometry = config.geometry
+    return geometry.rays + geometry.patches * geometry.patch_size**2 + geometry.depth_rays
+
+
+def _steps_per_second(work: Workload, config: TrainingConfig, device: str) -> float:
+    """Speed of the first stage, from the second progress report on."""
+    seen: list[tuple[int, float]] = []
+
+    def note(progress: Progress) -> None:
+        if progress.stage == "geometry":
+            seen.append((progress.step, time.perf_counter()))
+
+    with tempfile.TemporaryDirectory() as folder:
+        few = replace(config, max_views=24, geometry_share=0.9)
+        train_map(
+            work.recording,
+            Path(folder) / "speed.map",
+            few,
+            steps=work.steps,
+            device=device,
+            on_progress=note,
+        )
+    moving = [s for s in seen if s[0] > 0]
+    if len(moving) < 2 or moving[-1][1] <= moving[0][1]:
+        return float("nan")
+    return (moving[-1][0] - moving[0][0]) / (moving[-1][1] - moving[0][1])
+
+
+def peak_memory_mb() -> float:
+    """The most memory that this process has held so far."""
+    unit = 1.0 if sys.platform == "darwin" else 1024.0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """The figures as (name, value) for a table."""
+    ceilings, found, training = (figures[k] for k in ("ceilings", "localization", "training"))
+    table = [
+        ("ceiling: matrix product", f"{ceilings['matrix_gflops']:.0f} GFLOP/s"),
+        ("ceiling: copy", f"{ceilings['copy_gb_per_s']:.1f} GB/s"),
+        ("ceiling: random look-ups", f"{ceilings['gathers_per_s'] / 1e6:.0f} M/s"),
+        ("localization, one iteration", _ms(found["iteration_ms"])),
+        ("localization, whole", _ms(found["total_ms"])),
+    ]
+    table += [(f"  {stage}", _ms(ms)) for stage, ms in found["stages_ms"].items()]
+    table += [
+        (f"one iteration at {columns} columns", _ms(ms))
+        for columns, ms in found["by_columns_ms"].items()
+    ]
+    table += [
+        ("training", f"{training['steps_per_s']:.1f} steps/s"),
+        ("training", f"{training['samples_per_s'] / 1e6:.2f} M samples/s"),
+        ("  of the look-up ceiling", f"{100 * training['share_of_gather_ceiling']:.0f} %"),
+    ]
+    table += [(f"training at {n} rays", f"{v:.1f} steps/s") for n, v in training["by_rays"].items()]
+    return [*table, ("peak memory", f"{figures['peak_memory_mb']:.0f} MB")]
+
+
+def _ms(value: float | None) -> str:
+    return "none" if value is None else f"{value:.1f} ms"
+
+
+def plot(figures: dict[str, Any]) -> bytes:
+    """How the times grow, as a PNG file."""
+    fig: Figure = plots.figure(8.0, 3.4)
+    left, right = fig.subplots(1, 2)
+    columns = figures["localization"]["by_columns_ms"]
+    left.plot([int(c) for c in columns], list(columns.values()), "o-", color=plots.BLUE)
+    plots.style(left, "rendered columns", "ms, one iteration")
+    left.set_ylim(bottom=0)
+    rays = figures["training"]["by_rays"]
+    right.plot([int(r) for r in rays], list(rays.values()), "o-", color=plots.ORANGE)
+    plots.style(right, "random rays a step", "training steps/s")
+    right.set_ylim(bottom=0)
+    return plots.png(fig)

@@ -1,0 +1,1 @@
+"""The neural field: hash grids, small networks, and the backends that evaluate them."""

@@ -1,0 +1,51 @@
+"""The reference hash encoding: plain torch, differentiable, slow, easy to read."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from crossfire_core.field.layout import PRIME_Y, PRIME_Z, GridLayout
+
+_MASK32 = 0xFFFFFFFF
+
+
+def encode(parameters: Tensor, positions: Tensor, layout: GridLayout) -> Tensor:
+    """Interpolate every level at every position.
+
+    Args:
+        parameters: ``[layout.parameters]`` float32.
+        positions: ``[n, 3]`` in [0, 1].
+        layout: the grid's layout.
+
+    Returns:
+        ``[n, levels * features]``, level-major; differentiable in both tensors.
+    """
+    table = parameters.view(-1, layout.features)
+    levels = [_encode_level(table, positions, layout, i) for i in range(layout.levels)]
+    return torch.cat(levels, dim=1)
+
+
+def _encode_level(table: Tensor, positions: Tensor, layout: GridLayout, level: int) -> Tensor:
+    scaled = positions * float(layout.scale[level]) + 0.5
+    cell = scaled.detach().floor()
+    fraction = scaled - cell  # [n, 3], differentiable
+    corner0 = cell.long()
+    out = table.new_zeros(len(positions), layout.features)
+    for bits in range(8):
+        step = torch.tensor([bits & 1, bits >> 1 & 1, bits >> 2], device=positions.device)
+        weight = torch.where(step.bool(), fraction, 1.0 - fraction).prod(dim=1)
+        entry = _entry(corner0 + step, layout, level)
+        out = out + weight[:, None] * table[entry]
+    return out
+
+
+def _entry(corner: Tensor, layout: GridLayout, level: int) -> Tensor:
+    """Row of the table for integer corners ``[n, 3]``; the modulo also wraps x = 1 when dense."""
+    x, y, z = corner.unbind(1)
+    if layout.dense[level]:
+        side = int(layout.resolution[level])
+        index = x + y * side + z * side * side
+    else:
+        index = x ^ ((y * PRIME_Y) & _MASK32) ^ ((z * PRIME_Z) & _MASK32)
+    return int(layout.offset[level]) + index % int(layout.entries[level])

@@ -1,0 +1,1 @@
+"""From an image and a prior to a pose, and from a stream of images to a track."""

@@ -1,0 +1,162 @@
+"""Final pose: slide the map's descriptors over the image's until they agree best.
+
+Matches treat every point alike; the descriptors around a point on an edge only say how far it is
+across the edge. Minimising the descriptor residual over the pose uses just what each point knows
+(the idea of direct, feature-metric alignment, e.g. PixLoc, Sarlin et al. 2021).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfire_core.field.threads import for_ranges
+from crossfire_core.geometry import Camera, Pose
+from crossfire_core.geometry.pose import skew
+
+FloatArray = NDArray[np.float64]
+_JIT: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": True, "boundscheck": False}
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """The outcome of an alignment.
+
+    Attributes:
+        camera_from_map: the pose.
+        cost: ``[n]`` squared descriptor residuals there; 4 where a point left the image.
+        information: ``[6, 6]`` of a left twist, before scaling by the noise.
+    """
+
+    camera_from_map: Pose
+    cost: FloatArray
+    information: FloatArray
+
+
+def align(
+    grid: NDArray[np.float32],
+    scale: tuple[float, float],
+    descriptors: NDArray[np.float32],
+    points: FloatArray,
+    weights: FloatArray,
+    camera: Camera,
+    camera_from_map: Pose,
+    iterations: int = 5,
+    kernel_width: float = 0.4,
+) -> Aligned:
+    """Gauss-Newton on the descriptor residual, robust (Geman-McClure).
+
+    Args:
+        grid: ``[rows, columns, d]`` the image's descriptors.
+        scale: cells a pixel; cell = pixel * scale - 0.5.
+        descriptors: ``[n, d]`` unit, of the map's points.
+        points: ``[n, 3]`` map frame, metres.
+        weights: ``[n]``.
+        camera: the image's camera, distortion included.
+        camera_from_map: start, within a cell or two of the truth.
+        iterations: at most this many steps.
+        kernel_width: descriptor distance at which a point counts a quarter.
+    """
+    pose = camera_from_map
+    normal, cost = np.eye(6), np.full(len(points), 4.0)
+    for step_number in range(iterations + 1):
+        cells, by_twist = cells_and_jacobian(pose, points, camera, scale)
+        square, slope, cost = residual_terms(grid, cells, descriptors)
+        w = weights * (kernel_width**2 / (kernel_width**2 + cost)) ** 2 * (cost < 4.0)
+        normal = np.einsum("n,nia,nij,njb->ab", w, by_twist, square, by_twist, optimize=True)
+        if step_number == iterations:
+            break
+        gradient = np.einsum("n,nia,ni->a", w, by_twist, slope, optimize=True)
+        damping = 1e-6 * np.trace(normal) / 6.0 + 1e-12
+        twist = -np.linalg.solve(normal + damping * np.eye(6), gradient)
+        pose = Pose.exp(twist) @ pose
+        if np.linalg.norm(twist) < 2e-6:
+            break
+    return Aligned(pose, cost, normal)
+
+
+def cells_and_jacobian(
+    camera_from_map: Pose, points: FloatArray, camera: Camera, scale: tuple[float, float]
+) -> tuple[FloatArray, FloatArray]:
+    """Where points fall on the descriptor grid.
+
+    Returns:
+        Cells ``[n, 2]`` (NaN behind the camera) and their derivative ``[n, 2, 6]`` by a twist
+        applied on the left, translation first.
+    """
+    p = camera_from_map.apply(points)
+    z = np.where(p[:, 2] > 1e-6, p[:, 2], np.nan)
+    plane = np.concatenate([p[:, :2] / z[:, None], np.ones((len(p), 1))], axis=1)
+    h = 1e-5  # the lens has no closed form that suits all models: differences across it do
+    ahead = np.nan_to_num(plane, nan=0.0)
+    moved = [camera.project(ahead + d) for d in (np.array([h, 0, 0]), np.array([0, h, 0]))]
+    back = [camera.project(ahead - d) for d in (np.array([h, 0, 0]), np.array([0, h, 0]))]
+    by_plane = np.stack([(a - b) / (2 * h) for a, b in zip(moved, back, strict=True)], axis=2)
+    by_point = np.zeros((len(p), 2, 3))
+    by_point[:, 0, 0] = by_point[:, 1, 1] = 1.0 / z
+    by_point[:, :, 2] = -plane[:, :2] / z[:, None]
+    by_point = np.array(scale)[:, None] * (by_plane @ by_point)
+    pixels = 0.25 * (moved[0] + moved[1] + back[0] + back[1])
+    cells = np.where(np.isfinite(z)[:, None], pixels, np.nan) * np.array(scale) - 0.5
+    jacobian = np.concatenate([by_point, -by_point @ skew(p)], axis=2)
+    return cells, np.nan_to_num(jacobian)
+
+
+def residual_terms(
+    grid: NDArray[np.float32], cells: FloatArray, descriptors: NDArray[np.float32]
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Descriptor residuals and what Gauss-Newton needs of them.
+
+    The residual is ``r = image descriptor - map descriptor``, ``G`` its slope over the grid.
+
+    Returns:
+        ``G^T G [n, 2, 2]``, ``G^T r [n, 2]`` and ``r^T r [n]``; 0, 0 and 4 outside the grid.
+    """
+    out = np.zeros((len(cells), 6), np.float32)
+    places = cells.astype(np.float32)
+    for_ranges(
+        lambda a, b: _residuals(grid, places, descriptors, out, a, b), len(cells), smallest=128
+    )
+    terms = out.astype(np.float64)
+    square = np.stack([terms[:, 0], terms[:, 1], terms[:, 1], terms[:, 2]], axis=1)
+    return square.reshape(-1, 2, 2), terms[:, 3:5], terms[:, 5]
+
+
+@numba.njit(**_JIT)
+def _residuals(grid, cells, descriptors, out, start, stop):  # type: ignore[no-untyped-def]
+    """Bilinear values, and slopes as central differences over one cell on each side."""
+    height, width, size = grid.shape
+    for i in range(start, stop):
+        x, y = cells[i, 0], cells[i, 1]
+        out[i, 5] = np.float32(4)
+        if not (x >= 1 and y >= 1 and x < width - 2 and y < height - 2):  # also refuses NaN
+            continue
+        u, v = int(x), int(y)
+        a, b = x - np.float32(u), y - np.float32(v)
+        p, q = np.float32(1) - a, np.float32(1) - b
+        xx = xy = yy = xr = yr = rr = np.float32(0)
+        for k in range(size):
+            g00, g10 = grid[v, u, k], grid[v, u + 1, k]
+            g01, g11 = grid[v + 1, u, k], grid[v + 1, u + 1, k]
+            left = q * grid[v, u - 1, k] + b * grid[v + 1, u - 1, k]
+            right = q * grid[v, u + 2, k] + b * grid[v + 1, u + 2, k]
+            above = p * grid[v - 1, u, k] + a * grid[v - 1, u + 1, k]
+            below = p * grid[v + 2, u, k] + a * grid[v + 2, u + 1, k]
+            low, high = q * g00 + b * g01, q * g10 + b * g11
+            top, bottom = p * g00 + a * g10, p * g01 + a * g11
+            r = p * low + a * high - descriptors[i, k]
+            # value at x + 1 minus value at x - 1, halved; likewise along y
+            dx = np.float32(0.5) * ((p * high + a * right) - (p * left + a * low))
+            dy = np.float32(0.5) * ((q * bottom + b * below) - (q * above + b * top))
+            xx += dx * dx
+            xy += dx * dy
+            yy += dy * dy
+            xr += dx * r
+            yr += dy * r
+            rr += r * r
+        out[i, 0], out[i, 1], out[i, 2] = xx, xy, yy
+        out[i, 3], out[i, 4], out[i, 5] = xr, yr, rr

@@ -1,0 +1,85 @@
+"""What a localization returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfire_core.geometry import Camera, Pose
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Correspondences between an image and the map, for solving, drawing and gating.
+
+    Attributes:
+        pixels: ``[n, 2]`` in the query image, centres at .5.
+        points: ``[n, 3]`` in the map frame, metres.
+        scores: ``[n]`` confidence in [0, 1].
+        inlier: ``[n]`` bool, which ones agree with the pose.
+    """
+
+    pixels: NDArray[np.float64]
+    points: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    inlier: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class PoseEstimate:
+    """The outcome of localizing one image.
+
+    Attributes:
+        ok: whether the pose passed its gates; only then may it be used.
+        reason: empty if ok, else one line for people.
+        map_from_camera: the best pose found, also when it failed a gate, or None.
+        covariance: ``[6, 6]`` of (x, y, z, rx, ry, rz): position of the camera and small
+            rotation about the axes of the map, metres and radians; None without a pose.
+        inliers: matches that agree with the pose.
+        matches: matches that went into the solver.
+        spread: share of a 4x4 grid over the image that holds an inlier, 0 to 1.
+        residual_px: median reprojection error of the inliers, pixels of the query image.
+        iterations: how often rendering, matching and solving ran.
+        timings_ms: milliseconds by stage (``features``, ``render``, ``match``, ``solve``...).
+        details: the last iteration's matches, or None.
+    """
+
+    ok: bool
+    reason: str
+    map_from_camera: Pose | None = None
+    covariance: NDArray[np.float64] | None = None
+    inliers: int = 0
+    matches: int = 0
+    spread: float = 0.0
+    residual_px: float = float("nan")
+    iterations: int = 0
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    details: Matches | None = None
+
+
+class ImageLocalizer(Protocol):
+    """What the tracker needs of a localizer; :class:`~.localizer.Localizer` is the real one."""
+
+    def localize(
+        self,
+        image: NDArray[np.uint8],
+        camera: Camera,
+        prior: Pose | None = None,
+        *,
+        prior_sigma: tuple[float, float] | None = None,
+        iterations: int | None = None,
+    ) -> PoseEstimate:
+        """Find the pose of one image.
+
+        Args:
+            image: ``[height, width, 3]`` uint8 RGB, of the camera's size.
+            camera: its calibration.
+            prior: ``map_from_camera`` to start from, or None for a global search.
+            prior_sigma: standard deviations of the prior (metres, radians), which narrow
+                the matching; None searches the whole image.
+            iterations: overrides the configured number.
+        """
+        ...

@@ -1,0 +1,334 @@
+"""The pose of one image in a neural map."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from crossfire_core.config import LocalizationConfig
+from crossfire_core.errors import CalibrationError
+from crossfire_core.features.network import DenseDescriptors, fitted, network_input
+from crossfire_core.features.places import signature
+from crossfire_core.geometry import Camera, Pose
+from crossfire_core.localization.alignment import align
+from crossfire_core.localization.estimate import Matches, PoseEstimate
+from crossfire_core.localization.matching import CellMatches, match_everywhere, match_window
+from crossfire_core.localization.pose_solver import (
+    SolvedPose,
+    camera_covariance,
+    rescore,
+    solve_pose,
+)
+from crossfire_core.neural_map import NeuralMap
+from crossfire_core.rendering.renderer import Rays, Renderer
+
+FloatArray = NDArray[np.float64]
+
+
+class _Stopwatch:
+    """Milliseconds by stage."""
+
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = {}
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.ms[stage] = self.ms.get(stage, 0.0) + 1e3 * (time.perf_counter() - start)
+
+
+class Localizer:
+    """Features, rendering at the prior, matching, pose; again from the new pose."""
+
+    def __init__(self, neural_map: NeuralMap, config: LocalizationConfig | None = None) -> None:
+        """Prepare a loaded map; it runs where the map's parameters are."""
+        self.neural_map = neural_map
+        self.config = config or LocalizationConfig()
+        header = neural_map.header
+        self.renderer = Renderer(neural_map.field, header.spacing, header.render).freeze()
+        places = neural_map.places
+        self._grid: tuple[Camera, Tensor, Tensor] | None = None
+        self._words = places.words.to(neural_map.device)
+        self._signatures = places.signatures.to(neural_map.device)
+        self._points = places.points.to(neural_map.device)
+        with torch.no_grad():
+            self._point_descriptors = neural_map.field.descriptors(self._points)
+
+    def warm_up(self, camera: Camera | None = None) -> None:
+        """Compile kernels and allocate buffers by localizing a grey image."""
+        camera = camera or self.neural_map.header.camera
+        image = np.full((camera.height, camera.width, 3), 128, np.uint8)
+        self.localize(image, camera, self.neural_map.header.views[0].map_from_camera)
+
+    @torch.no_grad()
+    def localize(
+        self,
+        image: NDArray[np.uint8],
+        camera: Camera,
+        prior: Pose | None = None,
+        *,
+        prior_sigma: tuple[float, float] | None = None,
+        iterations: int | None = None,
+    ) -> PoseEstimate:
+        """Find the pose of one image; see :class:`.estimate.ImageLocalizer`.
+
+        Raises:
+            CalibrationError: the image is not of the camera's size.
+        """
+        if image.shape != (camera.height, camera.width, 3):
+            raise CalibrationError(
+                f"image is {image.shape[1]}x{image.shape[0]}, "
+                f"its camera {camera.width}x{camera.height}"
+            )
+        clock = _Stopwatch()
+        with clock.time("features"):
+            dense = self.describe(image)
+        count = iterations or self.config.iterations
+        if prior is not None:
+            return self._refine(dense, camera, prior, prior_sigma, count, clock)
+        return self._search(dense, camera, count, clock)
+
+    def describe(self, image: NDArray[np.uint8]) -> DenseDescriptors:
+        """Dense descriptors of an image."""
+        tensor, scale = network_input(image, self.neural_map.header.features.side)
+        return DenseDescriptors(
+            self.neural_map.network(tensor.to(self.neural_map.device))[0], scale
+        )
+
+    def _search(
+        self, dense: DenseDescriptors, camera: Camera, iterations: int, clock: _Stopwatch
+    ) -> PoseEstimate:
+        """Without a prior: several places are tried until one passes its gates."""
+        best = PoseEstimate(False, "no place of the map looks like this image")
+        for pose, sigma in self.candidates(dense, camera, clock):
+            found = self._refine(dense, camera, pose, sigma, iterations, clock)
+            if found.inliers > best.inliers or found.ok:
+                best = found
+            if found.ok:
+                break
+        return replace(best, timings_ms=clock.ms)
+
+    def candidates(
+        self, dense: DenseDescriptors, camera: Camera, clock: _Stopwatch | None = None
+    ) -> Iterator[tuple[Pose, tuple[float, float] | None]]:
+        """Poses worth trying without a prior, the likeliest first, with their uncertainty.
+
+        First what the image's descriptors say when matched with the surface points of the best
+        retrieved views, then with those of the whole map, then the retrieved views themselves.
+        """
+        clock = clock or _Stopwatch()
+        with clock.time("retrieve"):
+            likeness = self._signatures @ signature(dense.values, self._words)
+            order = likeness.argsort(descending=True).cpu().numpy()
+            nearest = order[: 4 * self.config.candidates]
+            seen = torch.from_numpy(np.isin(self.neural_map.places.point_view.numpy(), nearest))
+            first = self._from_points(dense, camera, seen.nonzero()[:, 0])
+        if first is not None:
+            yield first, None
+        with clock.time("retrieve"):
+            whole = self._from_points(dense, camera, torch.arange(len(self._points)))
+        if whole is not None:
+            yield whole, None
+        for view in order[: self.config.candidates]:
+            yield self.neural_map.header.views[int(view)].map_from_camera, None
+
+    def _from_points(self, dense: DenseDescriptors, camera: Camera, chosen: Tensor) -> Pose | None:
+        chosen = chosen.to(self._points.device)
+        found = match_everywhere(self._point_descriptors[chosen], dense.values)
+        solved = self._solve(dense, camera, found, self._points[chosen], error_scale=2.0)
+        if solved is None or solved[0].inlier.sum() < 10:
+            return None
+        return solved[0].camera_from_map.inverse()
+
+    def _refine(
+        self,
+        dense: DenseDescriptors,
+        camera: Camera,
+        prior: Pose,
+        sigma: tuple[float, float] | None,
+        iterations: int,
+        clock: _Stopwatch,
+    ) -> PoseEstimate:
+        """Render, match and solve from a prior, then again from the result."""
+        pose, radius, known = prior, self._radius(dense, camera, prior, sigma), False
+        estimate = PoseEstimate(False, "nothing of the map is seen from the prior")
+        for number in range(iterations):
+            found = self._once(dense, camera, pose, radius, known, clock)
+            if found is None:
+                break
+            estimate = replace(found, iterations=number + 1)
+            assert estimate.map_from_camera is not None
+            moved = estimate.map_from_camera.distance(pose)
+            pose = estimate.map_from_camera
+            known = estimate.ok  # within a few pixels: search nearby, and without RANSAC
+            radius = self._next_radius(estimate)
+            small = self.config.converged_m, np.radians(self.config.converged_deg)
+            if estimate.ok and moved[0] < small[0] and moved[1] < small[1]:
+                break
+        return replace(estimate, timings_ms=dict(clock.ms))
+
+    def _once(
+        self,
+        dense: DenseDescriptors,
+        camera: Camera,
+        pose: Pose,
+        radius: int | None,
+        known: bool,
+        clock: _Stopwatch,
+    ) -> PoseEstimate | None:
+        with clock.time("render"):
+            pixels, points = self._render(camera, pose)
+            descriptors = self.neural_map.field.descriptors(points)
+        if len(points) < self.config.min_inliers:
+            return None
+        with clock.time("match"):
+            if radius is None:
+                found = match_everywhere(descriptors, dense.values)
+            else:
+                scale = pixels.new_tensor(dense.scale)
+                found = match_window(descriptors, dense.values, pixels * scale - 0.5, radius)
+        with clock.time("solve"):
+            start = pose.inverse() if known else None
+            solved = self._solve(dense, camera, found, points, start=start)
+        if solved is None:
+            return None
+        if self.config.align:
+            with clock.time("align"):
+                chosen = torch.from_numpy(found.index).to(descriptors.device)
+                solved = self._align(dense, camera, descriptors[chosen], *solved)
+        return self._judge(camera, *solved)
+
+    def _align(
+        self,
+        dense: DenseDescriptors,
+        camera: Camera,
+        descriptors: Tensor,
+        solved: SolvedPose,
+        matches: Matches,
+    ) -> tuple[SolvedPose, Matches]:
+        """Polish a pose by its inliers' descriptors; errors are measured anew."""
+        inlier = np.flatnonzero(solved.inlier)
+        if len(inlier) < self.config.min_inliers:
+            return solved, matches
+        aligned = align(
+            dense.grid(),
+            dense.scale,
+            descriptors[torch.from_numpy(inlier).to(descriptors.device)].cpu().numpy(),
+            matches.points[inlier],
+            matches.scores[inlier],
+            camera,
+            solved.camera_from_map,
+        )
+        if not aligned.camera_from_map.is_finite():
+            return solved, matches
+        return rescore(
+            solved, aligned.camera_from_map, matches, camera, self._limit(camera)
+        ), matches
+
+    def _limit(self, camera: Camera) -> float:
+        """The inlier threshold in pixels of this camera."""
+        return self.config.ransac_error_px * max(camera.size) / 640.0
+
+    def _render(self, camera: Camera, pose: Pose) -> tuple[Tensor, Tensor]:
+        """Pixels ``[n, 2]`` of a grid and the surface points ``[n, 3]`` behind them."""
+        c = self.config
+        pixels, bearings = self._ray_grid(camera)
+        rotation = torch.tensor(pose.rotation, dtype=torch.float32, device=pixels.device)
+        origin = torch.tensor(pose.translation, dtype=torch.float32, device=pixels.device)
+        rays = Rays(origin.expand(len(bearings), 3), bearings @ rotation.T)
+        points, opacity, spread = self.renderer.surface(rays)
+        clear = (opacity > c.min_opacity) & (spread < c.max_depth_spread)
+        return pixels[clear], points[clear]
+
+    def _ray_grid(self, camera: Camera) -> tuple[Tensor, Tensor]:
+        """Pixels and bearings of the rendered grid, kept while the camera stays the same."""
+        if self._grid is None or self._grid[0] != camera:
+            pixels = camera.pixel_grid(*fitted(*camera.size, self.config.points_along))
+            device = self.neural_map.device
+            both = (pixels, camera.bearings(pixels))
+            kept = [torch.tensor(a, dtype=torch.float32, device=device) for a in both]
+            self._grid = (camera, kept[0], kept[1])
+        return self._grid[1], self._grid[2]
+
+    def _solve(
+        self,
+        dense: DenseDescriptors,
+        camera: Camera,
+        found: CellMatches,
+        points: Tensor,
+        error_scale: float = 1.0,
+        start: Pose | None = None,
+    ) -> tuple[SolvedPose, Matches] | None:
+        pixels = (found.cell.astype(np.float64) + 0.5) / np.array(dense.scale)
+        space = points[torch.from_numpy(found.index).to(points.device)].double().cpu().numpy()
+        weights = found.confidence.astype(np.float64)
+        limit = error_scale * self._limit(camera)
+        solved = solve_pose(
+            pixels, space, weights, camera, limit, self.config.ransac_iterations,
+            self.config.seed, start,
+        )  # fmt: skip
+        if solved is None or not solved.camera_from_map.is_finite():
+            return None
+        return solved, Matches(pixels, space, weights, solved.inlier)
+
+    def _judge(self, camera: Camera, solved: SolvedPose, matches: Matches) -> PoseEstimate:
+        """Gates and covariance of a solved pose."""
+        inliers, count = int(solved.inlier.sum()), len(matches.pixels)
+        residual = float(np.median(solved.error_px[solved.inlier])) if inliers else float("nan")
+        cells = np.clip(
+            matches.pixels[solved.inlier] * 4 / np.array([camera.width, camera.height]), 0, 3
+        )
+        spread = len(np.unique(cells.astype(int) @ np.array([1, 4]))) / 16.0
+        noise = max(residual, 0.3) * self.config.covariance_inflation
+        reason = self._complaint(inliers, count, spread)
+        return PoseEstimate(
+            ok=not reason,
+            reason=reason,
+            map_from_camera=solved.camera_from_map.inverse(),
+            covariance=camera_covariance(solved, noise),
+            inliers=inliers,
+            matches=count,
+            spread=spread,
+            residual_px=residual,
+            details=matches,
+        )
+
+    def _complaint(self, inliers: int, count: int, spread: float) -> str:
+        c = self.config
+        if inliers < c.min_inliers:
+            return f"only {inliers} matches agree on a pose, {c.min_inliers} are needed"
+        if inliers < c.min_inlier_ratio * count:
+            return f"only {inliers} of {count} matches agree on a pose"
+        if spread < c.min_spread:
+            return f"the matches cover only {100 * spread:.0f} % of the image"
+        return ""
+
+    def _next_radius(self, estimate: PoseEstimate) -> int | None:
+        """How far to search from a pose that was just found: the surer it is, the nearer."""
+        if estimate.ok:
+            return self.config.track_radius
+        likely = estimate.inliers >= 0.5 * self.config.min_inliers
+        return self.config.window_radius if likely else None
+
+    def _radius(
+        self,
+        dense: DenseDescriptors,
+        camera: Camera,
+        prior: Pose,
+        sigma: tuple[float, float] | None,
+    ) -> int | None:
+        """Half the search window in cells for three sigmas of the prior, None for everywhere."""
+        if sigma is None:
+            return None
+        nearest = self.neural_map.header.spacing.near * 3.0
+        angle = 3.0 * (sigma[1] + sigma[0] / nearest)
+        cells = int(np.ceil(angle * camera.fx * dense.scale[0])) + 2
+        return None if cells > self.config.window_radius else max(cells, self.config.track_radius)

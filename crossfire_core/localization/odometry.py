@@ -1,0 +1,221 @@
+"""The recent past of the odometry, looked up at image stamps."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfire_core.config import TrackingConfig
+from crossfire_core.geometry import Pose
+from crossfire_core.localization.uncertainty import FloatArray, diagonal, is_covariance
+
+_KEPT_NS = 30_000_000_000
+_JUMP_SLACK_M = 0.05
+_MAX_TURN_RAD_PER_S = 20.0
+_NOTHING_REPORTED = np.zeros((6, 6))
+
+
+@dataclass(frozen=True)
+class OdometrySample:
+    """The odometry at one time.
+
+    Attributes:
+        stamp_ns: nanoseconds.
+        odom_from_base: the pose it reports.
+        travelled_m: length of the path since the last reset, metres.
+        turned_rad: sum of the rotations since the last reset, radians.
+        reported: ``[6, 6]`` covariance that came with it, zeros where none did.
+        epoch: counts resets; samples of different epochs share no ``odom`` frame.
+    """
+
+    stamp_ns: int
+    odom_from_base: Pose
+    travelled_m: float
+    turned_rad: float
+    reported: NDArray[np.float64]
+    epoch: int
+
+
+class OdometryHistory:
+    """Half a minute of odometry, or a little more.
+
+    :meth:`add` may be called from another thread than :meth:`at`: messages arrive while an
+    image is being localized.
+    """
+
+    def __init__(self, config: TrackingConfig) -> None:
+        """Start empty."""
+        self._config = config
+        self._samples: list[OdometrySample] = []
+        self._epoch = 0
+        self._lock = threading.Lock()
+
+    def configure(self, config: TrackingConfig) -> None:
+        """Change the thresholds from the next sample on."""
+        self._config = config
+
+    @property
+    def epoch(self) -> int:
+        """How often the odometry was reset; a pose from before a reset says nothing after it."""
+        return self._epoch
+
+    @property
+    def empty(self) -> bool:
+        """Whether no odometry has arrived since the last reset."""
+        return not self._samples
+
+    @property
+    def latest(self) -> OdometrySample | None:
+        """The newest sample."""
+        samples = self._samples
+        return samples[-1] if samples else None
+
+    def clear(self) -> None:
+        """Forget everything; a new epoch begins."""
+        with self._lock:
+            self._restart()
+
+    def add(self, stamp_ns: int, odom_from_base: Pose, covariance: FloatArray | None) -> bool:
+        """Append a sample.
+
+        Samples that come late by less than ``clock_jump_s`` are dropped; a clock that goes back
+        further, or a pose out of reach, begins a new epoch.
+
+        Returns:
+            Whether the sample was used.
+        """
+        with self._lock:
+            last = self._samples[-1] if self._samples else None
+            if last is not None and stamp_ns <= last.stamp_ns:
+                if last.stamp_ns - stamp_ns < self._config.clock_jump_s * 1e9:
+                    return False
+                self._restart()
+                last = None
+            if last is not None and self._out_of_reach(last, stamp_ns, odom_from_base):
+                self._restart()
+                last = None
+            self._samples.append(self._sample(last, stamp_ns, odom_from_base, covariance))
+            if len(self._samples) > 1 and stamp_ns - self._samples[0].stamp_ns > 2 * _KEPT_NS:
+                kept = bisect_left(self._samples, stamp_ns - _KEPT_NS, key=lambda s: s.stamp_ns)
+                self._samples = self._samples[kept:]
+            return True
+
+    def at(self, stamp_ns: int) -> OdometrySample | None:
+        """The odometry at a time: interpolated, or carried on a little past its newest sample.
+
+        Returns:
+            None in gaps, before the first sample, and further past the last one than
+            ``odometry_max_gap_s``.
+        """
+        with self._lock:
+            samples = self._samples
+            right = bisect_left(samples, stamp_ns, key=lambda s: s.stamp_ns)
+            if right < len(samples) and samples[right].stamp_ns == stamp_ns:
+                return samples[right]
+            if right == 0:
+                return None
+            if right == len(samples):
+                return _carried_on(samples, stamp_ns, self._max_gap_ns)
+            return _between(samples[right - 1], samples[right], stamp_ns, self._max_gap_ns)
+
+    @property
+    def _max_gap_ns(self) -> int:
+        return int(self._config.odometry_max_gap_s * 1e9)
+
+    def _restart(self) -> None:
+        self._samples = []
+        self._epoch += 1
+
+    def _out_of_reach(self, last: OdometrySample, stamp_ns: int, pose: Pose) -> bool:
+        metres, radians = last.odom_from_base.distance(pose)
+        seconds = (stamp_ns - last.stamp_ns) * 1e-9
+        reach = self._config.max_speed_m_per_s * seconds + _JUMP_SLACK_M
+        return metres > reach or radians > _MAX_TURN_RAD_PER_S * seconds + _JUMP_SLACK_M
+
+    def _sample(
+        self, last: OdometrySample | None, stamp_ns: int, pose: Pose, covariance: FloatArray | None
+    ) -> OdometrySample:
+        reported = _NOTHING_REPORTED
+        if covariance is not None and is_covariance(covariance):
+            reported = np.asarray(covariance, dtype=np.float64)
+        metres, radians = (0.0, 0.0) if last is None else last.odom_from_base.distance(pose)
+        return OdometrySample(
+            stamp_ns,
+            pose,
+            metres + (0.0 if last is None else last.travelled_m),
+            radians + (0.0 if last is None else last.turned_rad),
+            reported,
+            self._epoch,
+        )
+
+
+def motion_covariance(
+    start: OdometrySample, end: OdometrySample, config: TrackingConfig
+) -> FloatArray:
+    """How uncertain the motion between two samples of one epoch is.
+
+    The larger of two models: errors that grow with path, turn and time (what wheel and visual
+    odometry do), and the growth of the covariance that the odometry itself reports along its
+    worst axes. Many drivers report a constant or nothing, whose growth is zero.
+
+    Returns:
+        ``[6, 6]`` diagonal, metres and radians squared, alike along every axis because the axes
+        of odometry and map need not agree.
+    """
+    metres = abs(end.travelled_m - start.travelled_m)
+    radians = abs(end.turned_rad - start.turned_rad)
+    seconds = abs(end.stamp_ns - start.stamp_ns) * 1e-9
+    grown = np.maximum(np.diag(end.reported - start.reported), 0.0)
+    sigma_m = config.odometry_m_per_m * metres + config.odometry_m_per_s * seconds
+    sigma_rad = config.odometry_rad_per_rad * radians + config.odometry_rad_per_m * metres
+    return diagonal(
+        max(sigma_m, float(np.sqrt(grown[:3].max()))),
+        max(sigma_rad, float(np.sqrt(grown[3:].max()))),
+    )
+
+
+def _carried_on(
+    samples: Sequence[OdometrySample], stamp_ns: int, max_gap_ns: int
+) -> OdometrySample | None:
+    """The newest sample moved on with the velocity of its last 50 ms or so."""
+    last = samples[-1]
+    ahead_ns = stamp_ns - last.stamp_ns
+    if ahead_ns > max_gap_ns or len(samples) < 2:
+        return None
+    before = samples[-min(len(samples), 4)]
+    span_ns = last.stamp_ns - before.stamp_ns
+    if span_ns > max_gap_ns:
+        return None
+    step = (before.odom_from_base.inverse() @ last.odom_from_base).log() * (ahead_ns / span_ns)
+    pose = last.odom_from_base @ Pose.exp(step)
+    metres, radians = last.odom_from_base.distance(pose)
+    return OdometrySample(
+        stamp_ns,
+        pose,
+        last.travelled_m + metres,
+        last.turned_rad + radians,
+        last.reported,
+        last.epoch,
+    )
+
+
+def _between(
+    left: OdometrySample, right: OdometrySample, stamp_ns: int, max_gap_ns: int
+) -> OdometrySample | None:
+    span_ns = right.stamp_ns - left.stamp_ns
+    if span_ns > max_gap_ns:
+        return None
+    f = (stamp_ns - left.stamp_ns) / span_ns
+    return OdometrySample(
+        stamp_ns,
+        left.odom_from_base.interpolate(right.odom_from_base, f),
+        (1.0 - f) * left.travelled_m + f * right.travelled_m,
+        (1.0 - f) * left.turned_rad + f * right.turned_rad,
+        (1.0 - f) * left.reported + f * right.reported,
+        left.epoch,
+    )

@@ -1,0 +1,171 @@
+"""From 2D-3D matches to a pose: LO-RANSAC by PoseLib, then robust weighted refinement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import poselib
+from numpy.typing import NDArray
+
+from crossfire_core.geometry import Camera, Pose
+from crossfire_core.geometry.pose import skew
+from crossfire_core.localization.estimate import Matches
+
+FloatArray = NDArray[np.float64]
+_RANSAC_MATCHES = 1200
+
+
+@dataclass(frozen=True)
+class SolvedPose:
+    """A pose with what supports it.
+
+    Attributes:
+        camera_from_map: the pose.
+        inlier: ``[n]`` bool.
+        error_px: ``[n]`` reprojection errors in pixels of the undistorted image.
+        information: ``[6, 6]`` Gauss-Newton information of (translation, rotation) of a small
+            motion of the camera in the map, before scaling by the noise.
+    """
+
+    camera_from_map: Pose
+    inlier: NDArray[np.bool_]
+    error_px: FloatArray
+    information: FloatArray
+
+
+def solve_pose(
+    pixels: FloatArray,
+    points: FloatArray,
+    weights: FloatArray,
+    camera: Camera,
+    max_error_px: float,
+    max_iterations: int,
+    seed: int = 0,
+    start: Pose | None = None,
+) -> SolvedPose | None:
+    """Robust absolute pose.
+
+    Args:
+        pixels: ``[n, 2]`` in the image, distorted as the lens distorts.
+        points: ``[n, 3]`` map frame, metres.
+        weights: ``[n]`` non-negative, larger for surer matches.
+        camera: the image's camera.
+        max_error_px: inlier threshold.
+        max_iterations: of RANSAC.
+        seed: of RANSAC.
+        start: ``camera_from_map`` known to within a few pixels, which makes RANSAC needless.
+
+    Returns:
+        None with fewer than 6 matches, or if nothing agrees.
+    """
+    if len(pixels) < 6:
+        return None
+    ideal = camera.normalized(pixels)
+    focal = 0.5 * (camera.fx + camera.fy)
+    if start is not None:
+        near = refine_pose(start, ideal, points, weights, focal, 2.0 * max_error_px)
+        return refine_pose(near.camera_from_map, ideal, points, weights, focal, max_error_px)
+    model = {"model": "SIMPLE_PINHOLE", "width": camera.width, "height": camera.height,
+             "params": [focal, 0.0, 0.0]}  # fmt: skip
+    # PROSAC draws from the best first; the weakest matches would only slow the counting down
+    order = np.argsort(-weights, kind="stable")[:_RANSAC_MATCHES]
+    ransac = {"max_reproj_error": max_error_px, "max_iterations": max_iterations,
+              "min_iterations": 50, "success_prob": 0.9999, "seed": seed,
+              "progressive_sampling": True}  # fmt: skip
+    found, info = poselib.estimate_absolute_pose(
+        ideal[order] * focal, points[order], model, ransac, {"loss_scale": 0.5 * max_error_px}
+    )
+    if info["num_inliers"] < 6:
+        return None
+    start = Pose.from_matrix(found.Rt)
+    return refine_pose(start, ideal, points, weights, focal, max_error_px)
+
+
+def refine_pose(
+    camera_from_map: Pose,
+    ideal: FloatArray,
+    points: FloatArray,
+    weights: FloatArray,
+    focal: float,
+    max_error_px: float,
+    iterations: int = 6,
+) -> SolvedPose:
+    """Iteratively reweighted least squares on the reprojection error (Geman-McClure).
+
+    Args:
+        camera_from_map: start.
+        ideal: ``[n, 2]`` undistorted coordinates on the plane z = 1.
+        points: ``[n, 3]`` map frame.
+        weights: ``[n]``.
+        focal: pixels, turns coordinates into pixels.
+        max_error_px: where a match stops to count; the kernel's width is half of it.
+        iterations: at most this many steps.
+    """
+    pose = camera_from_map
+    width = 0.5 * max_error_px
+    information = np.eye(6)
+    for _ in range(iterations):
+        residual, jacobian, ahead = reprojection(pose, ideal, points, focal)
+        squared = (residual**2).sum(axis=1)
+        w = weights * ahead * (width**2 / (width**2 + squared)) ** 2
+        weighted = jacobian * w[:, None, None]
+        information = np.einsum("nij,nik->jk", weighted, jacobian)
+        gradient = np.einsum("nij,ni->j", weighted, residual)
+        step = -np.linalg.solve(information + 1e-9 * np.eye(6), gradient)
+        pose = Pose.exp(step) @ pose
+        if np.linalg.norm(step) < 1e-7:
+            break
+    error = _errors(pose, ideal, points, focal)
+    return SolvedPose(pose, error < max_error_px, error, information)
+
+
+def rescore(
+    solved: SolvedPose, camera_from_map: Pose, matches: Matches, camera: Camera, max_error_px: float
+) -> SolvedPose:
+    """The same matches under another pose; the information is kept."""
+    ideal = camera.normalized(matches.pixels)
+    error = _errors(camera_from_map, ideal, matches.points, 0.5 * (camera.fx + camera.fy))
+    return SolvedPose(camera_from_map, error < max_error_px, error, solved.information)
+
+
+def _errors(pose: Pose, ideal: FloatArray, points: FloatArray, focal: float) -> FloatArray:
+    residual, _, ahead = reprojection(pose, ideal, points, focal)
+    return np.where(ahead, np.linalg.norm(residual, axis=1), np.inf)
+
+
+def reprojection(
+    camera_from_map: Pose, ideal: FloatArray, points: FloatArray, focal: float
+) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+    """Residuals ``[n, 2]`` in pixels, their Jacobian ``[n, 2, 6]``, and what lies ahead ``[n]``.
+
+    The Jacobian is by a twist applied on the left, ``exp(twist) @ camera_from_map``, translation
+    part first.
+    """
+    p = camera_from_map.apply(points)
+    ahead = p[:, 2] > 1e-6
+    z = np.where(ahead, p[:, 2], 1.0)
+    projected = p[:, :2] / z[:, None]
+    by_point = np.zeros((len(p), 2, 3))  # d residual / d point
+    by_point[:, 0, 0] = by_point[:, 1, 1] = focal / z
+    by_point[:, :, 2] = -focal * projected / z[:, None]
+    jacobian = np.concatenate([by_point, -by_point @ skew(p)], axis=2)
+    return focal * (projected - ideal), jacobian, ahead
+
+
+def camera_covariance(solved: SolvedPose, noise_px: float, floor: float = 1e-10) -> FloatArray:
+    """Covariance ``[6, 6]`` of the camera's position and of a rotation about the map's axes.
+
+    Args:
+        solved: the refined pose.
+        noise_px: standard deviation of one match, already inflated for correlated errors.
+        floor: least variance added, so that the result stays invertible.
+    """
+    information = solved.information + 1e-6 * np.eye(6)
+    covariance = np.linalg.inv(information) * noise_px**2
+    # camera_from_map = exp(twist) @ mean: the camera's centre moves by -R^T v, it turns by -R^T w
+    rotation = solved.camera_from_map.rotation
+    turn = np.zeros((6, 6))
+    turn[:3, :3] = turn[3:, 3:] = -rotation.T
+    moved = turn @ covariance @ turn.T
+    return np.asarray(0.5 * (moved + moved.T) + floor * np.eye(6))

@@ -1,0 +1,96 @@
+"""Recordings of every format, read into the same frames.
+
+:func:`open_recording` finds out the format; a reader is imported when it is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crossfire_core.errors import RecordingError
+from crossfire_core.recordings.options import RecordingOptions
+
+if TYPE_CHECKING:
+    from crossfire_core.recordings.frame import Frame, Recording
+    from crossfire_core.recordings.lazy import FrameInfo, LazyRecording, split_holdout
+
+__all__ = [
+    "Frame",
+    "FrameInfo",
+    "LazyRecording",
+    "Recording",
+    "RecordingOptions",
+    "open_recording",
+    "split_holdout",
+]
+
+Reader = Callable[[Path, RecordingOptions], "LazyRecording"]
+
+# Where the names above live; loaded when asked for, since the command line needs the options
+# alone and must start quickly.
+_HOMES = {
+    "Frame": "frame",
+    "Recording": "frame",
+    "FrameInfo": "lazy",
+    "LazyRecording": "lazy",
+    "split_holdout": "lazy",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module that defines it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def open_recording(path: Path | str, options: RecordingOptions | None = None) -> LazyRecording:
+    """Open a recording, whatever its format.
+
+    Args:
+        path: a bag, or a folder of a known layout.
+        options: topics, frames and how much of it; by default everything is found out.
+
+    Raises:
+        RecordingError: missing, of no known format, damaged, or without poses.
+        CalibrationError: without usable calibration.
+    """
+    path, options = Path(path), options or RecordingOptions()
+    if not path.exists():
+        raise RecordingError(f"no recording at {path}")
+    for recognises, read in _readers():
+        if recognises(path):
+            return read(path, options)
+    raise RecordingError(
+        f"{path} is no recording that is known here: a rosbag2, a folder with transforms.json, a "
+        "COLMAP model, or a folder of 7-Scenes, Cambridge Landmarks, TUM RGB-D, EuRoC or kapture"
+    )
+
+
+def _readers() -> list[tuple[Callable[[Path], bool], Reader]]:
+    """How each format is recognised and read, those with the clearest marks first."""
+    from crossfire_core.recordings import (
+        bag,
+        bag_reader,
+        cambridge,
+        colmap,
+        euroc,
+        images,
+        kapture,
+        seven_scenes,
+        tum,
+    )
+
+    return [
+        (bag_reader.is_bag, bag.BagRecording),
+        (images.is_transforms, images.read_transforms),
+        (euroc.is_euroc, euroc.read_euroc),
+        (kapture.is_kapture, kapture.read_kapture),
+        (cambridge.is_cambridge, cambridge.read_cambridge),
+        (tum.is_tum, tum.read_tum),
+        (seven_scenes.is_seven_scenes, seven_scenes.read_seven_scenes),
+        (colmap.is_colmap, colmap.read_colmap),
+    ]

@@ -1,0 +1,132 @@
+"""Sharpness and exposure of a sample of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfire_core.errors import CrossfireError
+from crossfire_core.recordings.checks.finding import Finding, error, good, warning
+from crossfire_core.recordings.lazy import LazyRecording
+
+# Measured at this width: sharp pictures lie at 0.3 to 0.6, a blur of 2 px brings them to 0.7.
+_WIDTH = 640
+_BLURRED = 0.65
+_DARK, _BRIGHT = 40.0, 215.0
+_BLACK, _WHITE = 8, 247
+_CLIPPED_SHARE = 0.35
+_SOME, _MOST = 0.15, 0.6
+_THUMBNAIL = 240
+
+
+@dataclass(frozen=True)
+class Look:
+    """One looked-at image.
+
+    Attributes:
+        index: position in the recording.
+        blur: 0 (crisp) to 1.
+        brightness: mean of the grey values, 0 to 255.
+        clipped: share of pixels that are black or white.
+        thumbnail: ``[h, w, 3]`` small RGB copy.
+    """
+
+    index: int
+    blur: float
+    brightness: float
+    clipped: float
+    thumbnail: NDArray[np.uint8]
+
+    @property
+    def is_blurred(self) -> bool:
+        """Whether motion or focus cost the detail."""
+        return self.blur > _BLURRED
+
+    @property
+    def is_badly_exposed(self) -> bool:
+        """Whether it is too dark, too bright, or largely black and white."""
+        return not _DARK <= self.brightness <= _BRIGHT or self.clipped > _CLIPPED_SHARE
+
+
+def look_at_images(
+    recording: LazyRecording, count: int, on_progress: Callable[[int, int], None]
+) -> tuple[list[Look], list[Finding]]:
+    """Decode images spread over the recording; one that cannot be read ends the look.
+
+    Args:
+        recording: with at least one frame.
+        count: of images at most.
+        on_progress: called with the number looked at and in all.
+    """
+    indices = np.unique(np.linspace(0, len(recording) - 1, count).astype(int)).tolist()
+    looks: list[Look] = []
+    try:
+        for index, frame in zip(indices, recording.frames(indices), strict=True):
+            looks.append(_look(index, frame.image))
+            on_progress(len(looks), len(indices))
+    except CrossfireError as problem:
+        return looks, [error("images", str(problem))]
+    return looks, judge_looks(looks)
+
+
+def judge_looks(looks: Sequence[Look]) -> list[Finding]:
+    """What is wrong with the images as a whole."""
+    blurred = float(np.mean([look.is_blurred for look in looks]))
+    exposed = float(np.mean([look.is_badly_exposed for look in looks]))
+    findings = []
+    if blurred > _SOME:
+        judge = error if blurred > _MOST else warning
+        findings.append(
+            judge(
+                "blur",
+                f"{blurred:.0%} of the images are blurred: drive slower, shorten the exposure, or "
+                "focus the lens",
+            )
+        )
+    if exposed > _SOME:
+        brightness = float(np.median([look.brightness for look in looks]))
+        judge = error if exposed > _MOST else warning
+        findings.append(
+            judge(
+                "exposure",
+                f"{exposed:.0%} of the images are too dark, too bright or clipped (median grey "
+                f"value {brightness:.0f} of 255): set the exposure",
+            )
+        )
+    return findings or [good("images", "the images are sharp and well exposed")]
+
+
+def blur_of(grey: NDArray[np.uint8]) -> float:
+    """How little a picture changes when it is blurred once more, 0 (crisp) to 1.
+
+    After Crete et al., "The blur effect" (SPIE 2007): the share of the neighbouring differences
+    that survives an averaging over nine pixels, in the worse of both directions.
+
+    Args:
+        grey: ``[height, width]``.
+    """
+    pixels = grey.astype(np.float32)
+    shares = []
+    for axis, kernel in ((1, (9, 1)), (0, (1, 9))):
+        before = np.abs(np.diff(pixels, axis=axis))
+        after = np.abs(np.diff(cv2.blur(pixels, kernel), axis=axis))
+        lost = np.maximum(before - after, 0.0).sum()
+        shares.append(1.0 - float(lost) / max(float(before.sum()), 1e-9))
+    return max(shares)
+
+
+def _look(index: int, image: NDArray[np.uint8]) -> Look:
+    scale = min(1.0, _WIDTH / image.shape[1])
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+    clipped = float(((grey < _BLACK) | (grey > _WHITE)).mean())
+    width = min(_THUMBNAIL, grey.shape[1])
+    size = (width, max(1, round(grey.shape[0] * width / grey.shape[1])))
+    thumbnail = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
+    return Look(
+        index, blur_of(grey), float(grey.mean()), clipped, np.asarray(thumbnail, dtype=np.uint8)
+    )

@@ -1,0 +1,129 @@
+"""The camera's path: its length, its extent, where it looked, where it jumped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfire_core.evaluation.pictures import plane_axes, up_direction
+from crossfire_core.recordings.checks.finding import Finding, error, good, warning
+from crossfire_core.recordings.lazy import FrameInfo
+
+_SECTOR_DEG = 30
+_LEAST_EXTENT_M = 0.3
+_LEAST_FRAMES = 20
+_JUMP_TIMES, _JUMP_M = 10.0, 0.3
+
+
+@dataclass(frozen=True)
+class Motion:
+    """A path of ``n`` posed frames.
+
+    Attributes:
+        indices: ``[n]`` positions of these frames in the recording.
+        centres: ``[n, 3]`` camera centres.
+        plan: ``[n, 2]`` the same, seen from above.
+        heading: ``[n]`` where the camera looked, seen from above, radians.
+        length_m: of the path.
+        extent_m: diagonal of the box around it.
+        seen_deg: of the full circle, how much lies within a sector that was looked into.
+    """
+
+    indices: NDArray[np.int64]
+    centres: NDArray[np.float64]
+    plan: NDArray[np.float64]
+    heading: NDArray[np.float64]
+    length_m: float
+    extent_m: float
+    seen_deg: float
+
+    def to_json(self) -> dict[str, Any]:
+        """For reports."""
+        return {
+            "posed_frames": len(self.indices),
+            "path_m": self.length_m,
+            "extent_m": self.extent_m,
+            "directions_deg": self.seen_deg,
+        }
+
+
+def measure_motion(infos: Sequence[FrameInfo]) -> Motion | None:
+    """The path of the posed frames, or None with fewer than two."""
+    posed = [(i, info.world_from_camera) for i, info in enumerate(infos) if info.world_from_camera]
+    if len(posed) < 2:
+        return None
+    indices = np.array([i for i, _ in posed])
+    poses = [pose for _, pose in posed]
+    centres = np.stack([pose.translation for pose in poses])
+    axes = plane_axes(up_direction(poses))
+    looks = np.stack([pose.rotation[:, 2] for pose in poses]) @ axes.T
+    heading = np.arctan2(looks[:, 1], looks[:, 0])
+    sectors = np.unique(np.floor(np.degrees(heading) / _SECTOR_DEG))
+    return Motion(
+        indices,
+        centres,
+        centres @ axes.T,
+        heading,
+        float(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum()),
+        float(np.linalg.norm(np.ptp(centres, axis=0))),
+        float(min(360, _SECTOR_DEG * len(sectors))),
+    )
+
+
+def judge_motion(motion: Motion | None, count: int, *, metric: bool) -> list[Finding]:
+    """What is wrong with the path.
+
+    Args:
+        motion: the path, or None without poses.
+        count: number of frames of the recording.
+        metric: whether its unit is known to be a metre.
+    """
+    if motion is None:
+        return [warning("poses", "no poses: a map needs them, from SLAM or structure from motion")]
+    findings = []
+    if len(motion.indices) < _LEAST_FRAMES:
+        findings.append(
+            error("frames", f"{len(motion.indices)} images with a pose are too few for a map")
+        )
+    elif len(motion.indices) < 0.8 * count:
+        findings.append(
+            warning("poses", f"{count - len(motion.indices)} of {count} images have no pose")
+        )
+    if metric and motion.extent_m < _LEAST_EXTENT_M:
+        findings.append(
+            error(
+                "baseline",
+                f"the camera stays within {motion.extent_m:.2f} m: depth needs a baseline, move it "
+                "sideways past what it sees",
+            )
+        )
+    findings += _jumps(motion)
+    return findings or [
+        good(
+            "motion",
+            f"a path of {motion.length_m:.1f} m over {motion.extent_m:.1f} m, looking into "
+            f"{motion.seen_deg:.0f} of 360 degrees",
+        )
+    ]
+
+
+def _jumps(motion: Motion) -> list[Finding]:
+    steps = np.linalg.norm(np.diff(motion.centres, axis=0), axis=1)
+    steps = steps / np.diff(motion.indices)  # frames without a pose lie between
+    usual = float(np.median(steps))
+    jumps = np.flatnonzero(steps > max(_JUMP_TIMES * usual, _JUMP_M))
+    # Photographs are taken where one likes; a video moves on from frame to frame.
+    if not len(jumps) or len(jumps) > 0.05 * len(steps):
+        return []
+    return [
+        warning(
+            "pose_jump",
+            f"the poses jump {len(jumps)} times, up to {steps[jumps].max():.2f} m from one image "
+            f"to the next, first at image {motion.indices[jumps[0]]}: the pose source relocalized "
+            "or was reset",
+        )
+    ]

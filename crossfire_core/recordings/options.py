@@ -1,0 +1,33 @@
+"""What a user can say about a recording; empty means: find it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crossfire_core.config import option
+
+NO_POSES = "none"
+
+
+@dataclass(frozen=True)
+class RecordingOptions:
+    """How to read a recording. Topics and frames matter to bags only."""
+
+    image_topic: str = option("", "topic of the images; empty takes the only one")
+    camera_info_topic: str = option("", "topic of the calibration; empty takes the image's own")
+    pose_topic: str = option(
+        "",
+        "source of the poses: a topic (PoseStamped, PoseWithCovarianceStamped, TransformStamped, "
+        "Odometry), tf:PARENT:CHILD, or 'none' to read none; empty takes the only one",
+    )
+    odom_topic: str = option("", "topic of the odometry; empty takes the only one")
+    base_frame: str = option("", "the robot's frame; empty finds it, base_link by custom")
+    require_poses: bool = option(True, "whether a recording without any pose is refused")
+    max_pose_gap_s: float = option(
+        0.5, "poses further apart in time than this are not interpolated, seconds", min=0.0
+    )
+    use_depth: bool = option(False, "whether depth images are read as well")
+    depth_topic: str = option("", "topic of the depth images; empty takes the only one")
+    pose_file: str = option("pose.txt", "ending of the pose files in a folder of 7-Scenes")
+    stride: int = option(1, "keep every n-th frame", min=1)
+    max_frames: int = option(0, "keep at most so many frames, spread evenly; 0 keeps all", min=0)

@@ -1,0 +1,200 @@
+"""Where in a bag the camera's poses come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crossfire_core.errors import RecordingError
+from crossfire_core.geometry import Pose, Trajectory
+from crossfire_core.recordings.bag_reader import ODOMETRY_TYPE
+from crossfire_core.recordings.bag_scan import BagScan, PoseSeries
+from crossfire_core.recordings.options import NO_POSES, RecordingOptions
+from crossfire_core.recordings.tf_tree import TfTree, plain
+
+# REP-105: what is expressed in these frames does not drift.
+_WORLD_FRAMES = ("map", "world", "earth")
+_BASE_FRAMES = ("base_link", "base_footprint")
+
+
+@dataclass(frozen=True)
+class PoseSource:
+    """Gives ``world_from_camera`` at a time.
+
+    Attributes:
+        label: for people.
+        world_frame: its target frame.
+        carrier: frame that is posed and carries the camera.
+        trajectory: ``world_from_carrier``, or None where tf gives it.
+    """
+
+    label: str
+    world_frame: str
+    carrier: str
+    trajectory: Trajectory | None
+
+    def at(self, tree: TfTree, camera_frame: str, stamp_ns: int, max_gap_ns: int) -> Pose | None:
+        """``world_from_camera``, or None where the source does not reach."""
+        if self.trajectory is None:
+            posed = tree.lookup(self.world_frame, self.carrier, stamp_ns, max_gap_ns)
+        else:
+            posed = self.trajectory.at(stamp_ns, max_gap_ns)
+        mounted = tree.lookup(self.carrier, camera_frame, stamp_ns, max_gap_ns)
+        return None if posed is None or mounted is None else posed @ mounted
+
+
+def find_base_frame(scan: BagScan, options: RecordingOptions) -> str:
+    """The robot's frame: as named, or base_link and its like, or what the odometry carries.
+
+    Raises:
+        RecordingError: the named frame is not connected to the camera.
+    """
+    camera, tree = scan.camera_frame, scan.tree
+    if options.base_frame:
+        if not tree.connected(options.base_frame, camera):
+            raise RecordingError(
+                f"no tf from {options.base_frame} to {camera}: record /tf_static, or say with "
+                f"base_frame={camera} that the poses are those of the camera itself"
+            )
+        return plain(options.base_frame)
+    carried = [s.child for s in scan.poses.values() if s.child]
+    for frame in (*_BASE_FRAMES, *carried):
+        if tree.connected(frame, camera):
+            return frame
+    static = [frame for frame in tree.chain(camera) if tree.is_static(frame, camera)]
+    return static[-1]
+
+
+def find_pose_source(scan: BagScan, base: str, options: RecordingOptions) -> PoseSource | None:
+    """The source that the user named, or the only candidate.
+
+    Poses in a frame that does not drift come first; odometry counts only where there are none.
+
+    Raises:
+        RecordingError: none, several, or one that does not lead to the camera.
+    """
+    wanted = options.pose_topic
+    if wanted == NO_POSES:
+        return None
+    absolute, drifting = _candidates(scan, base)
+    names = absolute or drifting
+    if not wanted:
+        if not names and not options.require_poses:
+            return None
+        wanted = _only(names, scan)
+    if wanted.startswith("tf:"):
+        return _from_tf(wanted, scan)
+    if wanted not in scan.poses:
+        raise RecordingError(
+            f"topic {wanted} (pose_topic) holds no poses; the bag has: "
+            f"{', '.join(absolute + drifting) or 'none'}"
+        )
+    return _from_topic(wanted, scan, base, options)
+
+
+def find_odometry(scan: BagScan, base: str, options: RecordingOptions) -> Trajectory | None:
+    """``odom_from_base`` from the odometry topic, else from tf's odom frame, else None.
+
+    Raises:
+        RecordingError: several topics, and none is named.
+    """
+    topics = [name for name, s in scan.poses.items() if s.msgtype == ODOMETRY_TYPE]
+    wanted = options.odom_topic
+    if wanted and wanted not in topics:
+        raise RecordingError(
+            f"topic {wanted} (odom_topic) holds no odometry; the bag has: "
+            f"{', '.join(topics) or 'none'}"
+        )
+    if not wanted and len(topics) > 1:
+        usual = [name for name in topics if name == "/odom"]
+        if not usual:
+            raise RecordingError(
+                f"the bag has several topics of odometry: {', '.join(topics)}: "
+                "choose one with odom_topic"
+            )
+        topics = usual
+    name = wanted or (topics[0] if topics else "")
+    if not name:
+        links = scan.tree.chain(base)
+        moving = scan.tree.trajectory(base)
+        return moving if moving is not None and links[1] not in _WORLD_FRAMES else None
+    return _carried_to(scan.poses[name], base, scan.tree)
+
+
+def _carried_to(series: PoseSeries, base: str, tree: TfTree) -> Trajectory | None:
+    """A series of poses of its own child frame as a trajectory of the base frame."""
+    if not series.samples:
+        return None
+    if not series.child or series.child == base:
+        return Trajectory.from_samples(series.samples)
+    mounted = tree.lookup(series.child, base, series.samples[0][0])
+    if mounted is None:
+        raise RecordingError(f"no tf from {series.child} to {base}: record /tf_static")
+    return Trajectory.from_samples([(stamp, pose @ mounted) for stamp, pose in series.samples])
+
+
+def _candidates(scan: BagScan, base: str) -> tuple[list[str], list[str]]:
+    """Names of sources in frames that do not drift, and in odometry's frames."""
+    absolute: list[str] = []
+    drifting: list[str] = []
+    for name, series in scan.poses.items():
+        drifts = series.msgtype == ODOMETRY_TYPE and series.frame not in _WORLD_FRAMES
+        (drifting if drifts else absolute).append(name)
+    root = scan.tree.chain(scan.camera_frame)[-1]
+    if not scan.tree.is_static(root, scan.camera_frame):
+        source = f"tf:{root}:{base}"
+        if root in _WORLD_FRAMES:
+            absolute.append(source)
+        elif not drifting:  # tf repeats the odometry topic
+            drifting.append(source)
+    return absolute, drifting
+
+
+def _only(names: list[str], scan: BagScan) -> str:
+    if not names:
+        raise RecordingError(
+            "the bag has no poses (no PoseStamped, Odometry, or tf to the camera): record them, "
+            "or name a source with pose_topic"
+        )
+    if len(names) > 1:
+        raise RecordingError(
+            f"the bag has {len(names)} sources of poses: {', '.join(names)}: "
+            "choose one with pose_topic"
+        )
+    return names[0]
+
+
+def _from_tf(wanted: str, scan: BagScan) -> PoseSource:
+    parts = [plain(part) for part in wanted.split(":")[1:]]
+    if len(parts) != 2 or not all(parts):
+        raise RecordingError(f"pose_topic {wanted} is not of the form tf:PARENT:CHILD")
+    parent, child = parts
+    for target, source in ((parent, child), (child, scan.camera_frame)):
+        if not scan.tree.connected(target, source):
+            raise RecordingError(
+                f"tf in the bag does not lead from {target} to {source}; its frames are: "
+                f"{', '.join(sorted(scan.tree.frames)) or 'none'}"
+            )
+    return PoseSource(f"tf from {parent} to {child}", parent, child, None)
+
+
+def _from_topic(name: str, scan: BagScan, base: str, options: RecordingOptions) -> PoseSource:
+    series = scan.poses[name]
+    if not series.samples:
+        raise RecordingError(
+            f"all {series.bad} poses on {name} are NaN or have a zero quaternion: "
+            "choose another source with pose_topic"
+        )
+    carrier = series.child or base
+    guessed = not series.child and not options.base_frame
+    if guessed and carrier == scan.camera_frame:  # nothing says what the poses are poses of
+        raise RecordingError(
+            f"no tf from a base frame to {scan.camera_frame}: record /tf_static, or say with "
+            f"base_frame={scan.camera_frame} that the poses on {name} are the camera's own"
+        )
+    if not scan.tree.connected(carrier, scan.camera_frame):
+        raise RecordingError(
+            f"poses on {name} are those of {carrier}, and no tf leads from it to "
+            f"{scan.camera_frame}: record /tf_static"
+        )
+    trajectory = Trajectory.from_samples(series.samples)
+    return PoseSource(name, series.frame or "map", carrier, trajectory)

@@ -1,0 +1,116 @@
+"""Transforms of a bag: which frame hangs on which, when."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from crossfire_core.geometry import Pose, Trajectory
+
+
+class TfTree:
+    """Static and moving transforms, looked up along the chain between two frames.
+
+    Attributes:
+        conflicts: frames that were said to hang on two others; the first parent holds.
+    """
+
+    def __init__(self) -> None:
+        """An empty tree."""
+        self.conflicts: set[str] = set()
+        self._static: dict[str, tuple[str, Pose]] = {}
+        self._samples: dict[str, list[tuple[int, Pose]]] = defaultdict(list)
+        self._moving: dict[str, Trajectory] = {}
+        self._parents: dict[str, str] = {}
+
+    def add(self, parent: str, child: str, parent_from_child: Pose, stamp_ns: int | None) -> None:
+        """Add one transform.
+
+        Args:
+            parent: frame it leads to; a leading slash is ignored, here as everywhere.
+            child: frame it comes from.
+            parent_from_child: the transform.
+            stamp_ns: when it held, or None for always.
+        """
+        parent, child = plain(parent), plain(child)
+        if parent == child or self._parents.setdefault(child, parent) != parent:
+            self.conflicts.add(child)
+            return
+        if stamp_ns is None:
+            self._static[child] = (parent, parent_from_child)
+        else:
+            self._samples[child].append((stamp_ns, parent_from_child))
+            self._moving.pop(child, None)
+
+    @property
+    def frames(self) -> set[str]:
+        """All frames."""
+        return set(self._parents) | set(self._parents.values())
+
+    def chain(self, frame: str) -> list[str]:
+        """The frame and everything it hangs on, up to the root."""
+        chain = [plain(frame)]
+        while (parent := self._parents.get(chain[-1])) is not None and parent not in chain:
+            chain.append(parent)
+        return chain
+
+    def is_static(self, target: str, source: str) -> bool:
+        """Whether nothing moves between two connected frames."""
+        links = self._links(target, source)
+        return links is not None and all(f in self._static for part in links for f in part)
+
+    def connected(self, target: str, source: str) -> bool:
+        """Whether a chain leads from one frame to the other."""
+        return self._links(target, source) is not None
+
+    def trajectory(self, child: str) -> Trajectory | None:
+        """``parent_from_child`` over time of a frame that moves against its parent."""
+        child = plain(child)
+        if child not in self._moving and child in self._samples:
+            self._moving[child] = Trajectory.from_samples(self._samples[child])
+        return self._moving.get(child)
+
+    def lookup(
+        self, target: str, source: str, stamp_ns: int, max_gap_ns: int = 500_000_000
+    ) -> Pose | None:
+        """``target_from_source`` at a time, or None where it is not known.
+
+        Args:
+            target: frame to express in.
+            source: frame to express.
+            stamp_ns: when.
+            max_gap_ns: samples further apart than this are not bridged.
+        """
+        links = self._links(target, source)
+        if links is None:
+            return None
+        up, down = (self._climb(part, stamp_ns, max_gap_ns) for part in links)
+        return None if up is None or down is None else down.inverse() @ up
+
+    def _links(self, target: str, source: str) -> tuple[list[str], list[str]] | None:
+        """Frames to climb from the source, and from the target, to their common ancestor."""
+        up, down = self.chain(source), self.chain(target)
+        meeting = next((frame for frame in up if frame in down), None)
+        if meeting is None:
+            return None
+        return up[: up.index(meeting)], down[: down.index(meeting)]
+
+    def _climb(self, frames: list[str], stamp_ns: int, max_gap_ns: int) -> Pose | None:
+        """``ancestor_from_first`` over a list of frames, each hanging on the next."""
+        pose = Pose.identity()
+        for frame in frames:
+            step = self._step(frame, stamp_ns, max_gap_ns)
+            if step is None:
+                return None
+            pose = step @ pose
+        return pose
+
+    def _step(self, child: str, stamp_ns: int, max_gap_ns: int) -> Pose | None:
+        if child in self._static:
+            return self._static[child][1]
+        moving = self.trajectory(child)
+        return None if moving is None else moving.at(stamp_ns, max_gap_ns)
+
+
+def plain(frame: str) -> str:
+    """A frame's name without the leading slash that tf once had."""
+    return frame.lstrip("/")

@@ -1,0 +1,1 @@
+"""From a pose to an image: ray sampling, compositing, the renderer."""

@@ -1,0 +1,1 @@
+"""A made-up recording of a furnished room, to try everything without a robot."""

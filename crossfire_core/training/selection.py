@@ -1,0 +1,75 @@
+"""Which frames of a recording become mapping views, and which test the map meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfire_core.errors import TrainingError
+from crossfire_core.geometry import Pose
+from crossfire_core.geometry.pose import rotation_angle
+
+_TEST_FRAMES = 4
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Indices into a recording.
+
+    Attributes:
+        mapping: frames to train on.
+        test: a few others, to watch the training with.
+    """
+
+    mapping: tuple[int, ...]
+    test: tuple[int, ...]
+
+
+def select_frames(
+    poses: Sequence[Pose | None], max_views: int, holdout_every: int = 0
+) -> Selection:
+    """Spread the mapping views evenly over the camera's path.
+
+    Args:
+        poses: of every frame, None where unknown.
+        max_views: largest number of mapping views.
+        holdout_every: every so-manieth frame stays out of training; 0 keeps none out.
+
+    Raises:
+        TrainingError: fewer than two frames with a pose are left.
+    """
+    held = set(range(0, len(poses), holdout_every)) if holdout_every else set()
+    posed = [i for i, pose in enumerate(poses) if pose is not None]
+    open_to_use = [i for i in posed if i not in held]
+    if len(open_to_use) < 2:
+        raise TrainingError(
+            f"{len(open_to_use)} frames with a pose are too few to train on: "
+            "record poses with the images, or name their topic"
+        )
+    kept = _spread([poses[i] for i in open_to_use], max_views)  # type: ignore[misc]
+    mapping = [open_to_use[i] for i in kept]
+    others = sorted(set(posed) & held) or sorted(set(posed) - set(mapping))
+    step = max(1, len(others) // _TEST_FRAMES)
+    return Selection(tuple(mapping), tuple(others[step // 2 :: step][:_TEST_FRAMES]))
+
+
+def _spread(poses: Sequence[Pose], count: int) -> list[int]:
+    """Positions at even steps of motion along a path."""
+    if len(poses) <= count:
+        return list(range(len(poses)))
+    travelled = _motion(poses)
+    wanted = np.linspace(0.0, travelled[-1], count)
+    return sorted({int(i) for i in np.abs(travelled[None] - wanted[:, None]).argmin(axis=1)})
+
+
+def _motion(poses: Sequence[Pose]) -> NDArray[np.float64]:
+    """Length of the path up to each pose; all turns together count as much as all steps."""
+    steps = [a.distance(b)[0] for a, b in pairwise(poses)]
+    turns = [rotation_angle(a.rotation.T @ b.rotation) for a, b in pairwise(poses)]
+    scale = max(sum(steps), 1e-9) / max(sum(turns), 1e-9)
+    total = np.array(steps) + scale * np.array(turns) + 1e-9
+    return np.concatenate([[0.0], np.cumsum(total)])

@@ -1,0 +1,61 @@
+"""What can be said of a scene before training: its size, its place, its sparse depth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfire_core.field.scene_box import SceneBox
+from crossfire_core.rendering.sampling import Spacing
+from crossfire_core.training.sparse_points import SparsePoints
+from crossfire_core.training.views import View
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The frame in which the field is built.
+
+    Attributes:
+        box: the inner box of the scene.
+        spacing: how samples spread along rays.
+        sparse: triangulated depths, possibly none.
+    """
+
+    box: SceneBox
+    spacing: Spacing
+    sparse: SparsePoints
+
+
+def survey(views: Sequence[View], sparse: SparsePoints) -> Survey:
+    """Fit box and spacing to the cameras and the points they see.
+
+    Without points (too few matches) the scene is assumed to reach three times as far as the
+    cameras moved.
+    """
+    centres = np.stack([v.map_from_camera.translation for v in views])
+    points = sparse.point if len(sparse) >= 200 else _guessed_points(views, centres)
+    low, high = np.percentile(points, [3, 97], axis=0)
+    low, high = np.minimum(low, centres.min(axis=0)), np.maximum(high, centres.max(axis=0))
+    half = max(float((high - low).max()) / 2 * 1.1, 1e-3)
+    middle = (low + high) / 2
+    box = SceneBox((float(middle[0]), float(middle[1]), float(middle[2])), half)
+    return Survey(box, _spacing(views, sparse, half), sparse)
+
+
+def _spacing(views: Sequence[View], sparse: SparsePoints, half: float) -> Spacing:
+    if len(sparse) < 200:
+        return Spacing(0.02 * half, 20.0 * half, half)
+    centres = np.stack([views[i].map_from_camera.translation for i in sparse.view])
+    distance = np.linalg.norm(sparse.point - centres, axis=1)
+    near, middle, far = np.percentile(distance, [0.2, 50, 99])
+    # rooms end soon behind the farthest point; outdoors the farthest points stand for the sky
+    return Spacing(0.4 * float(near), 2.0 * float(far), float(middle))
+
+
+def _guessed_points(views: Sequence[View], centres: NDArray[np.float64]) -> NDArray[np.float64]:
+    extent = float(np.linalg.norm(np.ptp(centres, axis=0))) or 1.0
+    axes = np.stack([v.map_from_camera.rotation[:, 2] for v in views])
+    return np.concatenate([centres, centres + 3.0 * extent * axes])

@@ -1,0 +1,509 @@
+"""Training from the first frame to the finished map."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crossfire_core import __version__
+from crossfire_core.config import LocalizationConfig, TrainingConfig, to_dict
+from crossfire_core.errors import TrainingError
+from crossfire_core.features.network import ImageNetwork
+from crossfire_core.features.places import choose_words, signature
+from crossfire_core.field.backends import encoder, resolve_device
+from crossfire_core.field.scene_box import SceneBox
+from crossfire_core.field.scene_field import SceneField
+from crossfire_core.localization.localizer import Localizer
+from crossfire_core.neural_map import MapHeader, MappingView, NeuralMap, Places
+from crossfire_core.recordings import LazyRecording
+from crossfire_core.recordings.frame import Frame
+from crossfire_core.rendering.renderer import Renderer
+from crossfire_core.rendering.sampling import Spacing
+from crossfire_core.training import checkpoint
+from crossfire_core.training.descriptor_stage import DescriptorStage, Surfaces, measure_surfaces
+from crossfire_core.training.geometry_stage import GeometryStage
+from crossfire_core.training.schedule import Budget, one_torch_thread_a_share, rate_factor
+from crossfire_core.training.selection import select_frames
+from crossfire_core.training.sparse_points import SparsePoints, depth_image_points, triangulate
+from crossfire_core.training.survey import Survey, survey
+from crossfire_core.training.views import RayTable, View, view_of
+
+_CHECKPOINT_SECONDS = 60.0
+_TEST_SECONDS = 45.0
+_WORDS = 256
+_POINTS_A_VIEW = 96
+DEFAULT_MINUTES = 15.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress bar shows.
+
+    Attributes:
+        stage: what is being done.
+        step: of ``total_steps``; with a time budget both count seconds.
+        total_steps: 0 while unknown.
+        loss: smoothed.
+        psnr: smoothed, dB.
+        held_out: error on frames that are not trained on, when newly measured.
+        seconds: since the start, across restarts.
+        seconds_left: estimate, None while unknown.
+    """
+
+    stage: str
+    step: int
+    total_steps: int
+    loss: float
+    psnr: float
+    held_out: dict[str, float] | None
+    seconds: float
+    seconds_left: float | None
+
+
+def train_map(
+    recording: LazyRecording,
+    output: Path,
+    config: TrainingConfig | None = None,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    holdout_every: int = 0,
+    use_depth: bool = False,
+    resume: bool = False,
+    device: str = "auto",
+    seed: int | None = None,
+    log_dir: Path | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> NeuralMap:
+    """Train a map and write it.
+
+    Args:
+        recording: images with poses.
+        output: the map file; a checkpoint lies beside it until the map is finished.
+        config: all settings.
+        steps: length of the training in steps of both stages together.
+        minutes: or in minutes, preparation included; neither means 15 minutes.
+        holdout_every: every so-manieth frame is not trained on.
+        use_depth: supervise with the recording's depth images.
+        resume: go on from the checkpoint.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        seed: overrides the configured seed.
+        log_dir: where TensorBoard's files go, or None.
+        on_progress: called about twice a second.
+
+    Returns:
+        The finished map.
+
+    Raises:
+        TrainingError: too few frames, a diverging loss, no fitting checkpoint.
+        CrossfireError: the map cannot be written.
+    """
+    settings = config or TrainingConfig()
+    if seed is not None:
+        settings = replace(settings, seed=seed)
+    if steps is None and minutes is None:
+        minutes = DEFAULT_MINUTES
+    trainer = Trainer(recording, output, settings, steps, minutes, holdout_every, use_depth)
+    trainer.observe(on_progress, log_dir)
+    return trainer.run(device, resume)
+
+
+class Trainer:
+    """Holds the state of one training; :meth:`run` is its table of contents."""
+
+    def __init__(
+        self,
+        recording: LazyRecording,
+        output: Path,
+        config: TrainingConfig,
+        steps: int | None,
+        minutes: float | None,
+        holdout_every: int,
+        use_depth: bool,
+    ) -> None:
+        """Keep the settings; the work begins in :meth:`run`."""
+        self.recording, self.output, self.config = recording, output, config
+        self.steps, self.seconds = steps, None if minutes is None else 60.0 * minutes
+        self.holdout_every, self.use_depth = holdout_every, use_depth
+        self.on_progress: Callable[[Progress], None] = lambda progress: None
+        self.log: Any = None
+        self.stage = "reading"
+        self.elapsed_before = 0.0
+        self.started = time.monotonic()
+        self.smooth: dict[str, float] = {}
+        self.last_report = self.last_test = 0.0
+        self.last_checkpoint = time.monotonic()
+
+    def observe(self, on_progress: Callable[[Progress], None], log_dir: Path | None) -> None:
+        """Report to a callback and to TensorBoard."""
+        self.on_progress = on_progress
+        if log_dir is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.log = SummaryWriter(str(log_dir))
+
+    def run(self, device: str, resume: bool) -> NeuralMap:
+        """Read, look, learn geometry, learn descriptors, write."""
+        self.device = resolve_device(device)
+        self.read_frames()
+        saved = self.load_checkpoint() if resume else None
+        self.look_at_the_scene(saved)
+        self.build(saved)
+        try:
+            self.learn_geometry()
+            self.find_surfaces()
+            self.learn_descriptors()
+            made = self.finish()
+            made.save(self.output)
+        except KeyboardInterrupt:
+            self.save_checkpoint()
+            raise
+        checkpoint.checkpoint_path(self.output).unlink(missing_ok=True)
+        return made
+
+    # -- preparation ---------------------------------------------------------------------------
+
+    def read_frames(self) -> None:
+        """Decode the mapping views and a few frames to test with."""
+        infos = self.recording.infos
+        poses = [info.world_from_camera for info in infos]
+        chosen = select_frames(poses, self.config.max_views, self.holdout_every)
+        self.views: list[View] = []
+        self.test_frames: list[Frame] = []
+        self.base_camera = infos[chosen.mapping[0]].camera
+        testing = {infos[i].name for i in chosen.test}
+        for frame in self.recording.frames(sorted({*chosen.mapping, *chosen.test})):
+            if frame.name in testing:
+                self.test_frames.append(frame)
+            else:
+                self.views.append(view_of(frame, self.config.image_side))
+            self.report(held_out=None)
+
+    def look_at_the_scene(self, saved: dict[str, Any] | None) -> None:
+        """Triangulate sparse points, or take depth images, and fit the box around them."""
+        self.stage = "triangulating"
+        self.report(held_out=None, force=True)
+        if saved is not None:
+            t, h = saved["tensors"], saved["header"]["survey"]
+            numbers = [t[f"sparse.{k}"].numpy() for k in ("view", "pixel", "point", "sigma")]
+            box = SceneBox(tuple(h["centre"]), h["half_size"])
+            self.survey = Survey(box, Spacing(**h["spacing"]), SparsePoints(*numbers))
+            return
+        if self.use_depth:
+            points = depth_image_points(self.views, np.random.default_rng(self.config.seed))
+        else:
+            points = triangulate(self.views)
+        self.survey = survey(self.views, points)
+
+    def build(self, saved: dict[str, Any] | None) -> None:
+        """Make field, network and both stages' budgets; take over a checkpoint's state."""
+        c = self.config
+        encode = encoder(c.backend, self.device)
+        self.field = SceneField(c.field, self.survey.box, len(self.views), encode, c.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(c.seed)
+            self.network = ImageNetwork(c.features, c.field.descriptor_size)
+        self.field.to(self.device)
+        self.network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.table = RayTable(self.views, self.device)
+        self.geometry = GeometryStage(self.field, self.table, self.survey, c)
+        self.descriptors: DescriptorStage | None = None
+        self.surfaces: Surfaces | None = None
+        self.rng = torch.Generator(self.device).manual_seed(c.seed)
+        self.renderer = Renderer(self.field, self.survey.spacing, c.render)
+        self.geometry_budget, self.descriptor_budget = self._budgets()
+        if saved is not None:
+            self._restore(saved)
+
+    def _budgets(self) -> tuple[Budget, Budget]:
+        share = self.config.geometry_share
+        if self.steps is not None:
+            first = max(1, round(self.steps * share))
+            return Budget(first, None), Budget(max(1, self.steps - first), None)
+        assert self.seconds is not None
+        left = max(1.0, self.seconds - self.elapsed())
+        # the second stage gets what is really left when it begins
+        return Budget(None, left * share), Budget(None, left * (1.0 - share))
+
+    # -- the two stages ------------------------------------------------------------------------
+
+    def learn_geometry(self) -> None:
+        """Density and colour."""
+        self.stage = "geometry"
+        self._loop(self.geometry_budget, self.geometry.step)
+        if self.geometry.corrects_poses:
+            poses = self.geometry.corrected_poses()
+            self.views = [
+                replace(view, map_from_camera=pose)
+                for view, pose in zip(self.views, poses, strict=True)
+            ]
+
+    def find_surfaces(self) -> None:
+        """Render where the pixels of the mapping views lie."""
+        self.stage = "surfaces"
+        self.report(held_out=None, force=True)
+        if self.surfaces is None:
+            self.surfaces = measure_surfaces(
+                Renderer(self.field, self.survey.spacing, self.config.render).freeze(),
+                self.views,
+                self.config.descriptor.surface_nodes,
+            )
+        if self.surfaces.nodes[:, 4].sum() < 256:
+            raise TrainingError(
+                "training found no clear surfaces: check that the poses belong to the images "
+                "(crossfire check), or train longer"
+            )
+        if self.seconds is not None and self.descriptor_budget.done == 0:
+            self.descriptor_budget.seconds = max(1.0, self.seconds - self.elapsed() - 6.0)
+
+    def learn_descriptors(self) -> None:
+        """The field's descriptors and the image network."""
+        assert self.surfaces is not None
+        self.stage = "descriptors"
+        self.descriptors = DescriptorStage(
+            self.field,
+            self.network,
+            self.views,
+            self.surfaces,
+            self.survey.spacing.knee,
+            self.config,
+        )
+        if self._moments:
+            checkpoint.restore_optimizer(self.descriptors.optimizer, self._moments, "descriptors.")
+        self._loop(self.descriptor_budget, self.descriptors.step)
+
+    _moments: dict[str, Tensor] | None = None
+
+    def _loop(
+        self, budget: Budget, step: Callable[[float, torch.Generator], dict[str, float]]
+    ) -> None:
+        c = self.config
+        budget.start()
+        with one_torch_thread_a_share(self.device):
+            while not budget.over:
+                factor = rate_factor(budget.fraction, c.warm_up, c.final_rate)
+                values = step(factor, self.rng)
+                budget.advance()
+                if not np.isfinite(values["loss"]):
+                    raise TrainingError(
+                        "the loss is no longer a number: lower the learning rates, "
+                        "or check the poses"
+                    )
+                for name, value in values.items():
+                    self.smooth[name] = 0.97 * self.smooth.get(name, value) + 0.03 * value
+                self._between_steps(budget)
+
+    def _between_steps(self, budget: Budget) -> None:
+        now = time.monotonic()
+        held_out = None
+        if now - self.last_test > _TEST_SECONDS:
+            held_out = self.test()
+            self.last_test = now
+        self.report(held_out, force=held_out is not None or budget.over)
+        if now - self.last_checkpoint > _CHECKPOINT_SECONDS:
+            self.save_checkpoint()
+            self.last_checkpoint = time.monotonic()
+
+    # -- finishing -----------------------------------------------------------------------------
+
+    def finish(self) -> NeuralMap:
+        """Put the map together."""
+        self.stage = "finishing"
+        self.report(held_out=None, force=True)
+        # the map is stored in half precision: what follows is made from what a reader will see
+        for parameter in (*self.field.parameters(), *self.network.parameters()):
+            parameter.data = parameter.data.half().float()
+        self.network.eval()
+        return NeuralMap(self._header(), self.field, self.network, self._places())
+
+    def _header(self) -> MapHeader:
+        c = self.config
+        views = tuple(MappingView(v.name, v.stamp_ns, v.map_from_camera) for v in self.views)
+        provenance = {
+            "recording": self.recording.name,
+            "frames": len(self.recording),
+            "pose_source": self.recording.pose_source,
+            "holdout_every": self.holdout_every,
+            "steps": [self.geometry_budget.done, self.descriptor_budget.done],
+            "seed": c.seed,
+            "program": f"crossfire {__version__}",
+            "training": {k: to_dict(getattr(c, k)) for k in ("geometry", "descriptor")},
+        }
+        return MapHeader(
+            self.recording.world_frame, self.base_camera, self.recording.base_from_camera,
+            self.survey.box, self.survey.spacing, c.field, c.render, c.features,
+            views, provenance,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def _places(self) -> Places:
+        assert self.surfaces is not None and self.descriptors is not None
+        rng = np.random.default_rng(self.config.seed)
+        points, view = (t.cpu() for t in self.surfaces.clear())
+        order = torch.from_numpy(rng.permutation(len(points)))
+        rank = _rank_within(view[order])
+        chosen = order[rank < _POINTS_A_VIEW].sort().values
+        points, view = points[chosen].to(self.device), view[chosen]
+        words = choose_words(self.field.descriptors(points), _WORDS)
+        signatures = [
+            signature(self.network(image.to(self.device).float() / 255.0)[0], words)
+            for image, _ in self.descriptors.images
+        ]
+        return Places(words.cpu(), torch.stack(signatures).cpu(), points.cpu(), view)
+
+    # -- reports and checkpoints ---------------------------------------------------------------
+
+    def elapsed(self) -> float:
+        """Seconds of training, across restarts."""
+        return self.elapsed_before + time.monotonic() - self.started
+
+    @torch.no_grad()
+    def test(self) -> dict[str, float] | None:
+        """Median error on the test frames, from the nearest mapping view as prior."""
+        if not self.test_frames:
+            return None
+        if self.stage == "geometry":
+            return {"psnr": self._test_psnr()}
+        nothing = Places(
+            torch.zeros(1, self.config.field.descriptor_size), torch.zeros(len(self.views), 1),
+            torch.zeros(0, 3), torch.zeros(0, dtype=torch.long),
+        )  # fmt: skip
+        self.network.eval()
+        localizer = Localizer(
+            NeuralMap(self._header(), self.field, self.network, nothing), LocalizationConfig()
+        )
+        errors = []
+        for frame in self.test_frames:
+            truth = frame.world_from_camera
+            assert truth is not None
+            poses = [v.map_from_camera for v in self.views]
+            prior = min(poses, key=lambda p: sum(p.distance(truth)))
+            found = localizer.localize(frame.image, frame.camera, prior)
+            errors.append(found.map_from_camera.distance(truth) if found.ok else (np.inf, np.inf))  # type: ignore[union-attr]
+        self.network.train()
+        metres, radians = np.median(np.array(errors), axis=0)
+        return {"translation_m": float(metres), "rotation_deg": float(np.degrees(radians))}
+
+    def _test_psnr(self) -> float:
+        values = []
+        for frame in self.test_frames:
+            small = view_of(frame, 96)
+            seen = self.renderer.render(small.camera, small.map_from_camera).colour
+            real = small.image / 255.0
+            values.append(-10.0 * np.log10(max(1e-10, float(((seen - real) ** 2).mean()))))
+        return float(np.mean(values))
+
+    def report(self, held_out: dict[str, float] | None, force: bool = False) -> None:
+        """Tell the progress bar and TensorBoard, not more often than twice a second."""
+        now = time.monotonic()
+        if not force and now - self.last_report < 0.5:
+            return
+        self.last_report = now
+        done, total, left = self._count()
+        smooth = self.smooth
+        self.on_progress(
+            Progress(
+                self.stage, done, total, smooth.get("loss", float("nan")),
+                smooth.get("psnr", float("nan")), held_out, self.elapsed(), left,
+            )
+        )  # fmt: skip
+        if self.log is not None and smooth:
+            for name, value in {**smooth, **(held_out or {})}.items():
+                self.log.add_scalar(f"{self.stage}/{name}", value, done)
+
+    def _count(self) -> tuple[int, int, float | None]:
+        if not hasattr(self, "geometry_budget"):
+            return 0, 0, None
+        if self.seconds is not None:
+            left = max(0.0, self.seconds - self.elapsed())
+            return round(self.elapsed()), round(self.seconds), left
+        parts = (self.geometry_budget, self.descriptor_budget)
+        left = sum(part.seconds_left for part in parts)
+        return sum(p.done for p in parts), sum(p.steps or 0 for p in parts), left
+
+    def save_checkpoint(self) -> None:
+        """Write everything that is needed to go on."""
+        s = self.survey
+        tensors = {f"field.{k}": v for k, v in self.field.state_dict().items()}
+        tensors |= {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors |= checkpoint.optimizer_tensors(self.geometry.optimizer, "geometry.")
+        if self.descriptors is not None:
+            tensors |= checkpoint.optimizer_tensors(self.descriptors.optimizer, "descriptors.")
+        if self.surfaces is not None:
+            tensors |= {f"surfaces.{k}": v for k, v in vars(self.surfaces).items()}
+        columns = (s.sparse.view, s.sparse.pixel, s.sparse.point, s.sparse.sigma_m)
+        for name, column in zip(("view", "pixel", "point", "sigma"), columns, strict=True):
+            tensors[f"sparse.{name}"] = torch.from_numpy(np.ascontiguousarray(column))
+        tensors["rng"] = self.rng.get_state()
+        tensors["poses.twists"] = self.geometry.twists
+        tensors["poses.rotations"] = self.table.rotations
+        tensors["poses.translations"] = self.table.translations
+        header = {
+            "fingerprint": self._fingerprint(),
+            "survey": {
+                "centre": list(s.box.centre),
+                "half_size": s.box.half_size,
+                "spacing": vars(s.spacing),
+            },
+            "elapsed": self.elapsed(),
+            "budgets": [[b.done, b.spent] for b in (self.geometry_budget, self.descriptor_budget)],
+            "descriptor_seconds": self.descriptor_budget.seconds,
+        }
+        checkpoint.save_checkpoint(checkpoint.checkpoint_path(self.output), header, tensors)
+
+    def load_checkpoint(self) -> dict[str, Any]:
+        """Read the checkpoint and make sure that it belongs to this training."""
+        path = checkpoint.checkpoint_path(self.output)
+        header, tensors = checkpoint.load_checkpoint(path)
+        if header.get("fingerprint") != self._fingerprint():
+            raise TrainingError(
+                f"checkpoint {path} was made with other settings or another recording: "
+                "repeat the first command with --resume, or train without it"
+            )
+        return {"header": header, "tensors": tensors}
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        header, tensors = saved["header"], saved["tensors"]
+        part = lambda p: {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}  # noqa: E731
+        self.field.load_state_dict(part("field."))
+        self.network.load_state_dict(part("network."))
+        checkpoint.restore_optimizer(self.geometry.optimizer, tensors, "geometry.")
+        self._moments = tensors
+        self.geometry.twists.data = tensors["poses.twists"].to(self.device)
+        self.table.rotations = tensors["poses.rotations"].to(self.device)
+        self.table.translations = tensors["poses.translations"].to(self.device)
+        surfaces = part("surfaces.")
+        if surfaces:
+            self.surfaces = Surfaces(**{k: v.to(self.device) for k, v in surfaces.items()})
+        self.rng.set_state(tensors["rng"])
+        budgets = (self.geometry_budget, self.descriptor_budget)
+        for budget, (done, spent) in zip(budgets, header["budgets"], strict=True):
+            budget.done, budget.spent = done, spent
+        self.descriptor_budget.seconds = header["descriptor_seconds"]
+        self.elapsed_before = header["elapsed"]
+        self.started = time.monotonic()
+
+    def _fingerprint(self) -> str:
+        names = [[v.name, v.stamp_ns] for v in self.views]
+        kind = self.device.type  # random numbers of a GPU cannot be continued on a CPU
+        what = [to_dict(self.config), names, self.steps, self.seconds, self.use_depth, kind]
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def _rank_within(group: Tensor) -> Tensor:
+    """Of each element, how many before it are of the same group, ``[n]``."""
+    order = torch.argsort(group, stable=True)
+    sizes = torch.bincount(group)
+    first = torch.repeat_interleave(torch.cumsum(sizes, 0) - sizes, sizes)
+    rank = torch.empty_like(group)
+    rank[order] = torch.arange(len(group)) - first
+    return rank

@@ -1,0 +1,189 @@
+"""Messages to core types and back; pure functions, no graph needed.
+
+Everything that a message can get wrong ends in :class:`MessageError` with one readable line.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time as TimeMsg
+from geometry_msgs.msg import Point, PoseWithCovarianceStamped, Quaternion, TransformStamped
+from geometry_msgs.msg import Pose as PoseMsg
+from geometry_msgs.msg import Transform as TransformMsg
+from nav_msgs.msg import Odometry
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from crossfire_core.errors import CalibrationError, CrossfireError, RecordingError
+from crossfire_core.geometry import Camera, Pose
+from crossfire_core.localization.uncertainty import is_covariance
+from crossfire_core.recordings.bag_reader import info_camera
+from crossfire_core.recordings.image_message import decode_compressed, decode_image
+
+try:  # ROS's own converter where ROS is installed; a broken binary must not take the node along
+    from cv_bridge import CvBridge
+except Exception:
+    CvBridge = None
+
+_NS = 1_000_000_000
+# Not converted by cv_bridge in every release, or not to the same result.
+_OURS = ("uyvy", "yuyv", "yuv422", "yuv422_yuy2", "mono16", "16uc1", "rgb16", "bgr16")
+
+
+class MessageError(CrossfireError):
+    """A message cannot be used; the text says why."""
+
+
+def stamp_to_ns(stamp: TimeMsg) -> int:
+    """Nanoseconds of a message's stamp."""
+    return int(stamp.sec) * _NS + int(stamp.nanosec)
+
+
+def stamp_from_ns(stamp_ns: int) -> TimeMsg:
+    """A message's stamp of nanoseconds."""
+    return TimeMsg(sec=int(stamp_ns // _NS), nanosec=int(stamp_ns % _NS))
+
+
+def pose_from_transform(message: TransformMsg) -> Pose:
+    """A transform as a pose.
+
+    Raises:
+        ValueError: NaN, or a zero quaternion.
+    """
+    q, t = message.rotation, message.translation
+    return Pose.from_quaternion([q.x, q.y, q.z, q.w], [t.x, t.y, t.z])
+
+
+def transform_from_pose(pose: Pose, parent: str, child: str, stamp: TimeMsg) -> TransformStamped:
+    """A pose ``parent_from_child`` as a stamped transform."""
+    message = TransformStamped()
+    message.header.stamp, message.header.frame_id, message.child_frame_id = stamp, parent, child
+    t, q = message.transform.translation, message.transform.rotation
+    t.x, t.y, t.z = map(float, pose.translation)
+    q.x, q.y, q.z, q.w = map(float, pose.quaternion())
+    return message
+
+
+def pose_from_message(message: PoseMsg) -> Pose:
+    """A pose message as a pose.
+
+    Raises:
+        MessageError: NaN, or a zero quaternion.
+    """
+    q, p = message.orientation, message.position
+    try:
+        return Pose.from_quaternion([q.x, q.y, q.z, q.w], [p.x, p.y, p.z])
+    except ValueError as error:
+        raise MessageError(str(error)) from error
+
+
+def pose_to_message(pose: Pose) -> PoseMsg:
+    """A pose as a pose message."""
+    x, y, z = map(float, pose.translation)
+    qx, qy, qz, qw = map(float, pose.quaternion())
+    return PoseMsg(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
+
+
+def covariance_from_message(values: Any) -> NDArray[np.float64]:
+    """A message's 36 numbers as ``[6, 6]``.
+
+    Raises:
+        MessageError: not finite, not symmetric, or not positive semidefinite.
+    """
+    matrix = np.asarray(values, dtype=np.float64).reshape(6, 6)
+    if not is_covariance(matrix):
+        raise MessageError("covariance is not finite, symmetric and positive semidefinite")
+    return matrix
+
+
+def pose_with_covariance(
+    pose: Pose, covariance: NDArray[np.float64], frame: str, stamp_ns: int
+) -> PoseWithCovarianceStamped:
+    """A pose with its covariance and the stamp of its measurement."""
+    message = PoseWithCovarianceStamped()
+    message.header.frame_id, message.header.stamp = frame, stamp_from_ns(stamp_ns)
+    message.pose.pose = pose_to_message(pose)
+    message.pose.covariance = np.asarray(covariance, dtype=np.float64).ravel()
+    return message
+
+
+def odometry_from_message(
+    message: Odometry, odom_frame: str, base_frame: str
+) -> tuple[int, Pose, NDArray[np.float64] | None]:
+    """Stamp, ``odom_from_base`` and its covariance, None where the message has no usable one.
+
+    Args:
+        message: to convert.
+        odom_frame: that it must be expressed in.
+        base_frame: that it must be about; an empty child frame is taken for it.
+
+    Raises:
+        MessageError: NaN, a zero quaternion, or other frames.
+    """
+    parent = message.header.frame_id.lstrip("/")
+    child = message.child_frame_id.lstrip("/")
+    if parent != odom_frame or child not in ("", base_frame):
+        raise MessageError(
+            f"odometry is about {child!r} in {parent!r}, expected {base_frame!r} in "
+            f"{odom_frame!r}: set base_frame and odom_frame"
+        )
+    pose = pose_from_message(message.pose.pose)
+    covariance = np.asarray(message.pose.covariance, dtype=np.float64).reshape(6, 6)
+    usable = is_covariance(covariance) and bool(covariance.any())
+    return stamp_to_ns(message.header.stamp), pose, covariance if usable else None
+
+
+def camera_from_message(message: CameraInfo) -> Camera:
+    """The calibration of the images that go with a ``camera_info``.
+
+    Binning and region of interest are applied, as drivers describe the full sensor.
+
+    Raises:
+        MessageError: zero or NaN K, an unknown distortion model, no size.
+    """
+    try:
+        return info_camera(message)
+    except CalibrationError as error:
+        raise MessageError(str(error)) from error
+
+
+def image_from_message(message: Image | CompressedImage) -> NDArray[np.uint8]:
+    """The colours of an image message: ``[height, width, 3]`` uint8, RGB.
+
+    Raises:
+        MessageError: sizes that contradict each other, an unknown encoding, broken bytes.
+    """
+    try:
+        if isinstance(message, CompressedImage):
+            return decode_compressed(message.data)
+        if CvBridge is not None and message.encoding.lower() not in _OURS:
+            return _through_cv_bridge(message)
+        return decode_image(
+            message.encoding,
+            message.height,
+            message.width,
+            message.step,
+            bool(message.is_bigendian),
+            message.data,
+        )
+    except RecordingError as error:
+        raise MessageError(str(error)) from error
+
+
+def _through_cv_bridge(message: Image) -> NDArray[np.uint8]:
+    try:
+        return np.asarray(CvBridge().imgmsg_to_cv2(message, "rgb8"), dtype=np.uint8)
+    except Exception as error:  # it raises whatever NumPy and OpenCV raise on broken messages
+        text = str(error).splitlines()
+        raise MessageError(f"image cannot be converted: {text[0] if text else error!r}") from error
+
+
+def image_to_message(image: NDArray[np.uint8], frame: str, stamp_ns: int) -> Image:
+    """``[height, width, 3]`` uint8 RGB as an ``rgb8`` message."""
+    message = Image(height=image.shape[0], width=image.shape[1], encoding="rgb8")
+    message.header.frame_id, message.header.stamp = frame, stamp_from_ns(stamp_ns)
+    message.step = image.shape[1] * 3
+    message.data.frombytes(np.ascontiguousarray(image).tobytes())
+    return message

@@ -1,0 +1,65 @@
+"""The map file as the node wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from crossfire_core.errors import ConfigError
+from crossfire_core.geometry import Pose
+from crossfire_core.localization.estimate import ImageLocalizer
+from crossfire_ros.parameters import Settings
+
+
+@dataclass(frozen=True)
+class LoadedMap:
+    """A map that is ready to localize in.
+
+    Attributes:
+        localizer: of single images.
+        frame_id: frame of its poses.
+        base_from_camera: of the robot that mapped.
+        name: for people.
+        mapping_views: ``map_from_camera`` of the images it was made from.
+    """
+
+    localizer: ImageLocalizer
+    frame_id: str = "map"
+    base_from_camera: Pose = field(default_factory=Pose.identity)
+    name: str = ""
+    mapping_views: Sequence[Pose] = ()
+
+
+MapLoader = Callable[[Settings], LoadedMap]
+
+
+def load_map(settings: Settings) -> LoadedMap:
+    """Read the map file and warm up the computation, so that the first image is not slow.
+
+    Raises:
+        ConfigError: no file is named.
+        MapFormatError: the file is missing, broken, or of another version.
+        BackendError: the device is not available.
+    """
+    if not settings.node.map:
+        raise ConfigError("no map: set the parameter `map` to a file made with `crossfire train`")
+    import torch
+
+    from crossfire_core.localization.localizer import Localizer
+    from crossfire_core.neural_map import NeuralMap
+
+    if settings.node.threads:
+        torch.set_num_threads(settings.node.threads)
+    path = Path(settings.node.map).expanduser()
+    neural_map = NeuralMap.load(path, settings.node.device)
+    localizer = Localizer(neural_map, settings.localization)
+    localizer.warm_up()
+    header = neural_map.header
+    return LoadedMap(
+        localizer,
+        header.frame_id,
+        header.base_from_camera,
+        path.name,
+        [view.map_from_camera for view in header.views],
+    )

@@ -1,0 +1,128 @@
+"""The tracker fed from a recording without ROS: as fast as it goes, the same every time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crossfire_core.config import LocalizationConfig, TrackingConfig, replace_from
+from crossfire_core.errors import ConfigError
+from crossfire_core.geometry import Pose
+from crossfire_core.localization.estimate import ImageLocalizer
+from crossfire_core.localization.tracker import Tracker, TrackResult
+from crossfire_core.recordings.frame import Recording
+
+
+@dataclass(frozen=True)
+class OfflineSettings:
+    """The part of the node's parameters that decides about poses."""
+
+    localization: LocalizationConfig
+    tracking: TrackingConfig
+
+
+@dataclass(frozen=True)
+class OfflineStep:
+    """One frame.
+
+    Attributes:
+        result: of the tracker.
+        truth: ``map_from_base`` of the recording, or None.
+    """
+
+    result: TrackResult
+    truth: Pose | None
+
+
+def track_offline(
+    recording: Recording,
+    localizer: ImageLocalizer,
+    config: TrackingConfig,
+    use_odometry: bool = True,
+    keep: Callable[[int], bool] = lambda _: True,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[OfflineStep]:
+    """Track through a recording.
+
+    Args:
+        recording: frames in order of time, with odometry or without.
+        localizer: of single images.
+        config: of the tracker.
+        use_odometry: whether the recording's odometry is used.
+        keep: which frames, by number; the others are passed over as a busy node would.
+        on_progress: told (frames done, frames in all).
+    """
+    tracker = Tracker(localizer, config, recording.base_from_camera)
+    odometry = recording.odometry() if use_odometry else None
+    samples = [] if odometry is None else list(zip(odometry.stamps_ns, odometry.poses, strict=True))
+    base_from_camera = recording.base_from_camera
+    steps: list[OfflineStep] = []
+    fed = 0
+    for number, frame in enumerate(recording):
+        if not keep(number):
+            continue
+        # Up to the first sample after the image, so that the image's time is interpolated.
+        while fed < len(samples) and (fed == 0 or samples[fed - 1][0] < frame.stamp_ns):
+            tracker.add_odometry(int(samples[fed][0]), samples[fed][1])
+            fed += 1
+        result = tracker.update(frame.image, frame.camera, frame.stamp_ns)
+        truth = frame.world_from_camera
+        in_base = truth @ base_from_camera.inverse() if truth is not None else None
+        steps.append(OfflineStep(result, in_base))
+        if on_progress is not None:
+            on_progress(number + 1, len(recording))
+    return steps
+
+
+def settings_for(parameters: Sequence[str], file: Path | None) -> OfflineSettings:
+    """What the node's parameters mean for a run without it.
+
+    Args:
+        parameters: as on the node's command line, ``NAME:=VALUE``.
+        file: a ROS parameters file, or None.
+
+    Raises:
+        ConfigError: not readable, or a setting that does not exist or is out of its range.
+    """
+    values: dict[str, Any] = {}
+    for found in _parameters_in(file) if file is not None else ():
+        values |= _flat(found)
+    for text in parameters:
+        name, mark, value = text.partition(":=")
+        if not mark:
+            raise ConfigError(f"parameter {text!r}: write NAME:=VALUE, e.g. tracking.gate:=30.0")
+        values[name] = yaml.safe_load(value)
+    rooms: dict[str, dict[str, Any]] = {"localization": {}, "tracking": {}}
+    for name, value in values.items():
+        room, _, last = name.partition(".")
+        if room in rooms and last:
+            rooms[room][last] = value
+    return OfflineSettings(
+        replace_from(LocalizationConfig(), rooms["localization"], "localization."),
+        replace_from(TrackingConfig(), rooms["tracking"], "tracking."),
+    )
+
+
+def _parameters_in(file: Path) -> list[dict[str, Any]]:
+    """Every ``ros__parameters`` mapping of a parameters file."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = str(error).splitlines()[0]
+        raise ConfigError(f"cannot read parameters from {file}: {text}") from error
+    nodes = content.values() if isinstance(content, dict) else ()
+    return [n["ros__parameters"] for n in nodes if isinstance(n, dict) and "ros__parameters" in n]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,251 @@
+"""ROS parameters, made from dataclasses: one default, one explanation, one range for each.
+
+``localization.*`` and ``tracking.*`` are the core's own settings; the rest is
+:class:`NodeConfig`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from rcl_interfaces.msg import (
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from crossfire_core.config import (
+    LocalizationConfig,
+    TrackingConfig,
+    option,
+    replace_from,
+)
+from crossfire_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """What the node needs beyond the core's settings."""
+
+    map: str = option("", "file of the neural map, made with `crossfire train`")
+    device: str = option("auto", "where the map is computed", choices=("auto", "cpu", "cuda"))
+    threads: int = option(
+        0, "CPU threads for the computation, 0 leaves the choice to the libraries", min=0, max=1024
+    )
+    map_frame: str = option("", "frame of the published poses; empty takes the map file's")
+    odom_frame: str = option("odom", "frame of the odometry")
+    base_frame: str = option("base_link", "frame of the robot")
+    extrinsics: str = option(
+        "tf",
+        "where the camera's place on the robot comes from: tf (base_frame to the images' frame) "
+        "or map (as it was while mapping)",
+        choices=("tf", "map"),
+    )
+    image_transport: str = option(
+        "raw",
+        "raw takes `image`, compressed takes `image/compressed`",
+        choices=("raw", "compressed"),
+    )
+    use_odometry: bool = option(
+        True, "follow `odom` between images and publish map to odom; otherwise map to base"
+    )
+    tf_broadcast: bool = option(True, "whether /tf is published", live=True)
+    tf_rate: float = option(
+        30.0, "how often the last correction is published on /tf, Hz", min=1.0, max=1000.0
+    )
+    transform_tolerance: float = option(
+        0.1, "how far into the future /tf is dated, seconds", min=0.0, max=10.0, live=True
+    )
+    max_image_age: float = option(
+        1.0, "older images than this are dropped, seconds; 0 takes all", min=0.0, live=True
+    )
+    pose_file: str = option(
+        "", "where the last pose is kept from one run to the next; empty keeps none"
+    )
+    path_length: int = option(2000, "most poses on `~/path`", min=2, max=1_000_000, live=True)
+    autostart: bool = option(False, "configure and activate on start, without a lifecycle manager")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All parameters of the node.
+
+    Attributes:
+        node: the node's own.
+        localization: of a single image.
+        tracking: of the stream.
+    """
+
+    node: NodeConfig = field(default_factory=NodeConfig)
+    localization: LocalizationConfig = field(default_factory=LocalizationConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+_PREFIXES = {"": NodeConfig, "localization.": LocalizationConfig, "tracking.": TrackingConfig}
+
+
+def is_live(name: str) -> bool:
+    """Whether a parameter may change while the node is active."""
+    if name.startswith("tracking."):
+        return True
+    known = {f.name: f for f in dataclasses.fields(NodeConfig)}
+    return name in known and bool(known[name].metadata.get("live"))
+
+
+def declare(node: Node) -> None:
+    """Declare every parameter, with its explanation and range.
+
+    Raises:
+        ConfigError: the parameters file holds a value of the wrong type or out of its range.
+    """
+    for prefix in _PREFIXES:
+        for f in _scalars(prefix):
+            node.declare_parameter(prefix + f.name, f.default, _descriptor(dict(f.metadata)))
+    read(node)
+
+
+def read(node: Node) -> Settings:
+    """The present parameters.
+
+    Raises:
+        ConfigError: one is of the wrong type or out of its range.
+    """
+    values = {
+        name: parameter.value
+        for prefix in _PREFIXES
+        for name, parameter in _own(node, prefix).items()
+    }
+    return settings_from(values)
+
+
+def settings_from(values: dict[str, Any], base: Settings | None = None) -> Settings:
+    """Settings with some parameters changed.
+
+    Args:
+        values: by the parameter's full name.
+        base: the others; the defaults if None.
+
+    Raises:
+        ConfigError: an unknown name, a wrong type or a value out of its range.
+    """
+    base = base or Settings()
+    rooms: dict[str, dict[str, Any]] = {"node": {}, "localization": {}, "tracking": {}}
+    for full_name, value in values.items():
+        room, _, name = full_name.rpartition(".")
+        rooms.setdefault(room or "node", {})[name] = value
+    return Settings(
+        replace_from(base.node, rooms["node"]),
+        replace_from(base.localization, rooms["localization"], "localization."),
+        replace_from(base.tracking, rooms["tracking"], "tracking."),
+    )
+
+
+def judge(parameters: list[Parameter], base: Settings, locked: bool) -> tuple[Settings, str]:
+    """Whether parameters may be set.
+
+    Args:
+        parameters: the requested ones.
+        base: what holds now.
+        locked: whether only those count that can change while the node works.
+
+    Returns:
+        The settings with them, and an empty string or the reason for a refusal.
+    """
+    own = {p.name: p.value for p in parameters if _belongs(p.name)}
+    if locked:
+        fixed = [name for name in own if not is_live(name)]
+        if fixed:
+            return base, f"{', '.join(fixed)} can change only while the node is unconfigured"
+    try:
+        return settings_from(own, base), ""
+    except ConfigError as error:
+        return base, str(error)
+
+
+def result(reason: str) -> SetParametersResult:
+    """The answer to a request to set parameters; an empty reason is consent."""
+    return SetParametersResult(successful=not reason, reason=reason)
+
+
+def _own(node: Node, prefix: str) -> dict[str, Parameter]:
+    names = [prefix + f.name for f in _scalars(prefix)]
+    return {name: node.get_parameter(name) for name in names}
+
+
+def _belongs(name: str) -> bool:
+    room, _, last = name.rpartition(".")
+    prefix = f"{room}." if room else ""
+    return prefix in _PREFIXES and last in {f.name for f in _scalars(prefix)}
+
+
+def _scalars(prefix: str) -> list[dataclasses.Field[Any]]:
+    """The settings that a ROS parameter can hold."""
+    return [
+        f
+        for f in dataclasses.fields(_PREFIXES[prefix])
+        if isinstance(f.default, (bool, int, float, str))
+    ]
+
+
+def _descriptor(metadata: dict[str, Any]) -> ParameterDescriptor:
+    """What `ros2 param describe` shows.
+
+    Types are left open so that `1` passes for `1.0`; ranges stand here for tools, the check with
+    the readable message is :func:`judge`.
+    """
+    descriptor = ParameterDescriptor(description=metadata["help"], dynamic_typing=True)
+    descriptor.additional_constraints = _limits(metadata)
+    return descriptor
+
+
+def _limits(metadata: dict[str, Any]) -> str:
+    low, high = metadata.get("min"), metadata.get("max")
+    limits = [f"at least {low}"] if low is not None else []
+    limits += [f"at most {high}"] if high is not None else []
+    limits += (
+        [f"one of {', '.join(map(str, metadata['choices']))}"] if "choices" in metadata else []
+    )
+    return ", ".join(limits)
+
+
+def explained_yaml() -> str:
+    """Every parameter with its default, explanation and range: ``config/localize.yaml``."""
+    lines = [_YAML_HEAD]
+    for prefix in _PREFIXES:
+        indent = "    "
+        if prefix:
+            lines.append(f"\n    {prefix.rstrip('.')}:")
+            indent += "  "
+        for f in _scalars(prefix):
+            lines.append(_explained(f, indent, prefix == "tracking."))
+    return "\n".join(lines) + "\n"
+
+
+_YAML_HEAD = """\
+# Parameters of the localization node: every one, with its default.
+#
+# Copy this file, keep what you change, and start with
+#   ros2 launch crossfire_ros localize.launch.py map:=room.map params_file:=your.yaml
+# Those marked (live) can be changed while the node runs: ros2 param set /crossfire_localization ...
+/**:
+  ros__parameters:"""
+
+
+def _explained(f: dataclasses.Field[Any], indent: str, tracking: bool) -> str:
+    metadata = dict(f.metadata)
+    live = bool(metadata.get("live")) or tracking
+    text = metadata["help"][0].upper() + metadata["help"][1:]
+    limits = _limits(metadata)
+    text += (f" ({limits})" if limits else "") + (" (live)" if live else "") + "."
+    comment = textwrap.wrap(text, 96 - len(indent))
+    value = yaml.safe_dump(f.default, default_flow_style=True).splitlines()[0]
+    return "\n".join([*(f"{indent}# {line}" for line in comment), f"{indent}{f.name}: {value}"])
+
+
+if __name__ == "__main__":
+    print(explained_yaml(), end="")

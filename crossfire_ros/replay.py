@@ -1,0 +1,239 @@
+"""The whole robot on one machine: the node in its own process, a bag played to it, a recorder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+
+from crossfire_core.errors import CrossfireError
+from crossfire_core.recordings.bag_reader import open_bag
+from crossfire_core.recordings.bag_scan import scan_bag
+from crossfire_core.recordings.options import RecordingOptions
+from crossfire_ros import runtime
+from crossfire_ros.options import ReplayOptions
+from crossfire_ros.play import Player
+from crossfire_ros.recorder import Recorded, Recorder
+
+NODE = "/crossfire_localization"
+_START_S = 120.0
+_SETTLE_S = 5.0
+_END_S = 20.0
+_ODOMETRY = "nav_msgs/msg/Odometry"
+
+Say = Callable[[str], None]
+Progress = Callable[[float, float], None]
+
+
+class ReplayError(CrossfireError):
+    """The node did not start, or did not live to the end of the bag."""
+
+
+@dataclass(frozen=True)
+class Topics:
+    """The topics of a bag that the node listens to; odometry may be empty."""
+
+    image: str
+    info: str
+    odometry: str
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the images are compressed."""
+        return self.image.endswith("/compressed")
+
+    def remappings(self) -> list[tuple[str, str]]:
+        """From the node's names to the bag's."""
+        image = "image/compressed" if self.compressed else "image"
+        pairs = [(image, self.image), ("camera_info", self.info)]
+        return pairs + ([("odom", self.odometry)] if self.odometry else [])
+
+
+def find_topics(bag: Path, options: RecordingOptions) -> Topics:
+    """Choose the topics as training and evaluation do.
+
+    Raises:
+        RecordingError: the bag has no images, or several candidates.
+    """
+    with open_bag(bag) as reader:
+        scan = scan_bag(reader, options)
+        odometry = [t.name for t in reader.topics.values() if t.msgtype == _ODOMETRY]
+    chosen = options.odom_topic or ("/odom" if "/odom" in odometry else "")
+    if not chosen and len(odometry) == 1:
+        chosen = odometry[0]
+    return Topics(scan.image_topic, scan.info_topic, chosen)
+
+
+def replay(
+    map_file: Path,
+    bag: Path,
+    options: ReplayOptions,
+    say: Say = lambda _: None,
+    on_progress: Progress | None = None,
+) -> Recorded:
+    """Play a bag to the node and record what it publishes.
+
+    Args:
+        map_file: of the map.
+        bag: a rosbag2 with images, calibration and tf.
+        options: how.
+        say: told what is going on.
+        on_progress: told (seconds played, seconds in all).
+
+    Raises:
+        RecordingError: the bag cannot be played.
+        ReplayError: the node did not start or died.
+    """
+    topics = find_topics(bag, options.recording)
+    environment = _environment(options.domain_id)
+    with (
+        _graph(int(environment["ROS_DOMAIN_ID"])) as node,
+        _node_process(map_file, topics, options, environment) as child,
+    ):
+        player = Player(node, bag, options.play)
+        recorder = Recorder(node, NODE, options.map_frame, player)
+        say(f"waiting for the node (ROS domain {environment['ROS_DOMAIN_ID']})")
+        _wait_for_node(player, recorder, topics, child, options.use_odometry)
+        say("playing")
+        _play(player, child, on_progress)
+        _settle(recorder)
+        return recorder.recorded
+
+
+def _environment(domain_id: int | None) -> dict[str, str]:
+    """The node's environment, and this process's before ROS is up: a graph of their own."""
+    runtime.use_large_messages()
+    private = domain_id is None
+    os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100 if private else domain_id)
+    if private:
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    # The ROS wheels mark the environment of a Python that they have prepared; the child's
+    # prepares itself.
+    inherited = dict(os.environ)
+    inherited.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None)
+    return inherited
+
+
+@contextmanager
+def spinning_node(name: str, context: Context) -> Iterator[Node]:
+    """A node whose callbacks run in a thread of their own."""
+    node = Node(name, context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    ending = threading.Event()
+
+    def spin() -> None:
+        while not ending.is_set() and context.ok():
+            executor.spin_once(timeout_sec=0.05)
+
+    thread = threading.Thread(target=spin, name=name, daemon=True)
+    thread.start()
+    try:
+        yield node
+    finally:
+        ending.set()
+        thread.join()
+        executor.shutdown()
+        node.destroy_node()
+
+
+@contextmanager
+def _graph(domain_id: int) -> Iterator[Node]:
+    context = Context()
+    rclpy.init(context=context, domain_id=domain_id)
+    try:
+        with spinning_node("crossfire_player", context) as node:
+            yield node
+    finally:
+        rclpy.try_shutdown(context=context)
+
+
+@contextmanager
+def _node_process(
+    map_file: Path, topics: Topics, options: ReplayOptions, environment: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The node in its own process and session, told to stop at the end."""
+    child = subprocess.Popen(
+        node_arguments(map_file, topics, options), env=environment, start_new_session=True
+    )
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.send_signal(signal.SIGINT)
+        try:
+            child.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def node_arguments(map_file: Path, topics: Topics, options: ReplayOptions) -> list[str]:
+    """The command line of the node."""
+    parameters = [
+        f"map:={map_file.resolve()}",
+        "autostart:=true",
+        "use_sim_time:=true",
+        f"image_transport:={'compressed' if topics.compressed else 'raw'}",
+        f"use_odometry:={str(options.use_odometry and bool(topics.odometry)).lower()}",
+        *options.parameters,
+    ]
+    arguments = [*options.node_command, "--ros-args"]
+    if options.params_file is not None:
+        arguments += ["--params-file", str(options.params_file)]
+    for parameter in parameters:
+        arguments += ["-p", parameter]
+    for ours, theirs in topics.remappings():
+        arguments += ["-r", f"{ours}:={theirs}"]
+    return arguments
+
+
+def _wait_for_node(
+    player: Player,
+    recorder: Recorder,
+    topics: Topics,
+    child: subprocess.Popen[bytes],
+    use_odometry: bool,
+) -> None:
+    wanted = [topics.image, topics.info, "/tf_static", "/clock"]
+    wanted += [topics.odometry] if use_odometry and topics.odometry else []
+    deadline = time.monotonic() + _START_S
+    while not player.wait_for_listeners(wanted, timeout_s=0.5):
+        if child.poll() is not None:
+            raise ReplayError(f"the node ended with code {child.returncode} before the bag began")
+        if time.monotonic() > deadline:
+            raise ReplayError(f"the node was not ready after {_START_S:.0f} s: see its messages")
+    if not recorder.wait_until_heard(10.0):
+        raise ReplayError("the node listens but cannot be heard: is another ROS graph in the way?")
+
+
+def _play(player: Player, child: subprocess.Popen[bytes], on_progress: Progress | None) -> None:
+    def watch(done: float, total: float) -> None:
+        if child.poll() is not None:
+            player.stop()
+        if on_progress is not None:
+            on_progress(done, total)
+
+    player.run(watch)
+    if child.poll() is not None:
+        raise ReplayError(f"the node ended with code {child.returncode} while the bag was played")
+
+
+def _settle(recorder: Recorder) -> None:
+    """Wait until the node has worked off its last image."""
+    deadline = time.monotonic() + _SETTLE_S
+    seen = -1
+    while time.monotonic() < deadline and seen != len(recorder.recorded.latencies_ms):
+        seen = len(recorder.recorded.latencies_ms)
+        time.sleep(0.7)

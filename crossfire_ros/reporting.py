@@ -1,0 +1,133 @@
+"""What the node says about itself: `~/status` and `/diagnostics`."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+from crossfire_core.localization.tracker import TrackingState, TrackResult
+from crossfire_core.localization.uncertainty import sigmas
+
+_LEVELS = {
+    TrackingState.UNINITIALIZED: DiagnosticStatus.WARN,
+    TrackingState.TRACKING: DiagnosticStatus.OK,
+    TrackingState.LOST: DiagnosticStatus.ERROR,
+}
+
+_OLD_FIX_S = 2.0
+
+
+@dataclass
+class Tally:
+    """Counts since activation.
+
+    Attributes:
+        received: image messages.
+        processed: images that the tracker saw.
+        fixes: poses published.
+        dropped: images that gave way to a newer one.
+        stale: images that were too old on arrival.
+        refused: messages that could not be used, by kind.
+        last_refusal: the latest reason.
+    """
+
+    received: int = 0
+    processed: int = 0
+    fixes: int = 0
+    dropped: int = 0
+    stale: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    last_refusal: str = ""
+
+
+@dataclass
+class Report:
+    """All that a status message is made from.
+
+    Attributes:
+        state: of the tracker.
+        tally: counts.
+        result: of the last image, or None.
+        timings_ms: of the last image, by stage.
+        fix_age_s: seconds since the stamp of the last fix, NaN without one.
+        position_sigma_m: of the present prediction, NaN without one.
+        pose_age_ms: from the last fix's image stamp to its publication, NaN without one.
+        odometry: what is known of it, in a word.
+    """
+
+    state: TrackingState
+    tally: Tally
+    result: TrackResult | None = None
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    fix_age_s: float = math.nan
+    position_sigma_m: float = math.nan
+    pose_age_ms: float = math.nan
+    odometry: str = "off"
+
+
+def status_message(name: str, map_name: str, report: Report) -> DiagnosticStatus:
+    """A report as a diagnostic; its level is OK only while tracking.
+
+    Args:
+        name: of the node.
+        map_name: for the hardware id, which tools group by.
+        report: what to say.
+    """
+    result = report.result
+    reason = result.reason if result is not None else ""
+    level = _LEVELS[report.state]
+    if report.state is TrackingState.TRACKING:
+        if report.fix_age_s > _OLD_FIX_S:
+            reason = f"no fix for {report.fix_age_s:.1f} s"
+        level = DiagnosticStatus.WARN if reason else level
+    text = report.state.value + (f": {reason}" if reason else "")
+    if result is None and report.tally.last_refusal:
+        text += f": {report.tally.last_refusal}"
+    return DiagnosticStatus(
+        level=level,
+        name=f"{name}: localization",
+        message=text,
+        hardware_id=map_name,
+        values=[KeyValue(key=k, value=v) for k, v in _values(report).items()],
+    )
+
+
+def _values(report: Report) -> dict[str, str]:
+    tally, result = report.tally, report.result
+    refused = dict(tally.refused)  # another thread may be counting
+    estimate = result.estimate if result is not None else None
+    values = {
+        "state": report.state.value,
+        "failures": str(result.failures if result is not None else 0),
+        "prior": result.prior.value if result is not None else "none",
+        "inliers": str(estimate.inliers if estimate is not None else 0),
+        "matches": str(estimate.matches if estimate is not None else 0),
+        "reprojection_error_px": _number(estimate.residual_px if estimate else math.nan, 2),
+        "fix_sigma_m": _number(_sigma(result), 3),
+        "position_sigma_m": _number(report.position_sigma_m, 3),
+        "fix_age_s": _number(report.fix_age_s, 3),
+        "pose_age_ms": _number(report.pose_age_ms, 1),
+        "odometry": report.odometry,
+        "images_received": str(tally.received),
+        "images_processed": str(tally.processed),
+        "images_dropped": str(tally.dropped),
+        "images_stale": str(tally.stale),
+        "fixes": str(tally.fixes),
+        "refused": str(sum(refused.values())),
+        "last_refusal": tally.last_refusal,
+    }
+    values |= {f"refused_{kind}": str(count) for kind, count in sorted(refused.items())}
+    return values | {f"{stage}_ms": _number(ms, 1) for stage, ms in report.timings_ms.items()}
+
+
+def _sigma(result: TrackResult | None) -> float:
+    if result is None or result.covariance is None:
+        return math.nan
+    return sigmas(result.covariance)[0]
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "nan"

@@ -1,0 +1,90 @@
+"""Starting and ending a process that talks ROS."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from importlib import resources
+from types import FrameType
+from typing import TypeVar
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+_LISTEN_S = 0.1
+_PATIENCE = 3
+
+N = TypeVar("N", bound=Node)
+
+_PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE"
+_OLD_PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"  # what the releases up to Jazzy read
+_OLD_RELEASES = ("humble", "iron", "jazzy")
+
+
+def use_large_messages() -> None:
+    """Let Fast DDS pass whole images through shared memory, unless the user has chosen.
+
+    With its defaults (a segment of 0.5 MB) two processes lose almost every uncompressed image.
+    Takes effect only before ``rclpy.init``.
+    """
+    if os.environ.get(_PROFILE) or os.environ.get(_OLD_PROFILE):
+        return
+    variable = _OLD_PROFILE if os.environ.get("ROS_DISTRO") in _OLD_RELEASES else _PROFILE
+    os.environ[variable] = str(resources.files("crossfire_ros") / "fastdds.xml")
+
+
+class Stopper:
+    """SIGINT and SIGTERM as a wish that is obeyed between two callbacks.
+
+    ROS's own handlers take the graph away at once, under whatever the node is doing, which then
+    fails half-way and leaves shared memory behind.
+    """
+
+    def __init__(self) -> None:
+        """Take over both signals; only in the main thread."""
+        self.asked = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, _: FrameType | None) -> None:
+        self.asked += 1
+        if self.asked >= _PATIENCE:  # it hangs, and somebody insists
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+
+def run_node(
+    make: Callable[[], N],
+    start: Callable[[N], None] = lambda node: None,
+    args: Sequence[str] | None = None,
+) -> None:
+    """Spin a node until SIGINT, SIGTERM or the end of its context, then take it down.
+
+    Args:
+        make: constructs the node once ROS is up.
+        start: called with the node before it spins; may take long.
+        args: command line; the process's own if None.
+    """
+    use_large_messages()
+    rclpy.init(
+        args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO
+    )
+    stopper = Stopper()
+    node: N | None = None
+    try:
+        node = make()
+        start(node)
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        while not stopper.asked and rclpy.ok():
+            executor.spin_once(timeout_sec=_LISTEN_S)
+        executor.shutdown()
+    except ExternalShutdownException:
+        pass
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()

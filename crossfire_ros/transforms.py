@@ -1,0 +1,66 @@
+"""Transforms of a robot: ``tf2_ros`` where it is installed, the same without it elsewhere."""
+
+from __future__ import annotations
+
+from rclpy.time import Time
+
+from crossfire_core.geometry import Pose
+from crossfire_ros.conversions import pose_from_transform
+
+try:
+    from tf2_ros import (
+        Buffer,
+        ConnectivityException,
+        ExtrapolationException,
+        LookupException,
+        StaticTransformBroadcaster,
+        TransformBroadcaster,
+        TransformException,
+        TransformListener,
+    )
+
+    HAS_TF2 = True
+except ImportError:
+    from crossfire_ros.tf_fallback import (  # type: ignore[assignment]
+        Buffer,
+        ConnectivityException,
+        ExtrapolationException,
+        LookupException,
+        StaticTransformBroadcaster,
+        TransformBroadcaster,
+        TransformException,
+        TransformListener,
+    )
+
+    HAS_TF2 = False
+
+__all__ = [
+    "HAS_TF2",
+    "Buffer",
+    "ConnectivityException",
+    "ExtrapolationException",
+    "LookupException",
+    "StaticTransformBroadcaster",
+    "TransformBroadcaster",
+    "TransformException",
+    "TransformListener",
+    "lookup",
+]
+
+
+def lookup(buffer: Buffer, target: str, source: str, stamp_ns: int | None = None) -> Pose:
+    """``target_from_source``.
+
+    Args:
+        buffer: that a listener fills.
+        target: frame to express in.
+        source: frame to express.
+        stamp_ns: when; None takes the latest that is known.
+
+    Raises:
+        TransformException: not known (yet).
+    """
+    if target == source:
+        return Pose.identity()
+    found = buffer.lookup_transform(target, source, Time(nanoseconds=stamp_ns or 0))
+    return pose_from_transform(found.transform)

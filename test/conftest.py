@@ -1,0 +1,29 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# The same examples on every run and no deadline: a busy machine must not turn a test red.
+settings.register_profile("crossfire", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("crossfire")
+
+
+# A graph of this process alone. Read by ROS when it starts, which is after this file.
+os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ.pop("ROS_STATIC_PEERS", None)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of the real recordings; a test that asks for it is skipped where it is absent."""
+    root = Path(__file__).resolve().parent.parent
+    path = Path(os.environ.get("CROSSFIRE_DATA", root.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip("no real recordings: set CROSSFIRE_DATA to the folder that holds them")
+    return path

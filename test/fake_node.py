@@ -1,0 +1,32 @@
+"""The localization node as a process of its own, with a localizer that needs no map file."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+from recording_samples import BASE_FROM_CAMERA, base_pose
+from ros_graph import FakeLocalizer
+
+from crossfire_core.errors import ConfigError
+from crossfire_ros import localization_node
+from crossfire_ros.map_loading import LoadedMap
+from crossfire_ros.parameters import Settings
+
+
+class PictureLocalizer(FakeLocalizer):
+    """Knows from the first pixel of :func:`recording_samples.picture` which image it is."""
+
+    def localize(self, image, camera, prior=None, *, prior_sigma=None, iterations=None):
+        there = base_pose(int(image[0, 0, 0]) / 9.0) @ BASE_FROM_CAMERA
+        return replace(super().localize(image, camera, prior), map_from_camera=there)
+
+
+def load(settings: Settings) -> LoadedMap:
+    if settings.node.map.endswith("missing.map"):
+        raise ConfigError("there is no map missing.map")
+    return LoadedMap(PictureLocalizer(), "map", BASE_FROM_CAMERA, "fake.map")
+
+
+if __name__ == "__main__":
+    localization_node.main(sys.argv, load)

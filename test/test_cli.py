@@ -1,0 +1,265 @@
+import json
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from recording_samples import RobotBag, without
+
+from crossfire_core.cli import run
+from crossfire_core.cli.display import clock, figures
+from crossfire_core.cli.shell import app
+from crossfire_core.errors import CalibrationError, ConfigError
+from crossfire_core.geometry import Camera, Pose
+
+COMMAND = [sys.executable, "-c", "from crossfire_core.cli import main; main()"]
+
+
+def names():
+    return [c.name or c.callback.__name__ for c in app.registered_commands]
+
+
+@pytest.fixture
+def failing(capsys):
+    """Runs a command line that must fail with one readable line."""
+
+    def go(*arguments):
+        code = run([str(a) for a in arguments])
+        captured = capsys.readouterr()
+        lines = captured.err.strip().splitlines()
+        assert code == 2, captured
+        assert len(lines) == 1 and lines[0].startswith("error: "), captured.err
+        return lines[0]
+
+    return go
+
+
+def test_help_lists_every_command(capsys):
+    assert run([]) == 0
+    shown = capsys.readouterr().out
+    for name in ("train", "evaluate", "localize", "info", "render", "sample", "benchmark"):
+        assert name in shown and name in names()
+
+
+@pytest.mark.parametrize("name", names())
+def test_each_help_teaches_with_an_example(name, capsys):
+    assert run([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Example" in shown and "crossfire" in shown
+
+
+def test_help_imports_nothing_heavy():
+    script = (
+        "import sys; from crossfire_core.cli import run; run(['--help']);"
+        "heavy = {'torch', 'cv2', 'numba', 'matplotlib', 'scipy'} & set(sys.modules);"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_missing_map_is_one_line_that_says_what_to_do(failing, tmp_path):
+    assert "crossfire train" in failing("info", tmp_path / "none.map")
+
+
+def test_a_damaged_map_is_refused(failing, tmp_path):
+    path = tmp_path / "bad.map"
+    path.write_bytes(b"\x00" * 100)
+    assert "not a crossfire map" in failing("info", path)
+
+
+def test_a_missing_recording_is_refused(failing, tmp_path):
+    line = failing("train", tmp_path / "none", "--map", tmp_path / "out.map")
+    assert "no recording at" in line
+    assert not (tmp_path / "out.map").exists()
+
+
+def test_wrong_usage_points_at_the_help(failing):
+    assert "crossfire train --help" in failing("train")
+    assert "crossfire --help" in failing("trian")
+    assert "--mapp" in failing("train", "bag", "--mapp", "x")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("nonsense=1", "unknown setting nonsense"),
+        ("iterations=99", "iterations is 99"),
+        ("iterations=many", "iterations is 'many'"),
+        ("iterations", "NAME=VALUE"),
+        ("iterations=[", "not YAML"),
+    ],
+)
+def test_wrong_settings_are_named(change, message, failing):
+    assert message in failing("evaluate", "a.map", "bag", "--set", change)
+
+
+def test_settings_come_from_a_file_with_changes_on_top(tmp_path):
+    from crossfire_core.cli.shell import configured
+    from crossfire_core.config import LocalizationConfig
+
+    file = tmp_path / "settings.yaml"
+    file.write_text(yaml.safe_dump({"iterations": 5, "min_inliers": 30}))
+    config = configured(LocalizationConfig(), file, ["min_inliers=40"])
+    assert (config.iterations, config.min_inliers) == (5, 40)
+    with pytest.raises(ConfigError, match="cannot read settings"):
+        configured(LocalizationConfig(), tmp_path / "none.yaml", None)
+
+
+def test_recording_options_reach_the_reader_by_their_own_names(tmp_path, failing, monkeypatch):
+    import crossfire_core.recordings
+
+    seen = {}
+
+    def opened(path, options):
+        seen["options"] = options
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr(crossfire_core.recordings, "open_recording", opened)
+    line = failing(
+        "train", "bag", "--map", tmp_path / "m", "--stride", "3", "--pose-topic", "/gt", "--depth"
+    )
+    assert "far enough" in line
+    options = seen["options"]
+    assert (options.stride, options.pose_topic, options.use_depth) == (3, "/gt", True)
+
+
+def test_options_out_of_range_are_refused(failing):
+    assert "stride is 0" in failing("train", "bag", "--map", "m", "--stride", "0")
+
+
+def test_evaluate_refuses_priors_that_do_not_exist(failing):
+    assert "retrieval, previous, odometry" in failing("evaluate", "m", "bag", "--prior", "gps")
+
+
+def test_benchmark_names_what_can_be_chosen(failing, tmp_path):
+    assert "shared, sample" in failing("benchmark", "--suite", "x")
+    assert "sift" in failing("benchmark", "--methods", "orb", "--data", tmp_path)
+    assert "CROSSFIRE_DATA" in failing("benchmark", "--data", tmp_path / "none")
+
+
+def test_ctrl_c_ends_with_130_and_no_traceback():
+    script = (
+        "import crossfire_core.recordings as r, time, sys\n"
+        "def slow(*a): print('ready', flush=True); time.sleep(60)\n"
+        "r.open_recording = slow\n"
+        "from crossfire_core.cli import main; main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, "train", "bag", "--map", "m"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err and "interrupted" in err
+
+
+def test_a_full_disk_is_one_line(failing, tmp_path, monkeypatch):
+    from crossfire_core.cli import shell
+
+    def full(*_):
+        raise OSError(28, "No space left on device", "x.json")
+
+    monkeypatch.setattr("crossfire_core.files.write_text", full)
+    monkeypatch.setattr(
+        "crossfire_core.sample.recording.write_sample", lambda *a, **k: {}, raising=True
+    )
+    assert shell.run  # the module under test
+    assert "No space left on device" in failing("sample", tmp_path, "--json", tmp_path / "x.json")
+
+
+def test_poses_are_parsed_and_wrong_ones_explained():
+    from crossfire_core.cli.evaluation import parse_pose
+
+    pose = parse_pose("1, 2 3  0 0 0 2")
+    assert pose.distance(Pose(np.eye(3), np.array([1.0, 2, 3]))) == pytest.approx((0, 0))
+    for wrong in ("1 2 3", "1 2 3 0 0 0 0", "a b c d e f g", "1 2 nan 0 0 0 1"):
+        with pytest.raises(ConfigError, match="a pose is"):
+            parse_pose(wrong)
+
+
+def test_images_of_another_shape_than_the_maps_camera_are_refused():
+    from crossfire_core.cli.evaluation import camera_for
+
+    camera = Camera(640, 480, 500, 500, 320, 240)
+    assert camera_for(camera, 320, 240).fx == 250
+    with pytest.raises(CalibrationError, match="640x480"):
+        camera_for(camera, 640, 360)
+
+
+def test_progress_texts():
+    assert clock(None) == "-:--" and clock(65) == "1:05" and clock(3723) == "1:02:03"
+    assert figures(0.5, 21.26, {}) == "loss 0.500, PSNR 21.3 dB"
+    assert "held out 1.5 cm" in figures(0.5, 20, {"median_translation_m": 0.015})
+
+
+def test_json_on_stdout_is_nothing_but_json(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "crossfire_core.sample.recording.write_sample",
+        lambda folder, *a: {"mapping": folder / "mapping_bag"},
+    )
+    assert run(["sample", str(tmp_path), "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"mapping": str(tmp_path / "mapping_bag")}
+
+
+def test_check_and_convert_a_bag(tmp_path, capsys):
+    bag = RobotBag(count=8).write(tmp_path / "bag")
+    photos = tmp_path / "photos"
+    assert run(["convert", str(bag), str(photos), "--to", "transforms"]) == 0
+    assert "images" in capsys.readouterr().out
+    assert (photos / "transforms.json").exists()
+    code = run(["check", str(bag), "--json", "-"])
+    outcome = json.loads(capsys.readouterr().out)
+    assert code == (0 if outcome["usable"] else 1)
+    assert outcome["verdict"]
+    assert run(["convert", str(bag), str(photos), "--to", "transforms"]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert run(["convert", str(bag), str(tmp_path / "x"), "--to", "ply"]) == 2
+
+
+def test_check_says_with_its_exit_code_that_no_map_can_be_made(tmp_path, capsys):
+    bag = RobotBag(parts=without("info")).write(tmp_path / "bag")
+    assert run(["check", str(bag), "--report", str(tmp_path / "report")]) == 1
+    assert "not usable" in capsys.readouterr().err
+    assert (tmp_path / "report" / "index.html").exists()
+
+
+def test_demo_leads_through_all_steps_and_uses_again_what_is_there(tmp_path, capsys, monkeypatch):
+    """The steps themselves are tested elsewhere; here, that they are put together."""
+    from crossfire_core.cli import demo, evaluation, mapping, shell
+    from crossfire_core.evaluation.evaluate import Evaluation
+
+    done = []
+
+    def sample(folder, on_frame=None):
+        done.append("sample")
+        return {"mapping": folder / "mapping_bag", "query": folder / "query_bag"}
+
+    def train(source, map_file, **options):
+        done.append("train")
+        map_file.write_bytes(b"map")
+
+    monkeypatch.setattr("crossfire_core.sample.recording.write_sample", sample)
+    monkeypatch.setattr("crossfire_core.recordings.open_recording", lambda path: path)
+    monkeypatch.setattr(mapping, "train_with_bar", train)
+    monkeypatch.setattr(evaluation, "load_localizer", lambda *a: None)
+    monkeypatch.setattr(evaluation, "measure", lambda *a: Evaluation([], 3))
+    monkeypatch.setattr(evaluation, "write_report", lambda folder, *a: folder / "report.html")
+    monkeypatch.setattr(shell, "registered", lambda: ["demo"])
+    assert demo.demo  # the command under test
+    for _ in range(2):
+        assert run(["demo", str(tmp_path), "--json", str(tmp_path / "out.json")]) == 0
+    assert done == ["sample", "train", "sample"]
+    shown = capsys.readouterr().out
+    assert "report.html" in shown and "no ROS 2" in shown
+    assert json.loads((tmp_path / "out.json").read_text())["evaluation"]["frames"] == 0
+
+
+def test_speed_needs_a_map_and_a_recording(failing):
+    assert "--map FILE and --recording" in failing("benchmark", "--speed")

@@ -1,0 +1,103 @@
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+import yaml
+
+from crossfire_core import config_reference
+from crossfire_core.cli.shell import app
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+GROUP = typer.main.get_command(app)
+NEEDS_ROS = {"play", "replay"}
+
+
+def fenced(text):
+    """Commands of all shell blocks, continued lines joined."""
+    for block in re.findall(r"```sh\n(.*?)```", text, flags=re.S):
+        yield from filter(None, (line.strip() for line in block.replace("\\\n", " ").split("\n")))
+
+
+def commands():
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        inline = re.findall(r"`(crossfire [a-z]+[^`]*)`", text)
+        for line in [*fenced(text), *inline]:
+            if line.startswith("crossfire "):
+                found.append(pytest.param(line, id=f"{page.stem}: {line}"))
+    return found
+
+
+def anchors(text):
+    """GitHub's anchors of a page's headings."""
+    titles = re.findall(r"^#+ (.*)$", text, flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles}
+
+
+def links():
+    found = []
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                found.append(pytest.param(page, target, id=f"{page.name}: {target}"))
+    return found
+
+
+@pytest.mark.parametrize("line", commands())
+def test_every_quoted_command_is_understood(line):
+    name, *arguments = shlex.split(line.split(" #")[0])[1:]
+    if name not in GROUP.commands and name in NEEDS_ROS:
+        pytest.skip(f"crossfire {name} comes with crossfire_ros.commands, which is not here")
+    assert name in GROUP.commands, f"there is no command {name}"
+    complete = not re.search(r"[A-Z]{3,}", line) and arguments
+    if complete:
+        GROUP.commands[name].make_context(name, arguments)
+
+
+@pytest.mark.parametrize(("page", "target"), links())
+def test_every_link_leads_somewhere(page, target):
+    path, _, anchor = target.partition("#")
+    file = (page.parent / path) if path else page
+    assert file.is_file(), f"{page.name} links to {target}"
+    if anchor:
+        assert anchor in anchors(file.read_text(encoding="utf-8"))
+
+
+def test_the_configuration_page_is_what_the_program_says():
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert page == config_reference.reference(), (
+        "make it again: python -m crossfire_core.config_reference > docs/configuration.md"
+    )
+
+
+def test_settings_named_in_the_pages_exist():
+    known = {
+        name
+        for title, prefix in (("Localization", "localization."), ("Tracking", "tracking."))
+        for room in config_reference.ROOMS
+        if room.title == title
+        for name in (prefix + n for n, _, _ in config_reference.settings(room.kind()))
+    }
+    for page in PAGES:
+        for name in re.findall(r"`((?:localization|tracking)\.[a-z_]+)", page.read_text("utf-8")):
+            assert name in known, f"{page.name} names {name}"
+
+
+def test_every_page_is_in_the_table_of_contents():
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    listed = {path for entry in nav for path in entry.values()}
+    assert listed >= {p.name for p in PAGES[1:]} - {"ablations.md"}
+    assert all((ROOT / "docs" / path).is_file() for path in listed)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_launch_arguments_in_the_pages_exist(page):
+    launches = re.findall(r"(\w+\.launch\.py)((?:\s+\\?\s*\w+:=\S+)*)", page.read_text("utf-8"))
+    for file, arguments in launches:
+        source = (ROOT / "launch" / file).read_text(encoding="utf-8")
+        for name in re.findall(r"(\w+):=", arguments):
+            assert re.search(rf"[\"']{name}[\"']", source), f"{file} has no argument {name}"

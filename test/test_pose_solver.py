@@ -1,0 +1,175 @@
+"""From matches to a pose: derivatives, outliers, lenses, and how sure the answer is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from crossfire_core.geometry import Camera, Pose
+from crossfire_core.localization.pose_solver import (
+    FloatArray,
+    camera_covariance,
+    refine_pose,
+    reprojection,
+    solve_pose,
+)
+from crossfire_core.localization.uncertainty import difference, is_covariance
+
+CAMERAS = {
+    "none": Camera(640, 480, 520.0, 515.0, 322.0, 238.0),
+    "radtan": Camera(640, 480, 520.0, 515.0, 322.0, 238.0, "radtan", (-0.28, 0.07, 0.001, -0.002)),
+    "rational": Camera(
+        640, 480, 520.0, 515.0, 322.0, 238.0, "rational",
+        (0.1, -0.05, 0.001, 0.0005, 0.01, 0.12, -0.04, 0.006),
+    ),
+    "equidistant": Camera(
+        640, 480, 300.0, 298.0, 322.0, 238.0, "equidistant", (-0.01, 0.02, -0.01, 0.002)
+    ),
+}  # fmt: skip
+
+
+def scene(
+    camera: Camera, count: int, rng: np.random.Generator, noise_px: float
+) -> tuple[Pose, FloatArray, FloatArray]:
+    """``map_from_camera``, noisy pixels and the points that they show."""
+    map_from_camera = Pose.exp(np.concatenate([rng.normal(0, 2, 3), rng.normal(0, 0.8, 3)]))
+    pixels = rng.uniform([20, 20], [camera.width - 20, camera.height - 20], (count, 2))
+    points = map_from_camera.apply(camera.bearings(pixels) * rng.uniform(1.5, 6.0, (count, 1)))
+    return map_from_camera, pixels + rng.normal(0, noise_px, pixels.shape), points
+
+
+def exponential(twist: Tensor) -> Tensor:
+    vx, vy, vz, x, y, z = twist.unbind()
+    o = torch.zeros_like(x)
+    rows = [o, -z, y, vx, z, o, -x, vy, -y, x, o, vz, o, o, o, o]
+    return torch.linalg.matrix_exp(torch.stack(rows).view(4, 4))
+
+
+def test_jacobian_against_autograd() -> None:
+    rng = np.random.default_rng(0)
+    camera = CAMERAS["none"]
+    map_from_camera, pixels, points = scene(camera, 12, rng, 2.0)
+    pose, ideal, focal = map_from_camera.inverse(), camera.normalized(pixels), 517.0
+    matrix, space = torch.tensor(pose.matrix()), torch.tensor(points)
+
+    def residual(twist: Tensor) -> Tensor:
+        moved = exponential(twist) @ matrix
+        p = space @ moved[:3, :3].T + moved[:3, 3]
+        return focal * (p[:, :2] / p[:, 2:] - torch.tensor(ideal))
+
+    zero = torch.zeros(6, dtype=torch.float64)
+    values, jacobian, ahead = reprojection(pose, ideal, points, focal)
+    np.testing.assert_allclose(values, residual(zero).numpy(), atol=1e-9)
+    expected = torch.autograd.functional.jacobian(residual, zero).numpy()
+    np.testing.assert_allclose(jacobian, expected, rtol=1e-7, atol=1e-6)
+    assert ahead.all()
+
+
+def test_points_behind_the_camera_do_not_count() -> None:
+    points = np.array([[0.0, 0.0, 2.0], [0.0, 0.0, -2.0], [0.1, 0.0, 0.0]])
+    values, jacobian, ahead = reprojection(Pose.identity(), np.zeros((3, 2)), points, 500.0)
+    assert ahead.tolist() == [True, False, False]
+    assert np.isfinite(values).all() and np.isfinite(jacobian).all()
+
+
+@pytest.mark.parametrize("model", CAMERAS)
+def test_pose_is_found_among_sixty_percent_outliers(model: str) -> None:
+    rng = np.random.default_rng(4)
+    camera = CAMERAS[model]
+    truth, pixels, points = scene(camera, 500, rng, 0.5)
+    wrong = rng.random(500) < 0.6
+    points[wrong] += rng.normal(0, 1.5, (wrong.sum(), 3))
+    solved = solve_pose(pixels, points, rng.random(500), camera, 4.0, 2000)
+    assert solved is not None
+    metres, radians = solved.camera_from_map.inverse().distance(truth)
+    assert metres < 0.02 and np.degrees(radians) < 0.25
+    assert solved.inlier[~wrong].mean() > 0.97
+    assert solved.inlier[wrong].mean() < 0.1
+
+
+def test_solving_twice_gives_the_same_pose() -> None:
+    rng = np.random.default_rng(2)
+    camera = CAMERAS["radtan"]
+    _, pixels, points = scene(camera, 200, rng, 1.0)
+    points[::2] += rng.normal(0, 1.0, (100, 3))
+    weights = rng.random(200)
+    first, second = (solve_pose(pixels, points, weights, camera, 4.0, 500) for _ in range(2))
+    assert first is not None and second is not None
+    np.testing.assert_array_equal(first.camera_from_map.matrix(), second.camera_from_map.matrix())
+
+
+def test_no_pose_from_too_little_or_from_noise() -> None:
+    rng = np.random.default_rng(1)
+    camera = CAMERAS["none"]
+    _, pixels, points = scene(camera, 300, rng, 0.5)
+    few = slice(0, 5)
+    assert solve_pose(pixels[few], points[few], np.ones(5), camera, 4.0, 500) is None
+    assert solve_pose(pixels[:0], points[:0], np.ones(0), camera, 4.0, 500) is None
+    rng.shuffle(points)
+    solved = solve_pose(pixels, points, np.ones(300), camera, 4.0, 500)
+    assert solved is None or solved.inlier.sum() < 30
+
+
+def test_surer_matches_pull_harder() -> None:
+    """Half of the matches are shifted sideways a little; the weights decide who is believed."""
+    rng = np.random.default_rng(6)
+    camera = CAMERAS["none"]
+    truth, pixels, points = scene(camera, 400, rng, 0.0)
+    pixels[::2, 0] += 1.5
+    weights = np.where(np.arange(400) % 2 == 0, 0.02, 1.0)
+    ideal = camera.normalized(pixels)
+    error = []
+    for w in (weights, weights[::-1]):
+        solved = refine_pose(truth.inverse(), ideal, points, w, camera.fx, 6.0)
+        error.append(float(np.median(solved.error_px[1::2])))
+    assert error[0] < 0.2
+    assert error[1] > 1.0
+
+
+def test_refinement_reaches_the_minimum_from_nearby() -> None:
+    rng = np.random.default_rng(3)
+    camera = CAMERAS["equidistant"]
+    truth, pixels, points = scene(camera, 100, rng, 0.0)
+    start = Pose.exp(np.array([0.01, -0.02, 0.015, 0.004, 0.003, -0.005])) @ truth.inverse()
+    ideal = camera.normalized(pixels)
+    solved = refine_pose(start, ideal, points, np.ones(100), camera.fx, 20.0, iterations=20)
+    assert max(solved.camera_from_map.distance(truth.inverse())) < 1e-6
+    assert solved.inlier.all()
+
+
+def test_covariance_is_what_the_errors_show() -> None:
+    """Squared errors in units of the covariance average to six, the degrees of freedom."""
+    rng = np.random.default_rng(0)
+    camera = CAMERAS["none"]
+    squared, signs = [], []
+    for _ in range(200):
+        truth, pixels, points = scene(camera, 80, rng, 0.6)
+        ideal, focal = camera.normalized(pixels), 0.5 * (camera.fx + camera.fy)
+        solved = refine_pose(truth.inverse(), ideal, points, np.ones(80), focal, 12.0)
+        covariance = camera_covariance(solved, noise_px=0.6)
+        assert is_covariance(covariance)
+        error = difference(solved.camera_from_map.inverse(), truth)
+        squared.append(error @ np.linalg.solve(covariance, error))
+        signs.append(error / np.sqrt(np.diag(covariance)))
+    assert 5.0 < np.mean(squared) < 7.0
+    assert (np.abs(np.array(signs).std(axis=0) - 1.0) < 0.25).all()  # each axis on its own
+
+
+def test_covariance_grows_where_the_image_says_nothing() -> None:
+    rng = np.random.default_rng(0)
+    camera = CAMERAS["none"]
+    truth, pixels, points = scene(camera, 200, rng, 0.0)
+    ideal = camera.normalized(pixels)
+
+    def sigma(chosen: FloatArray) -> float:
+        keep = chosen.astype(bool)
+        solved = refine_pose(
+            truth.inverse(), ideal[keep], points[keep], np.ones(keep.sum()), camera.fx, 12.0
+        )
+        return float(np.sqrt(np.trace(camera_covariance(solved, 1.0)[:3, :3])))
+
+    whole, corner = np.ones(200), (pixels < [160, 120]).all(axis=1)
+    assert corner.sum() > 5
+    assert sigma(corner) > 3 * sigma(whole)

@@ -1,0 +1,172 @@
+"""Messages to core types and back, without a graph."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("rclpy", reason="ROS is not installed: pip install '.[ros]'")
+
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Pose as PoseMsg
+from nav_msgs.msg import Odometry
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from crossfire_core.geometry import Pose
+from crossfire_ros import conversions as c
+
+RNG = np.random.default_rng(0)
+numbers = st.floats(-100.0, 100.0)
+
+
+@given(st.lists(numbers, min_size=3, max_size=3), st.lists(numbers, min_size=4, max_size=4))
+def test_poses_survive_the_round_trip(position, quaternion):
+    if np.linalg.norm(quaternion) < 1e-3:
+        return
+    pose = Pose.from_quaternion(quaternion, position)
+    back = c.pose_from_message(c.pose_to_message(pose))
+    metres, radians = back.distance(pose)
+    assert metres < 1e-9 and radians < 1e-7
+    stamped = c.transform_from_pose(pose, "map", "odom", Time(sec=3))
+    assert (stamped.header.frame_id, stamped.child_frame_id) == ("map", "odom")
+    assert c.pose_from_transform(stamped.transform).distance(pose)[0] < 1e-9
+
+
+@given(st.integers(0, 2**31 * 10**9 - 1))
+def test_stamps_survive_the_round_trip(stamp_ns):
+    assert c.stamp_to_ns(c.stamp_from_ns(stamp_ns)) == stamp_ns
+
+
+@pytest.mark.parametrize("broken", ["nan", "zero"])
+def test_pose_that_is_none_is_refused(broken):
+    message = PoseMsg()
+    if broken == "nan":
+        message.position.z = float("nan")
+    else:
+        message.orientation.w = 0.0
+    with pytest.raises(c.MessageError, match=r"NaN|zero quaternion"):
+        c.pose_from_message(message)
+
+
+@pytest.mark.parametrize(
+    "values", [np.full(36, np.nan), -np.eye(6).ravel(), np.arange(36.0), np.full(36, np.inf)]
+)
+def test_covariance_that_is_none_is_refused(values):
+    with pytest.raises(c.MessageError, match="covariance"):
+        c.covariance_from_message(values)
+
+
+class TestOdometry:
+    def message(self) -> Odometry:
+        message = Odometry(child_frame_id="base_link")
+        message.header.frame_id = "odom"
+        message.header.stamp = Time(sec=7, nanosec=5)
+        message.pose.pose.position.x = 2.0
+        return message
+
+    def test_is_converted(self):
+        stamp, pose, covariance = c.odometry_from_message(self.message(), "odom", "base_link")
+        assert stamp == 7_000_000_005 and pose.translation[0] == 2.0
+        assert covariance is None, "all zeros means unknown"
+
+    def test_unusable_covariance_is_left_out_and_the_pose_kept(self):
+        message = self.message()
+        message.pose.covariance = np.full(36, -1.0)
+        assert c.odometry_from_message(message, "odom", "base_link")[2] is None
+        message.pose.covariance = np.diag([0.1] * 6).ravel()
+        assert c.odometry_from_message(message, "odom", "base_link")[2][0, 0] == 0.1
+
+    def test_slashes_and_an_empty_child_are_forgiven_other_frames_are_not(self):
+        message = self.message()
+        message.header.frame_id, message.child_frame_id = "/odom", ""
+        c.odometry_from_message(message, "odom", "base_link")
+        message.child_frame_id = "base_footprint"
+        with pytest.raises(c.MessageError, match="base_footprint"):
+            c.odometry_from_message(message, "odom", "base_link")
+
+
+class TestCamera:
+    def message(self) -> CameraInfo:
+        message = CameraInfo(width=640, height=480, distortion_model="plumb_bob")
+        message.k = [500.0, 0, 319.5, 0, 510.0, 239.5, 0, 0, 1]
+        message.d = [0.1, 0.0, 0.0, 0.0, 0.0]
+        return message
+
+    def test_pixel_centres_move_to_one_half(self):
+        camera = c.camera_from_message(self.message())
+        assert (camera.cx, camera.cy, camera.fx, camera.fy) == (320.0, 240.0, 500.0, 510.0)
+        assert camera.distortion == "radtan"
+
+    def test_binning_and_region_of_interest_are_applied(self):
+        message = self.message()
+        message.binning_x = message.binning_y = 2
+        camera = c.camera_from_message(message)
+        assert camera.size == (320, 240) and camera.fx == 250.0 and camera.cx == 160.0
+
+    @pytest.mark.parametrize("d", [[0.1], [0.1] * 7])
+    def test_wrong_number_of_coefficients_is_refused(self, d):
+        message = self.message()
+        message.d = d
+        with pytest.raises(c.MessageError, match="coefficients"):
+            c.camera_from_message(message)
+
+
+class TestImages:
+    PIXELS = RNG.integers(0, 255, (6, 8, 3), dtype=np.uint8)
+
+    def test_round_trip(self):
+        message = c.image_to_message(self.PIXELS, "camera", 42)
+        assert (message.encoding, message.step, c.stamp_to_ns(message.header.stamp)) == (
+            "rgb8",
+            24,
+            42,
+        )
+        assert (c.image_from_message(message) == self.PIXELS).all()
+
+    def test_padded_rows(self):
+        padded = np.zeros((6, 40), np.uint8)
+        padded[:, :24] = self.PIXELS[..., ::-1].reshape(6, 24)
+        message = Image(height=6, width=8, encoding="bgr8", step=40)
+        message.data.frombytes(padded.tobytes())
+        assert (c.image_from_message(message) == self.PIXELS).all()
+
+    def test_compressed(self):
+        png = cv2.imencode(".png", self.PIXELS[..., ::-1])[1].tobytes()
+        message = CompressedImage(format="png", data=png)
+        assert (c.image_from_message(message) == self.PIXELS).all()
+
+    @pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", b"GIF89a", bytes(1000)])
+    def test_bytes_that_are_no_image(self, data):
+        with pytest.raises(c.MessageError):
+            c.image_from_message(CompressedImage(format="jpeg", data=data))
+
+    @given(
+        st.integers(0, 50),
+        st.integers(0, 50),
+        st.integers(0, 200),
+        st.sampled_from(["rgb8", "mono16", "bayer_rggb8", "yuv422", "32FC1", "", "é"]),
+        st.binary(max_size=400),
+        st.booleans(),
+    )
+    def test_any_message_gives_an_image_or_a_reason(self, h, w, step, encoding, data, big):
+        message = Image(height=h, width=w, step=step, encoding=encoding, is_bigendian=int(big))
+        message.data.frombytes(data)
+        try:
+            image = c.image_from_message(message)
+        except c.MessageError as error:
+            assert str(error) and "\n" not in str(error)
+        else:
+            assert image.shape == (h, w, 3) and image.dtype == np.uint8
+
+    @pytest.mark.skipif(c.CvBridge is None, reason="cv_bridge is not installed")
+    @pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "mono8", "rgba8", "bgra8"])
+    def test_agrees_with_cv_bridge(self, encoding):
+        channels = {"mono8": 1, "rgba8": 4, "bgra8": 4}.get(encoding, 3)
+        message = Image(height=6, width=8, encoding=encoding, step=8 * channels)
+        message.data.frombytes(RNG.integers(0, 255, 48 * channels, dtype=np.uint8).tobytes())
+        theirs = c._through_cv_bridge(message)
+        ours = c.decode_image(encoding, 6, 8, message.step, False, message.data)
+        assert (theirs == ours).all()

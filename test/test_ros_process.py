@@ -1,0 +1,96 @@
+"""The node as a process: started, told to stop, and gone without a trace."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS is not installed: pip install '.[ros]'")
+pytest.importorskip("tf2_msgs", reason="tf2_msgs is not installed: pip install ./tools/tf2_msgs")
+
+SCRIPT = Path(__file__).with_name("fake_node.py")
+PATIENCE_S = 60
+
+
+@contextmanager
+def process(*parameters: str) -> Iterator[subprocess.Popen[str]]:
+    arguments = [part for p in parameters for part in ("-p", p)]
+    command = [sys.executable, str(SCRIPT), "--ros-args", *arguments]
+    # Not the domain of the tests in this process, whose shared memory it would use as well.
+    domain = str(1 + (os.getpid() + 50) % 100)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(SCRIPT.parent.parent),
+        "ROS_DOMAIN_ID": domain,
+    }
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.kill()
+        child.communicate()
+
+
+def wait_for_line(child: subprocess.Popen[str], words: str) -> str:
+    lines = []
+    assert child.stderr is not None
+    for line in child.stderr:
+        lines.append(line)
+        if words in line:
+            return line
+    raise AssertionError(f"{words!r} was never said, but: {''.join(lines)}")
+
+
+def shared_memory(pid: int) -> set[str]:
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    return {p for p in re.findall(r"/dev/shm/\S+", maps) if "fast" in p}
+
+
+@pytest.mark.timeout(PATIENCE_S)
+@pytest.mark.parametrize(
+    "signals",
+    [
+        [signal.SIGINT],
+        [signal.SIGTERM],
+        [signal.SIGINT, signal.SIGTERM],
+        [signal.SIGINT, signal.SIGINT],
+    ],
+    ids=["int", "term", "int-term", "int-int"],
+)
+def test_stops_cleanly_and_leaves_nothing_in_shared_memory(signals):
+    with process("autostart:=true") as child:
+        wait_for_line(child, "is ready")
+        segments = {p for p in shared_memory(child.pid) if "port" not in p}
+        for number in signals:
+            child.send_signal(number)
+        _, said = child.communicate(timeout=PATIENCE_S)
+        assert child.returncode == 0
+        assert "Traceback" not in said and "Failed" not in said
+        assert segments and not [p for p in segments if Path(p).exists()]
+
+
+@pytest.mark.timeout(PATIENCE_S)
+def test_bad_parameter_ends_it_with_one_line_and_code_2():
+    with process("tf_rate:=-5.0") as child:
+        _, said = child.communicate(timeout=PATIENCE_S)
+        assert child.returncode == 2
+        assert "tf_rate" in said and "Traceback" not in said
+
+
+@pytest.mark.timeout(PATIENCE_S)
+def test_missing_map_leaves_it_alive_and_unconfigured():
+    with process("autostart:=true", "map:=missing.map") as child:
+        assert "there is no map missing.map" in wait_for_line(child, "not configured")
+        assert child.poll() is None
+        child.send_signal(signal.SIGINT)
+        child.communicate(timeout=PATIENCE_S)
+        assert child.returncode == 0

@@ -1,0 +1,173 @@
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from crossfire_core.geometry import Pose
+from crossfire_core.recordings import open_recording
+
+pytest.importorskip("trimesh", reason="the sample is ray cast with trimesh: extra [demo]")
+pytest.importorskip("embreex", reason="the sample is ray cast with embreex: extra [demo]")
+
+from crossfire_core.sample import raycast, recording, room, textures
+from crossfire_core.sample.drive import Drive
+from crossfire_core.sample.recording import BASE_FROM_CAMERA, SampleRecording, write_sample
+
+SMALL = (96, 72)
+
+
+@pytest.fixture(scope="module")
+def mapping():
+    return SampleRecording(recording.MAPPING, size=SMALL)
+
+
+@pytest.fixture(scope="module")
+def query():
+    return SampleRecording(recording.QUERY, size=SMALL)
+
+
+def test_a_ray_meets_the_patch_that_is_nearest_at_the_right_distance():
+    grey = textures.plain((0.5, 0.5, 0.5))
+    walls = [room.facing((x, 0, 0), 2, 2, 180, grey) for x in (3.0, 2.0)]
+    geometry = raycast.Geometry(walls)
+    rays = np.array([[1.0, 0, 0], [0.8, 0.6, 0], [-1.0, 0, 0]])
+    patch, distance = geometry.first_hit(np.zeros((3, 3)), rays)
+    assert patch[0] == 1 and patch[2] == -1
+    np.testing.assert_allclose(distance, [2.0, np.inf, np.inf])
+    assert geometry.blocked(np.zeros((1, 3)), np.array([[2.5, 0, 0]]))[0]
+    assert not geometry.blocked(np.zeros((1, 3)), np.array([[1.5, 0, 0]]))[0]
+
+
+def test_a_texture_appears_the_right_way_round_on_a_wall():
+    def quarters(height, width, metres, rng):
+        image = np.zeros((height, width, 3), np.float32)
+        image[: height // 2, : width // 2] = (1, 0, 0)  # red at the top left
+        image[height // 2 :, width // 2 :] = (0, 0, 1)  # blue at the bottom right
+        return image
+
+    wall = [room.facing((2, 0, 0), 2, 2, 180, quarters, glows=True)]
+    scene = raycast.Scene(raycast.Geometry(wall), raycast.paint(wall, 0))
+    # Seen along +x with z up, the left side is +y.
+    targets = np.array([[2, 0.5, 0.5], [2, -0.5, -0.5], [2, 0.5, -0.5]])
+    rays = targets / np.linalg.norm(targets, axis=1, keepdims=True)
+    colours, _ = scene.cast(np.zeros(3), rays, 0.002)
+    np.testing.assert_allclose(colours, [[1, 0, 0], [0, 0, 1], [0, 0, 0]], atol=1e-6)
+
+
+def test_a_lamp_lights_what_faces_it_and_not_what_is_in_shadow():
+    grey = textures.plain((0.5, 0.5, 0.5), 0.0)
+    patches = [
+        room.lying((0, 0, 0), 4, 1, 0, grey),
+        room.lying((1.0, 0, 1.0), 1.2, 1.2, 0, grey),
+    ]
+    geometry = raycast.Geometry(patches)
+    lamp = raycast.Light((raycast.Lamp((1.0, 0, 2.0), (1, 1, 1)),), (0.0, 0.0, 0.0))
+    floor = raycast.lit(patches, raycast.paint(patches, 0), geometry, lamp, 0)[0]
+    columns = floor.shape[1]
+    under, beside = floor[:, int(0.75 * columns)], floor[:, int(0.3 * columns)]
+    assert under.mean() < 0.1 * beside.mean()
+
+
+def test_frames_are_the_same_twice_and_differ_by_seed(mapping):
+    again = SampleRecording(recording.MAPPING, size=SMALL)
+    other = SampleRecording(recording.MAPPING, seed=2, size=SMALL)
+    first, second, third = (next(iter(r.frames([7]))) for r in (mapping, again, other))
+    np.testing.assert_array_equal(first.image, second.image)
+    assert np.abs(first.image.astype(int) - third.image).mean() > 3
+
+
+def test_depth_and_pose_carry_one_image_onto_another(mapping):
+    """Warping a view by its depth into the next one must show the same colours."""
+    here, there = mapping.frames([20, 21])
+    rays = here.camera.normalized(here.camera.pixel_grid())
+    local = np.concatenate([rays, np.ones((len(rays), 1))], 1) * here.depth.reshape(-1, 1)
+    pixels = there.camera.project(
+        there.world_from_camera.inverse().apply(here.world_from_camera.apply(local))
+    )
+    inside = (
+        np.isfinite(pixels).all(1) & (pixels > 1).all(1) & (pixels < np.array(SMALL) - 1).all(1)
+    )
+    assert inside.mean() > 0.5
+    at = (pixels[inside] - 0.5).astype(np.float32)
+    seen = cv2.remap(there.image, at[:, None, 0], at[:, None, 1], cv2.INTER_LINEAR).reshape(-1, 3)
+    difference = np.abs(here.image.reshape(-1, 3)[inside].astype(float) - seen).mean(1)
+    assert np.median(difference) < 8
+    wrong = np.abs(here.image.reshape(-1, 3)[inside].astype(float) - seen[::-1]).mean(1)
+    assert np.median(wrong) > 3 * np.median(difference)
+
+
+def test_everything_is_seen_within_the_room(mapping):
+    frame = next(iter(mapping.frames([0])))
+    assert np.isfinite(frame.depth).all()
+    assert frame.depth.min() > 0.3 and frame.depth.max() < 6.0
+
+
+def test_query_drives_elsewhere_in_other_light_with_somebody_in_the_way(mapping, query):
+    poses = [i.world_from_camera for i in mapping.infos]
+    nearest = [
+        min(p.distance(i.world_from_camera)[0] for p in poses) for i in query.infos
+    ]  # fmt: skip
+    assert 0.02 < np.median(nearest) < 0.6
+    frame = next(iter(query.frames([20])))
+    empty = query._empty_room.cast(
+        frame.world_from_camera.translation,
+        frame.camera.bearings(frame.camera.pixel_grid()) @ frame.world_from_camera.rotation.T,
+        0.01,
+    )[1]
+    bearings = frame.camera.bearings(frame.camera.pixel_grid())
+    without = (empty * bearings[:, 2]).reshape(frame.depth.shape)
+    hidden = (frame.depth < without - 0.3).mean()
+    assert 0.01 < hidden < 0.5
+
+
+def test_nobody_stands_in_the_robots_way(query):
+    for info in query.infos:
+        gap = np.hypot(
+            *(np.array(query.visitor_at(info.stamp_ns)) - info.world_from_camera.translation[:2])
+        )
+        assert gap > 0.7
+
+
+def test_odometry_drifts_but_not_away():
+    drive = Drive(20.0, 2.0, (1.1, 0.6), (0, 0), 0.0, 0.5, 3)
+    odometry, truth = drive.odometry(), drive.truth(50)
+    assert odometry.poses[0].distance(Pose.identity()) == (0.0, 0.0)
+    start = truth.poses[0].inverse()
+    off = [
+        (start @ t).distance(o)[0] for t, o in zip(truth.poses, odometry.poses, strict=True)
+    ]  # fmt: skip
+    assert 0.03 < max(off) < 1.0
+
+
+def test_the_robot_stays_out_of_the_furniture(mapping):
+    upright = [p for p in room.furniture() if abs(p.normal[2]) < 0.5 and p.corner[2] > 0.1]
+    geometry = raycast.Geometry(upright)
+    angles = np.linspace(0, 2 * np.pi, 36, endpoint=False)
+    rays = np.stack([np.cos(angles), np.sin(angles), 0 * angles], 1)
+    for info in mapping.infos[::3]:
+        at = np.broadcast_to(info.world_from_camera.translation, rays.shape)
+        assert geometry.first_hit(at, rays)[1].min() > 0.1
+
+
+def test_bags_read_back_to_the_same_frames_and_are_kept(tmp_path):
+    short = replace(recording.MAPPING, drive=Drive(1.0, 0.1, (1, 0.6), (0, 0), 0, 0.3, 1))
+    seen = []
+    written = write_sample(
+        tmp_path / "room", on_frame=lambda i, n, w: seen.append((i, n)), passes=[short], size=SMALL
+    )
+    assert seen == [(i, 5) for i in range(1, 6)]
+    bag, made = open_recording(written["mapping"]), SampleRecording(short, size=SMALL)
+    assert bag.infos[0].camera.size == SMALL and len(bag) == 5
+    np.testing.assert_allclose(bag.base_from_camera.matrix(), BASE_FROM_CAMERA.matrix(), atol=1e-9)
+    for read, wanted in zip(bag, made, strict=True):
+        assert read.stamp_ns == wanted.stamp_ns
+        assert read.world_from_camera.distance(wanted.world_from_camera)[0] < 1e-3
+        assert np.abs(read.image.astype(int) - wanted.image).mean() < 6
+    assert len(bag.odometry()) == 50
+    write_sample(
+        tmp_path / "room",
+        on_frame=lambda *_: pytest.fail("made a second time"),
+        passes=[short],
+        size=SMALL,
+    )

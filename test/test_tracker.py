@@ -1,0 +1,609 @@
+"""The tracker against a scripted world: a robot on a circle, a localizer that can be broken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crossfire_core.config import TrackingConfig
+from crossfire_core.geometry import Camera, Pose
+from crossfire_core.localization.estimate import PoseEstimate
+from crossfire_core.localization.odometry import OdometryHistory
+from crossfire_core.localization.tracker import PriorKind, Tracker, TrackingState, TrackResult
+from crossfire_core.localization.uncertainty import (
+    at_lever,
+    diagonal,
+    difference,
+    mahalanobis_squared,
+    sigmas,
+)
+
+CAMERA = Camera(64, 48, 50.0, 50.0, 32.0, 24.0)
+BASE_FROM_CAMERA = Pose(np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]), np.array([0.2, 0, 0.5]))
+MS = 1_000_000
+TRUE_SIGMA = (0.01, 0.002)
+
+
+@dataclass
+class ScriptedLocalizer:
+    """Finds the truth from a prior nearby or from nothing, unless told otherwise."""
+
+    truth: Pose = field(default_factory=Pose.identity)  # map_from_camera
+    alias: Pose | None = None  # where it believes to be instead
+    blind: bool = False
+    only_with_prior: bool = False
+    basin_m: float = 1.0
+    override: dict = field(default_factory=dict)  # fields of the estimate
+    calls: list = field(default_factory=list)
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+
+    def localize(self, image, camera, prior=None, *, prior_sigma=None, iterations=None):
+        self.calls.append((prior, prior_sigma, iterations))
+        too_far = prior is not None and prior.distance(self.truth)[0] > self.basin_m
+        if self.blind or too_far or (prior is None and self.only_with_prior):
+            return PoseEstimate(False, "nothing matches")
+        pose = self.alias or self.truth
+        noise = self.rng.normal(size=6) * np.repeat(TRUE_SIGMA, 3) * 0.5
+        noisy = Pose.exp([0, 0, 0, *noise[3:]]).rotation @ pose.rotation
+        estimate = PoseEstimate(
+            True,
+            "",
+            Pose(noisy, pose.translation + noise[:3]),
+            diagonal(*TRUE_SIGMA),
+            inliers=200,
+            matches=300,
+            spread=0.9,
+            residual_px=0.1,
+        )
+        return replace(estimate, **self.override)
+
+
+class World:
+    """A robot that drives a circle of 2 m radius at 0.5 m/s, its odometry drifting by 1 %."""
+
+    def __init__(self, config: TrackingConfig | None = None, odometry: bool = True) -> None:
+        self.localizer = ScriptedLocalizer()
+        self.tracker = Tracker(self.localizer, config or TrackingConfig(), BASE_FROM_CAMERA)
+        self.odometry = odometry
+        self.now = 1_000_000 * MS
+        self.phase = 0.0
+        self.offset = Pose.identity()  # of the odometry's frame
+        self.rng = np.random.default_rng(7)
+        self.results: list[TrackResult] = []
+        self.image = self.rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)
+        self.send_odometry()
+
+    def map_from_base(self) -> Pose:
+        return at_phase(self.phase)
+
+    def send_odometry(self) -> None:
+        if self.odometry:
+            drifting = at_phase(self.phase)
+            drifted = Pose(drifting.rotation, drifting.translation * 1.01)
+            self.tracker.add_odometry(self.now, self.offset @ drifted)
+
+    def move(self, seconds: float, speed: float = 0.5) -> None:
+        for _ in range(round(seconds * 50)):
+            self.now += 20 * MS
+            self.phase += speed * 0.02 / 2.0
+            self.send_odometry()
+
+    def see(self, image: np.ndarray | None = None) -> TrackResult:
+        if image is None:
+            image = self.rng.integers(0, 255, self.image.shape, dtype=np.uint8)
+        self.localizer.truth = self.map_from_base() @ BASE_FROM_CAMERA
+        self.image = image
+        result = self.tracker.update(image, CAMERA, self.now)
+        self.results.append(result)
+        self.check_honesty(result)
+        return result
+
+    def check_honesty(self, result: TrackResult) -> None:
+        """What is published lies within five standard deviations of the truth."""
+        assert (result.map_from_base is None) == (result.covariance is None)
+        if result.map_from_base is not None and self.localizer.alias is None:
+            off = mahalanobis_squared(result.map_from_base, self.map_from_base(), result.covariance)
+            assert off < 25.0
+
+    def run(self, seconds: float, period: float = 0.2) -> list[TrackResult]:
+        results = []
+        for _ in range(round(seconds / period)):
+            self.move(period)
+            results.append(self.see())
+        return results
+
+    def found(self, **changes) -> World:
+        """After a cold start."""
+        self.run(1.0)
+        assert self.tracker.state is TrackingState.TRACKING
+        return self
+
+
+def at_phase(phase: float) -> Pose:
+    turn = Pose.exp([0, 0, 0, 0, 0, phase + np.pi / 2]).rotation
+    return Pose(turn, np.array([2 * np.cos(phase), 2 * np.sin(phase), 0.0]))
+
+
+def turned(degrees: float, x: float = 0.0, y: float = 0.0) -> Pose:
+    return Pose(Pose.exp([0, 0, 0, 0, 0, np.radians(degrees)]).rotation, np.array([x, y, 0.0]))
+
+
+@pytest.mark.parametrize("odometry", [True, False])
+def test_cold_start_is_confirmed_by_a_second_image_and_then_tracks(odometry):
+    world = World(odometry=odometry)
+    first, second, *rest = world.run(4.0)
+    assert first.state is TrackingState.UNINITIALIZED and first.map_from_base is None
+    assert first.prior is PriorKind.GLOBAL
+    assert second.state is TrackingState.TRACKING and second.prior is PriorKind.CANDIDATE
+    assert all(r.map_from_base is not None for r in rest)
+    expected = PriorKind.ODOMETRY if odometry else PriorKind.VELOCITY
+    assert {r.prior for r in rest} == {expected}
+
+
+def test_map_from_odom_is_the_fix_over_the_odometry_at_the_image():
+    world = World()
+    world.offset = turned(40.0, 3.0, -1.0)
+    world.tracker.odometry.clear()
+    world.run(2.0)
+    odometry = world.tracker.odometry.at(world.now)
+    predicted = world.tracker.map_from_odom @ odometry.odom_from_base
+    metres, radians = predicted.distance(world.map_from_base())
+    assert metres < 0.03 and radians < 0.02
+
+
+def test_without_odometry_there_is_no_map_from_odom():
+    world = World(odometry=False).found()
+    assert world.tracker.map_from_odom is None
+    assert world.results[-1].map_from_base is not None
+
+
+def test_prior_follows_the_odometry_to_the_image_stamp():
+    world = World().found()
+    world.move(0.5)
+    world.see()
+    prior, sigma, _ = world.localizer.calls[-1]
+    metres, radians = prior.distance(world.localizer.truth)
+    assert metres < 0.03 and radians < 0.02
+    predicted = sigmas(world.tracker.predict(world.now).covariance)
+    assert 0.005 < sigma[0] < 0.1 and sigma[0] < predicted[0] * 2
+
+
+def test_search_is_narrow_while_all_goes_well_and_wide_after_a_failure():
+    world = World().found()
+    world.run(0.4)
+    narrow = world.localizer.calls[-1][1]
+    world.localizer.blind = True
+    world.run(0.2)
+    world.localizer.blind = False
+    world.run(0.2)
+    wide = world.localizer.calls[-1][1]
+    assert wide[0] > 1.4 * narrow[0] and wide[1] > 1.4 * narrow[1]
+
+
+def test_covariance_grows_between_fixes():
+    world = World().found()
+    fresh = sigmas(world.tracker.predict(world.now).covariance)
+    world.move(4.0)
+    later = sigmas(world.tracker.predict(world.now).covariance)
+    assert later[0] > 2 * fresh[0] and later[1] > 2 * fresh[1]
+
+
+def test_covariance_of_the_fix_belongs_to_the_base_not_the_camera():
+    world = World(TrackingConfig(floor_m=0.0, floor_deg=0.0, covariance_scale=1.0)).found()
+    covariance = world.results[-1].covariance
+    lever = np.linalg.norm(BASE_FROM_CAMERA.translation)
+    worst = np.hypot(TRUE_SIGMA[0], TRUE_SIGMA[1] * lever)
+    assert sigmas(covariance)[0] == pytest.approx(worst, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ({"inliers": 10}, "inliers"),
+        ({"spread": 0.05}, "cover"),
+        ({"residual_px": 3.0}, "residual"),  # 30 px at 640
+        ({"residual_px": float("nan")}, "residual"),
+        ({"covariance": diagonal(2.0, 0.1)}, "uncertain"),
+        ({"covariance": None}, "no finite pose"),
+        ({"covariance": np.full((6, 6), np.nan)}, "covariance"),
+        ({"covariance": -np.eye(6)}, "covariance"),
+        ({"map_from_camera": Pose(np.eye(3), np.array([np.nan, 0, 0]))}, "no finite pose"),
+        ({"ok": False, "reason": "too dark to say"}, "too dark to say"),
+    ],
+)
+def test_an_estimate_that_fails_a_gate_is_not_published(override, words):
+    world = World().found()
+    world.localizer.override = override
+    (result,) = world.run(0.2)
+    assert result.map_from_base is None and words in result.reason
+    assert result.state is TrackingState.TRACKING and result.failures == 1
+    world.localizer.override = {}
+    (result,) = world.run(0.2)
+    assert result.map_from_base is not None and result.failures == 0
+
+
+def test_lost_after_repeated_failures_then_recovers_by_itself():
+    world = World().found()
+    world.localizer.blind = True
+    results = world.run(1.0)
+    assert results[-2].state is TrackingState.TRACKING
+    assert results[-1].state is TrackingState.LOST
+    assert world.tracker.map_from_odom is None
+    world.run(2.0)
+    assert any(prior is None for prior, _, _ in world.localizer.calls[-4:]), "no global search"
+    world.localizer.blind = False
+    results = world.run(0.6)
+    assert results[0].map_from_base is None
+    assert results[-1].state is TrackingState.TRACKING
+    assert not any(r.jumped for r in results), "odometry kept running: nothing jumped"
+
+
+def test_one_wrong_pose_is_refused_and_tracking_goes_on():
+    world = World().found()
+    world.localizer.alias = turned(10.0, 0.6, 0.3) @ world.localizer.truth
+    (wrong,) = world.run(0.2)
+    assert wrong.map_from_base is None and "disagrees with odometry" in wrong.reason
+    world.localizer.alias = None
+    (right,) = world.run(0.2)
+    assert right.map_from_base is not None and not right.jumped
+
+
+def test_wrong_poses_that_disagree_with_each_other_are_never_published():
+    world = World().found()
+    rng = np.random.default_rng(3)
+    for _ in range(10):
+        world.localizer.alias = turned(*rng.uniform(-40, 40, 1), *rng.uniform(0.5, 5.0, 2))
+        (result,) = world.run(0.2)
+        assert result.map_from_base is None
+    assert result.state is TrackingState.LOST
+
+
+def test_a_standing_alias_is_refused_while_odometry_says_that_the_robot_moves():
+    world = World().found()
+    world.localizer.alias = world.localizer.truth
+    for _ in range(15):
+        world.move(0.4)
+        assert world.see().map_from_base is None or (
+            world.results[-1].map_from_base.distance(world.map_from_base())[0] < 0.25
+        )
+
+
+@pytest.mark.parametrize("odometry", [True, False])
+def test_kidnapping_that_odometry_does_not_notice(odometry):
+    world = World(odometry=odometry).found()
+    world.phase += 1.5  # 3 m along the circle
+    world.offset = world.offset @ at_phase(world.phase - 1.5) @ at_phase(world.phase).inverse()
+    results = world.run(3.0)
+    good = [r.map_from_base is not None for r in results]
+    assert good[-1] and world.tracker.state is TrackingState.TRACKING
+    first = results[good.index(True)]
+    assert (first.jumped or not odometry) and all(good[good.index(True) :])
+
+
+def test_pushed_a_little_jumps_once_two_images_agree():
+    world = World().found()
+    world.phase += 0.2  # 0.4 m
+    world.offset = at_phase(world.phase - 0.2) @ at_phase(world.phase).inverse()
+    first, second, third = world.run(0.6)
+    assert first.map_from_base is None
+    assert second.map_from_base is not None and second.jumped
+    assert third.map_from_base is not None and not third.jumped
+
+
+def test_black_camera_asks_no_localizer_and_says_why():
+    world = World().found()
+    asked = len(world.localizer.calls)
+    for _ in range(6):
+        world.move(0.2)
+        result = world.see(np.full((48, 64, 3), 3, np.uint8))
+    assert "covered or dark" in result.reason and result.state is TrackingState.LOST
+    assert len(world.localizer.calls) == asked
+    assert world.run(0.4)[-1].state is TrackingState.TRACKING
+
+
+@pytest.mark.parametrize("odometry", [True, False])
+def test_frozen_camera_on_a_moving_robot_loses_track(odometry):
+    world = World(odometry=odometry).found()
+    frozen, seen_at = world.image, world.localizer.truth
+    world.localizer.alias = seen_at
+    for _ in range(8):
+        world.move(0.2)
+        result = world.see(frozen)
+        assert result.map_from_base is None
+    assert "frozen" in result.reason and result.state is TrackingState.LOST
+
+
+def test_same_image_on_a_standing_robot_is_fine():
+    world = World().found()
+    for _ in range(8):
+        world.move(0.2, speed=0.0)
+        assert world.see(world.image).map_from_base is not None
+
+
+def test_image_that_is_not_newer_is_ignored():
+    world = World().found()
+    asked = len(world.localizer.calls)
+    world.now -= 100 * MS
+    result = world.see()
+    assert "not newer" in result.reason and result.map_from_base is None
+    assert result.state is TrackingState.TRACKING and result.failures == 0
+    assert len(world.localizer.calls) == asked
+
+
+def test_bag_loop_starts_over_and_finds_itself():
+    world = World()
+    start = world.now
+    world.run(4.0)
+    world.now, world.phase = start, 0.0
+    results = world.run(1.0)
+    assert results[0].map_from_base is None and results[0].state is TrackingState.LOST
+    assert results[-1].state is TrackingState.TRACKING
+    assert world.tracker.map_from_odom is not None
+
+
+def test_bag_loop_whose_image_arrives_before_its_odometry():
+    world = World()
+    start = world.now
+    world.run(4.0)
+    world.now, world.phase = start, 0.0
+    assert world.see().state is TrackingState.LOST
+    assert world.run(1.0)[-1].state is TrackingState.TRACKING
+
+
+def test_odometry_reset_stops_map_from_odom_at_once_and_recovers():
+    world = World().found()
+    world.offset = turned(90.0, -5.0, 2.0)
+    world.move(0.02)
+    assert world.tracker.map_from_odom is None
+    results = world.run(0.8)
+    assert results[0].map_from_base is None
+    assert results[-1].state is TrackingState.TRACKING
+    predicted = world.tracker.map_from_odom @ world.tracker.odometry.latest.odom_from_base
+    assert predicted.distance(world.map_from_base())[0] < 0.05
+
+
+def test_jump_to_another_part_of_a_recording():
+    world = World().found()
+    world.now += 60_000 * MS
+    world.phase += 2.0
+    results = world.run(3.0)
+    good = [r.map_from_base is not None for r in results]
+    assert any(good) and all(good[good.index(True) :])
+
+
+def test_odometry_that_stops_leaves_images_to_carry_on():
+    world = World().found()
+    world.odometry = False
+    results = world.run(3.0)
+    assert all(r.map_from_base is not None for r in results[2:])
+
+
+def test_no_images_for_long_is_lost():
+    world = World(odometry=False).found()
+    assert world.tracker.expire(world.now + 500 * MS) is TrackingState.TRACKING
+    assert world.tracker.expire(world.now + 30_000 * MS) is TrackingState.LOST
+
+
+class TestHint:
+    def test_is_believed_once_images_confirm_it(self):
+        world = World(TrackingConfig(auto_global=False))
+        world.localizer.only_with_prior = True
+        assert "initial pose" in world.run(0.2)[0].reason
+        near = turned(5.0, 0.3, 0.0) @ world.map_from_base()
+        world.tracker.set_prior(world.now, near, diagonal(0.5, 0.3))
+        first, second = world.run(0.4)
+        assert first.prior is PriorKind.HINT and first.map_from_base is None
+        assert second.state is TrackingState.TRACKING and second.map_from_base is not None
+
+    def test_is_moved_by_odometry_since_its_stamp(self):
+        world = World(TrackingConfig(auto_global=False))
+        world.move(1.0)
+        then, there = world.now, world.map_from_base()
+        world.move(4.0)
+        world.tracker.set_prior(then, there, diagonal(0.1, 0.05))
+        world.see()
+        prior, _, _ = world.localizer.calls[-1]
+        assert prior.distance(world.localizer.truth)[0] < 0.1
+
+    def test_before_any_odometry_it_waits(self):
+        world = World(TrackingConfig(auto_global=False), odometry=False)
+        world.tracker.set_prior(world.now, world.map_from_base(), diagonal(0.2, 0.1))
+        world.now += 60_000 * MS
+        world.see()
+        world.odometry = True
+        world.move(0.2, speed=0.0)
+        assert world.see().state is TrackingState.TRACKING
+
+    def test_with_stamp_zero_means_now(self):
+        world = World(TrackingConfig(auto_global=False))
+        world.move(4.0)
+        world.tracker.set_prior(0, world.map_from_base(), diagonal(0.2, 0.1))
+        world.move(1.0)
+        world.see()
+        assert world.localizer.calls[-1][0].distance(world.localizer.truth)[0] < 0.05
+
+    def test_that_leads_nowhere_gives_way_to_global_search(self):
+        world = World()
+        world.tracker.set_prior(world.now, turned(0.0, 50.0, 50.0), diagonal(0.5, 0.3))
+        results = world.run(2.0)
+        assert results[-1].state is TrackingState.TRACKING
+        assert PriorKind.GLOBAL in {r.prior for r in results}
+
+    def test_while_tracking_starts_over(self):
+        world = World().found()
+        world.tracker.set_prior(world.now, world.map_from_base(), diagonal(0.5, 0.3))
+        assert world.tracker.state is TrackingState.UNINITIALIZED
+        assert world.tracker.map_from_odom is None
+        assert world.run(0.4)[-1].state is TrackingState.TRACKING
+
+    @pytest.mark.parametrize("covariance", [np.full((6, 6), np.nan), -np.eye(6), np.eye(5)])
+    def test_with_a_bad_covariance_is_refused_and_changes_nothing(self, covariance):
+        world = World().found()
+        with pytest.raises(ValueError, match="covariance"):
+            world.tracker.set_prior(world.now, Pose.identity(), covariance)
+        assert world.tracker.state is TrackingState.TRACKING
+
+
+def test_relocalize_searches_globally_even_where_it_is_not_automatic():
+    world = World(TrackingConfig(auto_global=False))
+    assert world.run(0.2)[0].prior is PriorKind.NONE
+    world.tracker.relocalize()
+    assert world.tracker.state is TrackingState.LOST
+    results = world.run(0.4)
+    assert results[0].prior is PriorKind.GLOBAL
+    assert results[1].state is TrackingState.TRACKING
+
+
+def test_reset_forgets():
+    world = World(TrackingConfig(auto_global=False))
+    world.tracker.relocalize()
+    world.run(0.6)
+    world.tracker.reset()
+    assert world.tracker.state is TrackingState.UNINITIALIZED
+    assert world.tracker.last_fix is None
+    assert "initial pose" in world.run(0.2)[0].reason
+
+
+def test_image_of_another_size_than_its_calibration_is_a_failure_not_a_crash():
+    world = World().found()
+    world.move(0.2)
+    result = world.see(np.zeros((24, 32, 3), np.uint8))
+    assert "calibration is for 64x48" in result.reason and result.failures == 1
+
+
+def test_the_same_calls_give_the_same_poses():
+    def poses() -> list[float]:
+        world = World()
+        world.run(2.0)
+        world.localizer.blind = True
+        world.run(1.4)
+        world.localizer.blind = False
+        world.run(2.0)
+        return [r.map_from_base.matrix().tobytes() for r in world.results if r.map_from_base]
+
+    assert poses() == poses()
+
+
+class TestOdometryHistory:
+    def history(self) -> OdometryHistory:
+        return OdometryHistory(TrackingConfig())
+
+    def test_interpolates_between_samples(self):
+        h = self.history()
+        h.add(0, turned(0.0), None)
+        h.add(100 * MS, turned(10.0, 0.4), None)
+        middle = h.at(50 * MS)
+        assert middle.odom_from_base.distance(turned(5.0, 0.2))[0] < 1e-9
+        assert middle.travelled_m == pytest.approx(0.2)
+
+    def test_carries_on_a_little_past_its_end_and_not_further(self):
+        h = self.history()
+        for i in range(5):
+            h.add(i * 20 * MS, turned(0.0, 0.02 * i), None)
+        assert h.at(100 * MS).odom_from_base.translation[0] == pytest.approx(0.1)
+        assert h.at(1000 * MS) is None
+
+    def test_does_not_bridge_gaps_and_knows_nothing_before_its_start(self):
+        h = self.history()
+        h.add(1000 * MS, turned(0.0), None)
+        h.add(3000 * MS, turned(0.0, 0.5), None)
+        assert h.at(2000 * MS) is None and h.at(0) is None
+
+    def test_late_sample_is_dropped_and_a_clock_reset_begins_an_epoch(self):
+        h = self.history()
+        h.add(10_000 * MS, turned(0.0), None)
+        assert not h.add(9_900 * MS, turned(0.0), None) and h.epoch == 0
+        assert h.add(1_000 * MS, turned(0.0), None) and h.epoch == 1
+
+    def test_jump_begins_an_epoch_but_fast_driving_does_not(self):
+        h = self.history()
+        h.add(0, turned(0.0), None)
+        h.add(100 * MS, turned(0.0, 0.9), None)
+        assert h.epoch == 0
+        h.add(120 * MS, turned(0.0, 3.0), None)
+        assert h.epoch == 1
+
+    def test_memory_is_bounded(self):
+        h = self.history()
+        for i in range(20_000):
+            h.add(i * 20 * MS, Pose.identity(), None)
+        assert len(h._samples) < 6_500
+
+    def test_nan_is_refused(self):
+        tracker = Tracker(ScriptedLocalizer())
+        assert not tracker.add_odometry(0, Pose(np.eye(3), np.array([0, np.nan, 0])))
+        assert tracker.odometry.empty
+
+    def test_growth_of_the_reported_covariance_counts(self):
+        world = World(odometry=False)
+        tracker = world.tracker
+        for i in range(100):
+            world.now += 20 * MS
+            tracker.add_odometry(world.now, Pose.identity(), diagonal(0.01 * i, 0.001 * i))
+            if i == 20:
+                world.phase = 0.0
+                tracker.relocalize()
+                world.see()
+            if i == 25:
+                world.see()
+        assert tracker.state is TrackingState.TRACKING
+        assert sigmas(tracker.predict(world.now).covariance)[0] > 0.9
+
+
+twists = st.lists(st.floats(-1.0, 1.0), min_size=6, max_size=6).map(np.array)
+
+
+@settings(max_examples=50, deadline=None)
+@given(twists, twists)
+def test_covariance_at_a_lever_matches_sampling_of_small_motions(origin, lever_twist):
+    body = Pose.exp(origin)
+    body_from_tip = Pose.exp(lever_twist)
+    rng = np.random.default_rng(0)
+    covariance = diagonal(1e-3, 1e-3)
+    samples = rng.multivariate_normal(np.zeros(6), covariance, size=4000)
+    tips = []
+    for sample in samples[:400]:
+        rotation = Pose.exp([0, 0, 0, *sample[3:]]).rotation @ body.rotation
+        moved = Pose(rotation, body.translation + sample[:3]) @ body_from_tip
+        tips.append(difference(moved, body @ body_from_tip))
+    predicted = at_lever(covariance, body.rotation @ body_from_tip.translation)
+    measured = np.cov(np.array(tips).T)
+    assert np.abs(predicted - measured).max() < 0.35 * np.abs(predicted).max()
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["see", "blind", "alias", "dark", "loop", "reset", "hint"]),
+        min_size=1,
+        max_size=25,
+    )
+)
+def test_whatever_happens_nothing_dishonest_is_published(events):
+    """Any order of mishaps: what comes out is right within its covariance, or nothing."""
+    world = World()
+    start = world.now
+    for event in events:
+        world.move(0.2)
+        world.localizer.blind = event == "blind"
+        world.localizer.alias = None
+        if event == "loop":
+            world.now, world.phase = start, 0.0
+            world.send_odometry()
+        if event == "reset":
+            world.offset = world.offset @ turned(50.0, 3.0, 1.0)
+            world.send_odometry()
+        if event == "hint":
+            world.tracker.set_prior(world.now, turned(0.0, 1.0, 1.0), diagonal(0.3, 0.3))
+        if event == "alias":
+            world.localizer.alias = turned(30.0, *world.rng.uniform(1, 5, 2))
+        result = world.see(np.zeros((48, 64, 3), np.uint8) if event == "dark" else None)
+        if result.map_from_base is not None:
+            off = result.map_from_base.distance(world.map_from_base())[0]
+            assert off < 0.5 or sigmas(result.covariance)[0] > 0.1
+    world.localizer.blind, world.localizer.alias = False, None
+    assert world.run(3.0)[-1].state is TrackingState.TRACKING

@@ -1,0 +1,308 @@
+"""Training in a toy room: it works, it repeats itself, and it survives being stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from toy_room import ToyRoom
+
+from crossfire_core.config import (
+    DescriptorTraining,
+    FeatureConfig,
+    FieldConfig,
+    GeometryTraining,
+    GridConfig,
+    LocalizationConfig,
+    RenderConfig,
+    TrainingConfig,
+)
+from crossfire_core.errors import CrossfireError, TrainingError
+from crossfire_core.localization.localizer import Localizer
+from crossfire_core.neural_map import NeuralMap
+from crossfire_core.training.checkpoint import checkpoint_path
+from crossfire_core.training.schedule import Budget, rate_factor
+from crossfire_core.training.selection import select_frames
+from crossfire_core.training.trainer import Progress, train_map
+
+SMALL = TrainingConfig(
+    field=FieldConfig(
+        GridConfig(4, 2, 12, 8, 1.7), GridConfig(8, 2, 14, 8, 1.5), GridConfig(8, 2, 14, 8, 1.5),
+        16, 32, 16, 2, 16,
+    ),
+    render=RenderConfig(32, 16),
+    features=FeatureConfig(160, 16, 32),
+    geometry=GeometryTraining(
+        rays=192, patches=2, patch_size=6, depth_rays=384, grid_rate=2e-2, distortion_weight=0.02,
+        depth_weight=1.0,
+    ),
+    descriptor=DescriptorTraining(
+        window_share=0.9, zoom=0.1, turn_deg=3.0, pixels=256, clustered=0.25, others=128,
+        margin=0.01, network_rate=3e-3, brightness=0.1, surface_nodes=48,
+    ),
+    image_side=160,
+    geometry_share=0.2,
+)  # fmt: skip
+TINY = replace(
+    SMALL,
+    geometry=replace(SMALL.geometry, rays=64, depth_rays=256),
+    descriptor=replace(SMALL.descriptor, pixels=64, others=32, surface_nodes=32),
+    geometry_share=0.8,
+    final_rate=0.5,
+)
+HELD_OUT = 5
+
+
+@pytest.fixture(autouse=True)
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step is split by the number of threads, so results are compared at one number of them."""
+    monkeypatch.setenv("CROSSFIRE_THREADS", "2")
+
+
+# -- the toy room ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> NeuralMap:
+    path = tmp_path_factory.mktemp("toy") / "toy.map"
+    train_map(
+        ToyRoom(30, depth=True), path, SMALL, steps=600, holdout_every=HELD_OUT, use_depth=True,
+        device="cpu",
+    )  # fmt: skip
+    assert not checkpoint_path(path).exists()
+    return NeuralMap.load(path, device="cpu")
+
+
+def errors_of(neural_map: NeuralMap, with_prior: bool) -> np.ndarray:
+    """Errors ``[frames, 2]`` in metres and degrees on the frames that were held out."""
+    localizer = Localizer(neural_map, LocalizationConfig(points_along=48, min_inliers=30))
+    views = [v.map_from_camera for v in neural_map.header.views]
+    errors = []
+    for frame in ToyRoom(30).frames(range(0, 30, HELD_OUT)):
+        truth = frame.world_from_camera
+        assert truth is not None
+        prior = min(views, key=lambda p: sum(p.distance(truth))) if with_prior else None
+        found = localizer.localize(frame.image, frame.camera, prior)
+        pose = found.map_from_camera
+        errors.append(pose.distance(truth) if pose is not None else (np.inf, np.inf))
+    return np.array(errors) * [1.0, 180 / np.pi]
+
+
+@pytest.mark.parametrize("with_prior", [True, False], ids=["prior", "retrieval"])
+def test_held_out_images_are_localized(trained: NeuralMap, with_prior: bool) -> None:
+    metres, degrees = np.median(errors_of(trained, with_prior), axis=0)
+    assert metres < 0.08  # of a room of 3 m, seen in 160 x 120 pixels
+    assert degrees < 2.5
+
+
+def test_the_map_says_where_it_comes_from(trained: NeuralMap) -> None:
+    room = ToyRoom(30)
+    names = [v.name for v in trained.header.views]
+    assert len(names) == 24
+    assert not set(names) & {room.infos[i].name for i in range(0, 30, HELD_OUT)}
+    assert trained.header.camera == room.camera
+    assert trained.header.provenance["recording"] == "toy room"
+    assert trained.header.provenance["pose_source"] == "the formula"
+    assert sum(trained.header.provenance["steps"]) == 600
+    assert trained.header.field == SMALL.field
+
+
+# -- the same again ----------------------------------------------------------------------------
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def train_tiny(
+    path: Path,
+    config: TrainingConfig = TINY,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    resume: bool = False,
+    seed: int = 0,
+) -> dict[str, torch.Tensor]:
+    train_map(
+        ToyRoom(6, depth=True), path, config, steps=100, use_depth=True, device="cpu", seed=seed,
+        resume=resume, on_progress=on_progress,
+    )  # fmt: skip
+    return tensors(path)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CROSSFIRE_THREADS", "2")
+        return train_tiny(tmp_path_factory.mktemp("tiny") / "tiny.map")
+
+
+def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    differing = [name for name in a if not torch.equal(a[name], b[name])]
+    assert not differing
+
+
+def test_one_seed_gives_one_map(tiny: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    assert_equal(train_tiny(tmp_path / "again.map"), tiny)
+
+
+def test_another_seed_gives_another_map(tiny: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    other = train_tiny(tmp_path / "other.map", seed=1)
+    assert not torch.equal(other["field.geometry.grid"], tiny["field.geometry.grid"])
+
+
+# -- stopped and resumed -----------------------------------------------------------------------
+
+
+def stop_in(stage: str, steps: int = 0) -> Callable[[Progress], None]:
+    def on_progress(progress: Progress) -> None:
+        if progress.stage == stage and progress.step >= steps:
+            raise KeyboardInterrupt
+
+    return on_progress
+
+
+@pytest.mark.parametrize(
+    ("stage", "steps"), [("geometry", 40), ("surfaces", 0), ("descriptors", 90), ("finishing", 0)]
+)
+def test_a_stopped_training_goes_on_to_the_same_map(
+    tiny: dict[str, torch.Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    steps: int,
+) -> None:
+    report_every_step(monkeypatch)
+    path = tmp_path / "stopped.map"
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(path, on_progress=stop_in(stage, steps))
+    assert checkpoint_path(path).exists() and not path.exists()
+    assert_equal(train_tiny(path, resume=True), tiny)
+    assert not checkpoint_path(path).exists()
+
+
+def report_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress is told twice a second; here it is told at once, whatever the clock says."""
+    from crossfire_core.training.trainer import Trainer
+
+    real = Trainer.report
+    monkeypatch.setattr(
+        Trainer, "report", lambda self, held_out, force=False: real(self, held_out, True)
+    )
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Path:
+    path = tmp_path / "stopped.map"
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(path, on_progress=stop_in("surfaces"))
+    return path
+
+
+def test_resuming_with_other_settings_is_refused(stopped: Path) -> None:
+    other = replace(TINY, geometry=replace(TINY.geometry, rays=65))
+    with pytest.raises(TrainingError, match="other settings"):
+        train_tiny(stopped, other, resume=True)
+    with pytest.raises(TrainingError, match="other settings"):
+        train_tiny(stopped, resume=True, seed=3)
+
+
+def test_resuming_from_a_damaged_checkpoint_is_refused(stopped: Path) -> None:
+    path = checkpoint_path(stopped)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(TrainingError, match="damaged"):
+        train_tiny(stopped, resume=True)
+
+
+def test_resuming_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="there is no checkpoint"):
+        train_tiny(tmp_path / "none.map", resume=True)
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_the_old_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "kept.map"
+    path.write_bytes(b"the map before")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(CrossfireError, match="No space left"):
+        train_tiny(path)
+    assert path.read_bytes() == b"the map before"
+
+
+# -- what cannot be trained on -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "room", [ToyRoom(1), ToyRoom(6, posed=False)], ids=["one frame", "no poses"]
+)
+def test_too_little_to_train_on_is_said(room: ToyRoom, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="too few to train on") as caught:
+        train_map(room, tmp_path / "x.map", TINY, steps=10, device="cpu")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_poses_that_do_not_belong_to_the_images_are_noticed(tmp_path: Path) -> None:
+    """No clear surface comes of ten steps; the message says what to look at."""
+    with pytest.raises(TrainingError, match="no clear surfaces"):
+        train_map(ToyRoom(4), tmp_path / "x.map", TINY, steps=3, device="cpu")
+
+
+# -- the parts ---------------------------------------------------------------------------------
+
+
+def test_held_out_frames_are_never_trained_on() -> None:
+    room = ToyRoom(40)
+    chosen = select_frames(room.poses, max_views=10, holdout_every=4)
+    held = set(range(0, 40, 4))
+    assert len(chosen.mapping) <= 10 and not held & set(chosen.mapping)
+    assert chosen.test and set(chosen.test) <= held
+    everything = select_frames(room.poses, max_views=100)
+    assert everything.mapping == tuple(range(40)) and everything.test == ()
+
+
+def test_kept_views_are_spread_over_the_path() -> None:
+    """A robot that stood still for most of a recording is not mapped from that spot alone."""
+    moving = ToyRoom(20).poses
+    standing = [moving[0]] * 180
+    chosen = select_frames([*standing, *moving], max_views=15)
+    assert sum(i >= 180 for i in chosen.mapping) >= 12
+
+
+def test_a_budget_counts_steps_or_seconds() -> None:
+    steps = Budget(4, None)
+    steps.start()
+    for done in range(4):
+        assert not steps.over and steps.fraction == done / 4
+        steps.advance()
+    assert steps.over
+    now = [100.0]
+    seconds = Budget(None, 10.0, clock=lambda: now[0])
+    seconds.start()
+    now[0] += 4.0
+    seconds.advance()
+    assert seconds.fraction == pytest.approx(0.4) and seconds.seconds_left == pytest.approx(6.0)
+    again = Budget(None, 10.0, spent=seconds.spent, clock=lambda: now[0])
+    now[0] += 1000.0  # while the program did not run
+    again.start()
+    now[0] += 7.0
+    again.advance()
+    assert again.over
+
+
+def test_rates_rise_then_fall() -> None:
+    rates = [rate_factor(f, 0.1, 0.03) for f in np.linspace(0, 1, 101)]
+    assert rates[0] < 0.05 and max(rates) == pytest.approx(rates[10], rel=0.05)
+    assert rates[-1] == pytest.approx(0.03)
+    assert all(a > b for a, b in pairwise(rates[11:]))
