@@ -153,12 +153,15 @@ class LocalizationConfig:
     points_along: int = option(
         80, "rendered descriptors along the image's longer side", min=8, max=640
     )
+    search_along: int = option(
+        48, "likewise while the pose is not yet known and will be refined", min=8, max=640
+    )
     iterations: int = option(3, "render, match and solve at most this often", min=1, max=10)
     converged_m: float = option(0.003, "stop when a step moved less than this, metres", min=0.0)
     converged_deg: float = option(0.1, "and turned less than this, degrees", min=0.0)
     candidates: int = option(4, "places tried when there is no prior", min=1, max=32)
     window_radius: int = option(
-        20, "largest search window around a prior's guess, half side in cells", min=2, max=80
+        32, "largest search window around a prior's guess, half side in cells", min=2, max=80
     )
     track_radius: int = option(
         8, "search window once a pose is found, half side in cells of 4 px at 640", min=2, max=40

@@ -12,6 +12,7 @@ from crossfire_core.localization.matching import (
     CellMatches,
     _match_window_torch,
     match_everywhere,
+    match_wide,
     match_window,
 )
 
@@ -86,6 +87,20 @@ def test_a_smooth_peak_between_cells_is_found_exactly(shift: float) -> None:
     dense = torch.stack([cosine, (1 - cosine**2).clamp_min(0).sqrt()])
     found = match_window(torch.tensor([[1.0, 0.0]]), dense, torch.tensor([[6.0, 8.0]]), radius=3)
     np.testing.assert_allclose(found.cell[0], [7 + shift, 7 - 0.4 * shift], atol=1e-3)
+
+
+def test_a_wide_window_is_searched_as_exactly_as_a_narrow_one() -> None:
+    _, dense = grid()
+    truth = random_cells(300)
+    expected = truth + torch.tensor([9.3, -7.8])
+    found = match_wide(smooth(truth), dense, expected, radius=14)
+    error = np.abs(found.cell - truth.numpy()[found.index])
+    narrow = match_window(smooth(truth), dense, truth, radius=4)
+    exact = np.abs(narrow.cell - truth.numpy()[narrow.index])
+    assert len(found.index) > 250
+    assert np.median(error) < 1.05 * np.median(exact)
+    assert (error < 0.5).mean() > 0.98
+    assert (found.confidence > 0).all() and (found.confidence <= 1).all()
 
 
 def test_a_point_outside_the_window_is_not_matched_to_its_edge() -> None:

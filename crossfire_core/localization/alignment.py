@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from crossfire_core.field.threads import for_ranges
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.geometry.pose import skew
+from crossfire_core.localization.pose_solver import plane_points
 
 FloatArray = NDArray[np.float64]
 _JIT: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": True, "boundscheck": False}
@@ -63,47 +63,64 @@ def align(
     """
     pose = camera_from_map
     normal, cost = np.eye(6), np.full(len(points), 4.0)
+    lens = lens_slope(pose, points, camera, scale)  # hardly changes over a cell or two
     for step_number in range(iterations + 1):
-        cells, by_twist = cells_and_jacobian(pose, points, camera, scale)
+        cells, by_twist = cells_and_jacobian(pose, points, camera, scale, lens)
         square, slope, cost = residual_terms(grid, cells, descriptors)
         w = weights * (kernel_width**2 / (kernel_width**2 + cost)) ** 2 * (cost < 4.0)
-        normal = np.einsum("n,nia,nij,njb->ab", w, by_twist, square, by_twist, optimize=True)
+        weighted = (by_twist * w[:, None, None]).reshape(-1, 6)  # [2 n, 6]
+        normal = weighted.T @ (square @ by_twist).reshape(-1, 6)
         if step_number == iterations:
             break
-        gradient = np.einsum("n,nia,ni->a", w, by_twist, slope, optimize=True)
         damping = 1e-6 * np.trace(normal) / 6.0 + 1e-12
-        twist = -np.linalg.solve(normal + damping * np.eye(6), gradient)
+        twist = -np.linalg.solve(normal + damping * np.eye(6), weighted.T @ slope.ravel())
         pose = Pose.exp(twist) @ pose
-        if np.linalg.norm(twist) < 2e-6:
+        if np.linalg.norm(twist) < 1e-5:
             break
     return Aligned(pose, cost, normal)
 
 
-def cells_and_jacobian(
+def lens_slope(
     camera_from_map: Pose, points: FloatArray, camera: Camera, scale: tuple[float, float]
+) -> FloatArray:
+    """Derivative ``[n, 2, 2]`` of cells by undistorted coordinates on the plane z = 1.
+
+    The lens has no closed form that suits all models: differences across it do.
+    """
+    coordinates, _, ahead = plane_points(camera_from_map, points)
+    plane = np.column_stack([np.where(ahead[:, None], coordinates, 0.0), np.ones(len(points))])
+    h = 1e-5
+    steps = (np.array([h, 0.0, 0.0]), np.array([0.0, h, 0.0]))
+    slopes = [(camera.project(plane + d) - camera.project(plane - d)) / (2 * h) for d in steps]
+    return np.asarray(np.stack(slopes, axis=2) * np.array(scale)[:, None])
+
+
+def cells_and_jacobian(
+    camera_from_map: Pose,
+    points: FloatArray,
+    camera: Camera,
+    scale: tuple[float, float],
+    lens: FloatArray | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Where points fall on the descriptor grid.
+
+    Args:
+        camera_from_map: the pose.
+        points: ``[n, 3]`` map frame.
+        camera: the image's camera.
+        scale: cells a pixel.
+        lens: what :func:`lens_slope` gave nearby, to save the time.
 
     Returns:
         Cells ``[n, 2]`` (NaN behind the camera) and their derivative ``[n, 2, 6]`` by a twist
         applied on the left, translation first.
     """
-    p = camera_from_map.apply(points)
-    z = np.where(p[:, 2] > 1e-6, p[:, 2], np.nan)
-    plane = np.concatenate([p[:, :2] / z[:, None], np.ones((len(p), 1))], axis=1)
-    h = 1e-5  # the lens has no closed form that suits all models: differences across it do
-    ahead = np.nan_to_num(plane, nan=0.0)
-    moved = [camera.project(ahead + d) for d in (np.array([h, 0, 0]), np.array([0, h, 0]))]
-    back = [camera.project(ahead - d) for d in (np.array([h, 0, 0]), np.array([0, h, 0]))]
-    by_plane = np.stack([(a - b) / (2 * h) for a, b in zip(moved, back, strict=True)], axis=2)
-    by_point = np.zeros((len(p), 2, 3))
-    by_point[:, 0, 0] = by_point[:, 1, 1] = 1.0 / z
-    by_point[:, :, 2] = -plane[:, :2] / z[:, None]
-    by_point = np.array(scale)[:, None] * (by_plane @ by_point)
-    pixels = 0.25 * (moved[0] + moved[1] + back[0] + back[1])
-    cells = np.where(np.isfinite(z)[:, None], pixels, np.nan) * np.array(scale) - 0.5
-    jacobian = np.concatenate([by_point, -by_point @ skew(p)], axis=2)
-    return cells, np.nan_to_num(jacobian)
+    if lens is None:
+        lens = lens_slope(camera_from_map, points, camera, scale)
+    plane, by_twist, ahead = plane_points(camera_from_map, points)
+    pixels = camera.project(np.column_stack([plane, np.ones(len(plane))]))
+    cells = np.where(ahead[:, None], pixels * np.array(scale) - 0.5, np.nan)
+    return cells, (lens @ by_twist) * ahead[:, None, None]
 
 
 def residual_terms(

@@ -19,7 +19,7 @@ from crossfire_core.features.places import signature
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.alignment import align
 from crossfire_core.localization.estimate import Matches, PoseEstimate
-from crossfire_core.localization.matching import CellMatches, match_everywhere, match_window
+from crossfire_core.localization.matching import CellMatches, match_everywhere, match_wide
 from crossfire_core.localization.pose_solver import (
     SolvedPose,
     camera_covariance,
@@ -55,7 +55,7 @@ class Localizer:
         header = neural_map.header
         self.renderer = Renderer(neural_map.field, header.spacing, header.render).freeze()
         places = neural_map.places
-        self._grid: tuple[Camera, Tensor, Tensor] | None = None
+        self._grids: dict[tuple[Camera, int], tuple[Tensor, Tensor]] = {}
         self._words = places.words.to(neural_map.device)
         self._signatures = places.signatures.to(neural_map.device)
         self._points = places.points.to(neural_map.device)
@@ -132,13 +132,18 @@ class Localizer:
             seen = torch.from_numpy(np.isin(self.neural_map.places.point_view.numpy(), nearest))
             first = self._from_points(dense, camera, seen.nonzero()[:, 0])
         if first is not None:
-            yield first, None
+            yield first, self._wide_sigma(camera)
         with clock.time("retrieve"):
             whole = self._from_points(dense, camera, torch.arange(len(self._points)))
         if whole is not None:
-            yield whole, None
+            yield whole, self._wide_sigma(camera)
         for view in order[: self.config.candidates]:
             yield self.neural_map.header.views[int(view)].map_from_camera, None
+
+    def _wide_sigma(self, camera: Camera) -> tuple[float, float]:
+        """An uncertainty that makes the search window as large as windows get."""
+        scale = 0.5 * self.neural_map.header.features.side / max(camera.size)
+        return 0.0, (self.config.window_radius - 3) / (3.0 * camera.fx * scale)
 
     def _from_points(self, dense: DenseDescriptors, camera: Camera, chosen: Tensor) -> Pose | None:
         chosen = chosen.to(self._points.device)
@@ -159,10 +164,14 @@ class Localizer:
     ) -> PoseEstimate:
         """Render, match and solve from a prior, then again from the result."""
         pose, radius, known = prior, self._radius(dense, camera, prior, sigma), False
-        estimate = PoseEstimate(False, "nothing of the map is seen from the prior")
+        nothing = PoseEstimate(False, "nothing of the map is seen from the prior")
+        estimate = nothing
         for number in range(iterations):
-            found = self._once(dense, camera, pose, radius, known, clock)
+            # until the pose is known a coarse look will do, unless it is the last one
+            coarse = not known and number + 1 < iterations
+            found = self._once(dense, camera, pose, radius, known, coarse, clock)
             if found is None:
+                estimate = estimate if known else nothing
                 break
             estimate = replace(found, iterations=number + 1)
             assert estimate.map_from_camera is not None
@@ -171,7 +180,7 @@ class Localizer:
             known = estimate.ok  # within a few pixels: search nearby, and without RANSAC
             radius = self._next_radius(estimate)
             small = self.config.converged_m, np.radians(self.config.converged_deg)
-            if estimate.ok and moved[0] < small[0] and moved[1] < small[1]:
+            if known and not coarse and moved[0] < small[0] and moved[1] < small[1]:
                 break
         return replace(estimate, timings_ms=dict(clock.ms))
 
@@ -182,19 +191,21 @@ class Localizer:
         pose: Pose,
         radius: int | None,
         known: bool,
+        coarse: bool,
         clock: _Stopwatch,
     ) -> PoseEstimate | None:
+        along = self.config.search_along if coarse else self.config.points_along
         with clock.time("render"):
-            pixels, points = self._render(camera, pose)
+            pixels, points = self._render(camera, pose, along)
             descriptors = self.neural_map.field.descriptors(points)
-        if len(points) < self.config.min_inliers:
+        if len(points) < self._needed(along):
             return None
         with clock.time("match"):
             if radius is None:
                 found = match_everywhere(descriptors, dense.values)
             else:
                 scale = pixels.new_tensor(dense.scale)
-                found = match_window(descriptors, dense.values, pixels * scale - 0.5, radius)
+                found = match_wide(descriptors, dense.values, pixels * scale - 0.5, radius)
         with clock.time("solve"):
             start = pose.inverse() if known else None
             solved = self._solve(dense, camera, found, points, start=start)
@@ -204,7 +215,7 @@ class Localizer:
             with clock.time("align"):
                 chosen = torch.from_numpy(found.index).to(descriptors.device)
                 solved = self._align(dense, camera, descriptors[chosen], *solved)
-        return self._judge(camera, *solved)
+        return self._judge(camera, *solved, self._needed(along))
 
     def _align(
         self,
@@ -237,10 +248,15 @@ class Localizer:
         """The inlier threshold in pixels of this camera."""
         return self.config.ransac_error_px * max(camera.size) / 640.0
 
-    def _render(self, camera: Camera, pose: Pose) -> tuple[Tensor, Tensor]:
+    def _needed(self, along: int) -> int:
+        """Least number of inliers on a rendered grid: a coarser one has fewer points to give."""
+        share = min(1.0, along / self.config.points_along)
+        return max(12, round(self.config.min_inliers * share))
+
+    def _render(self, camera: Camera, pose: Pose, along: int) -> tuple[Tensor, Tensor]:
         """Pixels ``[n, 2]`` of a grid and the surface points ``[n, 3]`` behind them."""
         c = self.config
-        pixels, bearings = self._ray_grid(camera)
+        pixels, bearings = self._ray_grid(camera, along)
         rotation = torch.tensor(pose.rotation, dtype=torch.float32, device=pixels.device)
         origin = torch.tensor(pose.translation, dtype=torch.float32, device=pixels.device)
         rays = Rays(origin.expand(len(bearings), 3), bearings @ rotation.T)
@@ -248,15 +264,17 @@ class Localizer:
         clear = (opacity > c.min_opacity) & (spread < c.max_depth_spread)
         return pixels[clear], points[clear]
 
-    def _ray_grid(self, camera: Camera) -> tuple[Tensor, Tensor]:
-        """Pixels and bearings of the rendered grid, kept while the camera stays the same."""
-        if self._grid is None or self._grid[0] != camera:
-            pixels = camera.pixel_grid(*fitted(*camera.size, self.config.points_along))
+    def _ray_grid(self, camera: Camera, along: int) -> tuple[Tensor, Tensor]:
+        """Pixels and bearings of a rendered grid, kept while the camera stays the same."""
+        if (camera, along) not in self._grids:
+            if any(known != camera for known, _ in self._grids):
+                self._grids.clear()
+            pixels = camera.pixel_grid(*fitted(*camera.size, along))
             device = self.neural_map.device
             both = (pixels, camera.bearings(pixels))
             kept = [torch.tensor(a, dtype=torch.float32, device=device) for a in both]
-            self._grid = (camera, kept[0], kept[1])
-        return self._grid[1], self._grid[2]
+            self._grids[camera, along] = (kept[0], kept[1])
+        return self._grids[camera, along]
 
     def _solve(
         self,
@@ -279,7 +297,9 @@ class Localizer:
             return None
         return solved, Matches(pixels, space, weights, solved.inlier)
 
-    def _judge(self, camera: Camera, solved: SolvedPose, matches: Matches) -> PoseEstimate:
+    def _judge(
+        self, camera: Camera, solved: SolvedPose, matches: Matches, needed: int
+    ) -> PoseEstimate:
         """Gates and covariance of a solved pose."""
         inliers, count = int(solved.inlier.sum()), len(matches.pixels)
         residual = float(np.median(solved.error_px[solved.inlier])) if inliers else float("nan")
@@ -288,7 +308,7 @@ class Localizer:
         )
         spread = len(np.unique(cells.astype(int) @ np.array([1, 4]))) / 16.0
         noise = max(residual, 0.3) * self.config.covariance_inflation
-        reason = self._complaint(inliers, count, spread)
+        reason = self._complaint(inliers, count, spread, needed)
         return PoseEstimate(
             ok=not reason,
             reason=reason,
@@ -301,10 +321,10 @@ class Localizer:
             details=matches,
         )
 
-    def _complaint(self, inliers: int, count: int, spread: float) -> str:
+    def _complaint(self, inliers: int, count: int, spread: float, needed: int) -> str:
         c = self.config
-        if inliers < c.min_inliers:
-            return f"only {inliers} matches agree on a pose, {c.min_inliers} are needed"
+        if inliers < needed:
+            return f"only {inliers} matches agree on a pose, {needed} are needed"
         if inliers < c.min_inlier_ratio * count:
             return f"only {inliers} of {count} matches agree on a pose"
         if spread < c.min_spread:

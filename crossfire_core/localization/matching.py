@@ -19,6 +19,8 @@ from torch.nn import functional
 
 from crossfire_core.field.threads import for_ranges
 
+_FAINT = -9.0  # log of the likeness, relative to the peak's, below which a cell does not count
+_WIDE = 10  # windows of a larger radius are searched on a coarser grid first
 _JIT: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": True, "boundscheck": False}
 
 
@@ -50,10 +52,9 @@ def match_everywhere(
         reduce: the coarse grid is this much smaller.
         temperature: of the confidence.
     """
-    coarse = functional.avg_pool2d(dense[None], reduce, ceil_mode=True)[0]
+    coarse = reduced(dense, reduce)
     columns = coarse.shape[2]
-    flat = functional.normalize(coarse.flatten(1), dim=0)
-    best, mutual, share = _mutual(descriptors, flat, temperature)
+    best, mutual, share = _mutual(descriptors, coarse.flatten(1), temperature)
     index = mutual.nonzero()[:, 0]
     x, y = best[index] % columns, best[index] // columns
     centre = torch.stack([x, y], dim=1).float() * reduce + (reduce - 1) / 2
@@ -61,6 +62,38 @@ def match_everywhere(
     kept = index.cpu().numpy()
     return CellMatches(
         kept[fine.index], fine.cell, fine.similarity, share[index].cpu().numpy()[fine.index]
+    )
+
+
+def reduced(dense: Tensor, factor: int) -> Tensor:
+    """A coarser grid of unit descriptors: means of ``factor`` by ``factor`` cells."""
+    coarse = functional.avg_pool2d(dense[None], factor, ceil_mode=True, count_include_pad=False)[0]
+    return functional.normalize(coarse, dim=0, eps=1e-6)
+
+
+def match_wide(
+    descriptors: Tensor, dense: Tensor, centre: Tensor, radius: int, reduce: int = 2
+) -> CellMatches:
+    """:func:`match_window` for large windows: on a coarser grid first, then around its answer.
+
+    Args:
+        descriptors: ``[n, d]`` unit.
+        dense: ``[d, rows, columns]`` unit.
+        centre: ``[n, 2]`` (x, y) expected cells.
+        radius: half the window's side in cells.
+        reduce: the coarse grid is this much smaller.
+    """
+    if radius <= _WIDE:
+        return match_window(descriptors, dense, centre, radius)
+    half = (reduce - 1) / 2
+    coarse = match_window(
+        descriptors, reduced(dense, reduce), (centre - half) / reduce, -(-radius // reduce)
+    )
+    index = torch.from_numpy(coarse.index).to(descriptors.device)
+    near = torch.from_numpy(coarse.cell).to(descriptors.device) * reduce + half
+    fine = match_window(descriptors[index], dense, near, radius=reduce + 1)
+    return CellMatches(
+        coarse.index[fine.index], fine.cell, fine.similarity, coarse.confidence[fine.index]
     )
 
 
@@ -124,6 +157,7 @@ def match_window(
 def _window_kernel(rows, grid, where, radius, scale, scratch, out, start, stop):  # type: ignore[no-untyped-def]
     """Fill ``out [n, (x, y, similarity, confidence)]``; confidence -1 marks no peak."""
     height, width, size = grid.shape
+    faint = np.float32(_FAINT)
     for i in range(start, stop):
         out[i, 3] = np.float32(-1)
         cx, cy = int(np.rint(where[i, 0])), int(np.rint(where[i, 1]))
@@ -143,7 +177,9 @@ def _window_kernel(rows, grid, where, radius, scale, scratch, out, start, stop):
         total = np.float32(0)
         for y in range(y1 - y0 + 1):
             for x in range(x1 - x0 + 1):
-                total += np.exp((scratch[y, x] - best) * scale)
+                power = (scratch[y, x] - best) * scale
+                if power > faint:  # the rest adds nothing, and exp is most of the time
+                    total += np.exp(power)
         u, v = bx - x0, by - y0
         out[i, 0] = bx + _peak(scratch[v, u - 1], best, scratch[v, u + 1])
         out[i, 1] = by + _peak(scratch[v - 1, u], best, scratch[v + 1, u])
@@ -185,7 +221,8 @@ def _match_window_torch(
     cell = torch.stack(
         [x[n, u] + _peak_torch(left, best, right), y[n, v] + _peak_torch(up, best, down)], dim=1
     )
-    total = ((similarity - best[:, None, None]) / temperature).exp().sum(dim=(1, 2))
+    power = (similarity - best[:, None, None]) / temperature
+    total = torch.where(power > _FAINT, power.exp(), 0.0).sum(dim=(1, 2))
     index = peak.nonzero()[:, 0]
     found = (cell[index].float(), best[index], 1.0 / total[index])
     return CellMatches(index.cpu().numpy(), *(t.cpu().numpy() for t in found))

@@ -9,7 +9,6 @@ import poselib
 from numpy.typing import NDArray
 
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.geometry.pose import skew
 from crossfire_core.localization.estimate import Matches
 
 FloatArray = NDArray[np.float64]
@@ -109,12 +108,12 @@ def refine_pose(
         residual, jacobian, ahead = reprojection(pose, ideal, points, focal)
         squared = (residual**2).sum(axis=1)
         w = weights * ahead * (width**2 / (width**2 + squared)) ** 2
-        weighted = jacobian * w[:, None, None]
-        information = np.einsum("nij,nik->jk", weighted, jacobian)
-        gradient = np.einsum("nij,ni->j", weighted, residual)
-        step = -np.linalg.solve(information + 1e-9 * np.eye(6), gradient)
+        rows = jacobian.reshape(-1, 6)  # [2 n, 6]: one product of matrices is all the work
+        weighted = rows * np.repeat(w, 2)[:, None]
+        information = weighted.T @ rows
+        step = -np.linalg.solve(information + 1e-9 * np.eye(6), weighted.T @ residual.ravel())
         pose = Pose.exp(step) @ pose
-        if np.linalg.norm(step) < 1e-7:
+        if np.linalg.norm(step) < 1e-6:
             break
     error = _errors(pose, ideal, points, focal)
     return SolvedPose(pose, error < max_error_px, error, information)
@@ -135,22 +134,36 @@ def _errors(pose: Pose, ideal: FloatArray, points: FloatArray, focal: float) -> 
 
 
 def reprojection(
-    camera_from_map: Pose, ideal: FloatArray, points: FloatArray, focal: float
+    pose: Pose, ideal: FloatArray, points: FloatArray, focal: float
 ) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
     """Residuals ``[n, 2]`` in pixels, their Jacobian ``[n, 2, 6]``, and what lies ahead ``[n]``.
 
-    The Jacobian is by a twist applied on the left, ``exp(twist) @ camera_from_map``, translation
-    part first.
+    The Jacobian is by a twist applied on the left of ``pose``, which is ``camera_from_map``,
+    translation part first.
+    """
+    plane, by_twist, ahead = plane_points(pose, points)
+    return focal * (plane - ideal), focal * by_twist, ahead
+
+
+def plane_points(
+    camera_from_map: Pose, points: FloatArray
+) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+    """Points of the map on the camera's plane z = 1.
+
+    Returns:
+        Coordinates ``[n, 2]``, their derivative ``[n, 2, 6]`` by a twist applied on the left
+        (translation first), and which points lie ahead ``[n]``; the others are meaningless.
     """
     p = camera_from_map.apply(points)
     ahead = p[:, 2] > 1e-6
-    z = np.where(ahead, p[:, 2], 1.0)
-    projected = p[:, :2] / z[:, None]
-    by_point = np.zeros((len(p), 2, 3))  # d residual / d point
-    by_point[:, 0, 0] = by_point[:, 1, 1] = focal / z
-    by_point[:, :, 2] = -focal * projected / z[:, None]
-    jacobian = np.concatenate([by_point, -by_point @ skew(p)], axis=2)
-    return focal * (projected - ideal), jacobian, ahead
+    inverse = 1.0 / np.where(ahead, p[:, 2], 1.0)
+    u, v = p[:, 0] * inverse, p[:, 1] * inverse
+    by_twist = np.zeros((len(p), 2, 6))
+    by_twist[:, 0, 0] = by_twist[:, 1, 1] = inverse
+    by_twist[:, 0, 2], by_twist[:, 1, 2] = -u * inverse, -v * inverse
+    by_twist[:, 0, 3], by_twist[:, 0, 4], by_twist[:, 0, 5] = -u * v, 1.0 + u * u, -v
+    by_twist[:, 1, 3], by_twist[:, 1, 4], by_twist[:, 1, 5] = -1.0 - v * v, u * v, u
+    return np.stack([u, v], axis=1), by_twist, ahead
 
 
 def camera_covariance(solved: SolvedPose, noise_px: float, floor: float = 1e-10) -> FloatArray:
