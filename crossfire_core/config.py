@@ -151,14 +151,15 @@ class LocalizationConfig:
     """How one image finds its pose."""
 
     points_along: int = option(
-        80, "rendered descriptors along the image's longer side", min=8, max=640
+        64, "rendered descriptors along the image's longer side", min=8, max=640
     )
     search_along: int = option(
         48, "likewise while the pose is not yet known and will be refined", min=8, max=640
     )
     iterations: int = option(3, "render, match and solve at most this often", min=1, max=10)
-    converged_m: float = option(0.003, "stop when a step moved less than this, metres", min=0.0)
-    converged_deg: float = option(0.1, "and turned less than this, degrees", min=0.0)
+    samples: int = option(16, "samples a ray when surfaces are rendered", min=4, max=256)
+    converged_m: float = option(0.01, "stop when a step moved less than this, metres", min=0.0)
+    converged_deg: float = option(0.3, "and turned less than this, degrees", min=0.0)
     candidates: int = option(4, "places tried when there is no prior", min=1, max=32)
     window_radius: int = option(
         32, "largest search window around a prior's guess, half side in cells", min=2, max=80

@@ -53,7 +53,8 @@ class Localizer:
         self.neural_map = neural_map
         self.config = config or LocalizationConfig()
         header = neural_map.header
-        self.renderer = Renderer(neural_map.field, header.spacing, header.render).freeze()
+        self.renderer = Renderer(neural_map.field, header.spacing, header.render)
+        self.renderer.freeze(self.config.samples)
         places = neural_map.places
         self._grids: dict[tuple[Camera, int], tuple[Tensor, Tensor]] = {}
         self._words = places.words.to(neural_map.device)

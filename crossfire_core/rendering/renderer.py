@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -153,14 +153,21 @@ class Renderer:
     ) -> None:
         """Wrap a field; ``chunk`` rays are in memory at a time."""
         self.field, self.spacing, self.config, self.chunk = field, spacing, config, chunk
+        self.surface_config = config
         self.finder: SurfaceFinder | None = None
 
-    def freeze(self) -> Renderer:
-        """Prepare for a field that no longer changes: surfaces are then found faster on a CPU."""
+    def freeze(self, samples: int | None = None) -> Renderer:
+        """Prepare for a field that no longer changes: surfaces are then found faster on a CPU.
+
+        Args:
+            samples: a ray when surfaces are looked for; None takes as many as in training.
+        """
+        if samples is not None:
+            self.surface_config = replace(self.config, samples=samples)
         if self.device.type == "cpu" and find_spec("numba") is not None:
             from crossfire_core.rendering.surface_cpu import SurfaceFinder
 
-            self.finder = SurfaceFinder(self.field, self.spacing, self.config)
+            self.finder = SurfaceFinder(self.field, self.spacing, self.surface_config)
         return self
 
     @property
@@ -190,7 +197,7 @@ class Renderer:
                 rays.origins[start : start + self.chunk],
                 rays.directions[start : start + self.chunk],
             )
-            samples = sample_rays(self.field, part, self.spacing, self.config)
+            samples = sample_rays(self.field, part, self.spacing, self.surface_config)
             depth = samples.depth()
             points.append(part.origins + part.directions * depth[:, None])
             opacity.append(samples.opacity())
