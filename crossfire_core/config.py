@@ -184,7 +184,7 @@ class LocalizationConfig:
     )
     align: bool = option(True, "finish each step by aligning descriptors directly")
     covariance_inflation: float = option(
-        6.0, "by how much correlated errors exceed independent ones", min=1.0
+        1.2, "by how much correlated errors exceed independent ones", min=0.1
     )
     seed: int = option(0, "seed of the random choices", min=0)
 
@@ -207,7 +207,7 @@ class TrackingConfig:
         0.3, "a pose whose own covariance says more than this is no fix, metres", min=0.01
     )
     covariance_scale: float = option(
-        0.4, "factor on the standard deviations that the pose solver reports", min=0.1, max=100.0
+        2.0, "factor on the standard deviations that the pose solver reports", min=0.1, max=100.0
     )
     floor_m: float = option(
         0.01, "smallest standard deviation of a position, metres", min=0.0, max=1.0

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -9,10 +10,13 @@ from hypothesis import strategies as st
 
 from crossfire_core.errors import ConfigError, RecordingError
 from crossfire_core.evaluation import pictures
+from crossfire_core.evaluation.disturbances import DISTURBANCES
 from crossfire_core.evaluation.evaluate import EvaluationOptions, evaluate
 from crossfire_core.evaluation.metrics import (
+    Alignment,
     FrameError,
     align,
+    aligned,
     pose_error,
     position_sigma,
     recall,
@@ -128,6 +132,7 @@ def test_summary_has_the_agreed_keys_and_counts_failures_as_misses():
         "median_rotation_deg",
         "median_over",
         "recall",
+        "normalized_error",
         "latency_ms",
         "map_bytes",
     }
@@ -276,6 +281,38 @@ def test_alignment_leaves_outliers_out():
 def test_alignment_of_two_frames_is_refused():
     with pytest.raises(RecordingError, match="three pairs"):
         evaluate(FakeLocalizer(), FakeRecording(2), EvaluationOptions(align="rigid"))
+
+
+def test_normalized_error_is_six_where_the_covariance_is_right_before_and_after_alignment():
+    rng = np.random.default_rng(3)
+    factor = rng.normal(size=(6, 6)) * 1e-3
+    covariance = factor @ factor.T + 1e-7 * np.eye(6)
+    errors = []
+    for i in range(400):
+        truth = path_pose(i % 12)
+        step = rng.multivariate_normal(np.zeros(6), covariance)
+        turn = Pose.exp([0, 0, 0, *step[3:]]).rotation
+        estimate = Pose(turn @ truth.rotation, truth.translation + step[:3])
+        metres, degrees = pose_error(estimate, truth)
+        errors.append(
+            FrameError(str(i), i, True, "", truth, estimate, metres, degrees, covariance=covariance)
+        )
+    assert summarize(errors, 0)["normalized_error"]["mean"] == pytest.approx(6.0, abs=0.6)
+    away = Alignment(Pose.exp([3.0, -1.0, 2.0, 0.4, -0.8, 1.1]), 2.5)
+    elsewhere = [replace(e, estimate=away.inverse().apply(e.estimate)) for e in errors]
+    turned = np.kron(np.diag([1 / 2.5, 1.0]), away.pose.rotation.T)
+    elsewhere = [replace(e, covariance=turned @ covariance @ turned.T) for e in elsewhere]
+    back, _ = aligned(elsewhere, with_scale=True)
+    assert summarize(back, 0)["normalized_error"]["mean"] == pytest.approx(6.0, abs=0.6)
+
+
+@pytest.mark.parametrize("name", DISTURBANCES)
+def test_disturbances_change_much_of_an_image_and_always_in_the_same_way(name):
+    image = np.random.default_rng(0).integers(40, 200, (96, 128, 3), dtype=np.uint8)
+    first, again = DISTURBANCES[name](image, 5), DISTURBANCES[name](image, 5)
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == image.shape and first.dtype == np.uint8
+    assert (np.abs(first.astype(int) - image).max(axis=2) > 8).mean() > 0.15
 
 
 def test_pose_error_without_an_estimate_is_nan():

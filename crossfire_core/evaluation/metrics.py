@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from crossfire_core.geometry import Pose
 from crossfire_core.geometry.pose import nearest_rotation
+from crossfire_core.localization.uncertainty import mahalanobis_squared
 
 FloatArray = NDArray[np.float64]
 
@@ -70,6 +71,15 @@ class FrameError:
             return self.timings_ms["total"]
         return sum(self.timings_ms.values())
 
+    @property
+    def normalized_error(self) -> float:
+        """Squared error in units of the covariance, 6 on average where it is right, or NaN."""
+        if self.covariance is None or self.estimate is None:
+            return math.nan
+        if not np.isfinite(self.covariance).all():
+            return math.nan
+        return mahalanobis_squared(self.estimate, self.truth, self.covariance)
+
     def to_json(self) -> dict[str, Any]:
         """For the per-frame list of the JSON output; NaN becomes null."""
         return {
@@ -83,6 +93,7 @@ class FrameError:
             "matches": self.matches,
             "residual_px": _number(self.residual_px),
             "position_sigma_m": _number(position_sigma(self.covariance)),
+            "normalized_error": _number(self.normalized_error),
             "estimate": self.estimate.to_json() if self.estimate else None,
             "truth": self.truth.to_json(),
             "timings_ms": {k: round(v, 3) for k, v in self.timings_ms.items()},
@@ -128,7 +139,9 @@ def summarize(errors: Sequence[FrameError], map_bytes: int) -> dict[str, Any]:
     Returns:
         ``frames``, ``localized``, ``median_translation_m`` and ``median_rotation_deg`` (null
         if nothing was localized) with ``median_over`` saying what they are taken over,
-        ``recall`` by threshold, ``latency_ms`` and ``map_bytes``.
+        ``recall`` by threshold, ``normalized_error`` (``mean`` and ``median`` of the squared
+        error in units of the covariance, six degrees of freedom), ``latency_ms`` and
+        ``map_bytes``.
     """
     found = [e for e in errors if e.localized]
     return {
@@ -138,9 +151,16 @@ def summarize(errors: Sequence[FrameError], map_bytes: int) -> dict[str, Any]:
         "median_rotation_deg": median([e.rotation_deg for e in found]),
         "median_over": "localized frames",
         "recall": {name: recall(errors, *limit) for name, limit in RECALL_THRESHOLDS.items()},
+        "normalized_error": normalized_errors(found),
         "latency_ms": latency(errors),
         "map_bytes": map_bytes,
     }
+
+
+def normalized_errors(errors: Sequence[FrameError]) -> dict[str, float | None]:
+    """How honest the covariances are: 6 and 5.35 would be perfect, less is too modest."""
+    values = [e.normalized_error for e in errors if math.isfinite(e.normalized_error)]
+    return {"mean": float(np.mean(values)) if values else None, "median": median(values)}
 
 
 def median(values: Sequence[float]) -> float | None:
@@ -260,4 +280,16 @@ def _realigned(error: FrameError, alignment: Alignment) -> FrameError:
         return error
     estimate = alignment.apply(error.estimate)
     metres, degrees = pose_error(estimate, error.truth)
-    return replace(error, estimate=estimate, translation_m=metres, rotation_deg=degrees)
+    covariance = error.covariance
+    if covariance is not None:
+        turn = np.zeros((6, 6))
+        turn[:3, :3] = alignment.scale * alignment.pose.rotation
+        turn[3:, 3:] = alignment.pose.rotation
+        covariance = turn @ covariance @ turn.T
+    return replace(
+        error,
+        estimate=estimate,
+        translation_m=metres,
+        rotation_deg=degrees,
+        covariance=covariance,
+    )
