@@ -229,12 +229,14 @@ def test_replay_from_the_bag_to_the_report(tmp_path):
     """The real node in its own process: found, tracked, jumped, found again, reported."""
     bag = RobotBag(count=20).write(tmp_path / "bag")
     play = PlayOptions(rate=0.5, jumps=((0.95, 1.45),))
-    options = ReplayOptions(play, node_command=FAKE_NODE)
+    kept = tmp_path / "pose.json"
+    options = ReplayOptions(play, parameters=(f"pose_file:={kept}",), node_command=FAKE_NODE)
     said: list[str] = []
     recorded = replay(tmp_path / "fake.map", bag, options, said.append)
     recording = open_recording(bag)
     outcome = ReplayOutcome(recorded, None, truth_of(recording), len(recording), play.jumps)
     figures = outcome.to_json()
+    assert kept.exists(), "the last pose is kept when the process is told to stop"
     assert figures["fixes"] >= 5 and figures["confidently_wrong"] == 0
     assert figures["median_translation_m"] < 1e-3 and figures["median_rotation_deg"] < 0.1
     assert figures["tf_hz"] > 5 and figures["received"] >= 10
