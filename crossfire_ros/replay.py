@@ -108,9 +108,14 @@ def replay(
         say(f"waiting for the node (ROS domain {domain})")
         _wait_for_node(player, recorder, topics, child, options.use_odometry)
         say("playing")
+        recorded = recorder.recorded
+        began, cpu_s = time.monotonic(), _processor_seconds(child.pid)
         _play(player, child, on_progress)
         _settle(recorder)
-        return recorder.recorded
+        recorded.lived_s = time.monotonic() - began
+        recorded.cpu_s = _processor_seconds(child.pid) - cpu_s
+        recorded.memory_mb = _peak_memory_mb(child.pid)
+        return recorded
 
 
 def _environment() -> dict[str, str]:
@@ -230,6 +235,24 @@ def _play(player: Player, child: subprocess.Popen[bytes], on_progress: Progress 
     player.run(watch)
     if child.poll() is not None:
         raise ReplayError(f"the node ended with code {child.returncode} while the bag was played")
+
+
+def _processor_seconds(pid: int) -> float:
+    """Processor time of a process so far, 0 where it cannot be read."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _peak_memory_mb(pid: int) -> float | None:
+    """The most that a process had in memory at one time."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(s.split()[1]) * 1024e-6 for s in lines if s.startswith("VmHWM:")), None)
 
 
 def _settle(recorder: Recorder) -> None:
