@@ -699,7 +699,7 @@ def main(args: list[str] | None = None, load: MapLoader = load_map) -> None:
         load: makes the localizer from the settings.
     """
     try:
-        runtime.run_node(lambda: LocalizationNode(load), start, args)
+        runtime.run_node(lambda stopper: LocalizationNode(stopper.interrupting(load)), start, args)
     except CrossfireError as error:
         print(f"localization_node: {error}", file=sys.stderr)
         raise SystemExit(2) from None

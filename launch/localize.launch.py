@@ -33,7 +33,7 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """The node, with those parameters that were given on the command line."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     overrides = {
-        name: ParameterValue(given[name], value_type=kind)
+        name: ParameterValue(LaunchConfiguration(name), value_type=kind)
         for name, kind in PARAMETERS.items()
         if given[name]
     }

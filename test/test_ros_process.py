@@ -81,6 +81,18 @@ def test_stops_cleanly_and_leaves_nothing_in_shared_memory(signals):
 
 
 @pytest.mark.timeout(PATIENCE_S)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stops_at_once_while_the_map_is_being_loaded(number):
+    with process("autostart:=true", "map:=endless.map") as child:
+        wait_for_line(child, "loading without end")
+        segments = {p for p in shared_memory(child.pid) if "port" not in p}
+        child.send_signal(number)
+        _, said = child.communicate(timeout=PATIENCE_S)
+        assert child.returncode == 0 and "Traceback" not in said
+        assert segments and not [p for p in segments if Path(p).exists()]
+
+
+@pytest.mark.timeout(PATIENCE_S)
 def test_bad_parameter_ends_it_with_one_line_and_code_2():
     with process("tf_rate:=-5.0") as child:
         _, said = child.communicate(timeout=PATIENCE_S)
