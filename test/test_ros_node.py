@@ -218,6 +218,9 @@ class TestPoses:
             g.send_camera_info()
             joints = TransformBroadcaster(g.peer)
 
+            def finished(tally: Tally) -> int:
+                return tally.processed + tally.stale + sum(dict(tally.refused).values())
+
             def send_joint() -> None:
                 pose = transform_from_pose(
                     BASE_FROM_CAMERA, "base_link", "camera", stamp_from_ns(g.tick())
@@ -225,11 +228,14 @@ class TestPoses:
                 joints.sendTransform(pose)
 
             def localized() -> bool:
+                tally = g.node.tally
+                received, done = tally.received, finished(tally)
                 send_joint()
                 g.send_odometry()
                 g.send_image()
+                g.wait(lambda: tally.received > received)
                 send_joint()
-                g.executor.spin_once(timeout_sec=0.01)
+                g.wait(lambda: finished(tally) > done)
                 return bool(g.received["~/pose"])
 
             g.wait(localized)
