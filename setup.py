@@ -105,7 +105,7 @@ setup(
     entry_points={
         "console_scripts": [
             "crossfire = crossfire_core.cli:main",
-            f"localization_node = {NAME}.localization_node:main",
+            f"localization_node = {NAME}.start:localization_node",
         ]
     },
 )

@@ -221,6 +221,13 @@ class TrackingConfig:
         "22.5 lets 99.9 % pass)",
         min=1.0,
     )
+    jump_m: float = option(
+        0.5,
+        "a fix further than this from the prediction needs a second image, however uncertain "
+        "the prediction is, metres",
+        min=0.01,
+    )
+    jump_deg: float = option(30.0, "likewise in orientation, degrees", min=0.1, max=180.0)
     lost_after_failures: int = option(
         5, "so many images in a row without a fix and the state is lost", min=1, max=1000
     )

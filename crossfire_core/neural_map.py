@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from crossfire_core.config import (
     FeatureConfig,
@@ -280,9 +281,29 @@ def _read(path: Path) -> tuple[MapHeader, dict[str, Tensor]]:
     return header, tensors
 
 
+class _Unfilled(TorchFunctionMode):
+    """Computes no values.
+
+    Tensors without memory have none, and torch would load its compiler to work out the shape of
+    a product: a hundred megabytes and seconds, each time a map is opened.
+    """
+
+    _SAME_SHAPE = (Tensor.uniform_, Tensor.normal_, Tensor.mul, Tensor.sub)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Give back tensors as they are where initial values would be drawn or scaled."""
+        if func in self._SAME_SHAPE:
+            return args[0]
+        if func is torch.rand:
+            return torch.empty(*args)
+        if func is torch.cat:  # of flat parameters
+            return torch.empty(sum(part.numel() for part in args[0]))
+        return func(*args, **(kwargs or {}))
+
+
 def _empty(header: MapHeader) -> tuple[SceneField, ImageNetwork]:
     """The parts that a header describes, as shapes without memory."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         field = SceneField(header.field, header.box, len(header.views), encoding_torch.encode)
         return field, ImageNetwork(header.features, header.field.descriptor_size)
 

@@ -209,8 +209,9 @@ def _replay(
         "odometry": what.use_odometry,
     }
     play = what.play
+    odometry = recording.odometry() if what.use_odometry else None
     outcome = ReplayOutcome(
-        recorded, steps, truth, len(recording), play.jumps, play.start_s, context
+        recorded, steps, truth, len(recording), play.jumps, play.start_s, context, odometry
     )
     return outcome, localizer
 
@@ -257,8 +258,11 @@ def _summary(figures: dict[str, Any]) -> list[tuple[str, str]]:
         ("offline_median_rotation_deg", "the same without ROS", 1.0, "deg"),
         ("fixes_per_s", "fixes", 1.0, "a second"),
         ("tf_hz", "corrections on /tf", 1.0, "Hz"),
-        ("localized_after_s", "first fix after", 1.0, "s"),
+        ("first_fix_s", "first fix after", 1.0, "s"),
         ("time_lost_s", "without tracking", 1.0, "s"),
+        ("tf_median_translation_m", "median position error by /tf", 100.0, "cm"),
+        ("node_memory_mb", "memory of the node", 1.0, "MB"),
+        ("node_cores", "cores busy with the node", 1.0, ""),
     ):
         if figures.get(key) is not None:
             rows.append((label, f"{factor * figures[key]:.2f} {unit}"))
@@ -266,7 +270,7 @@ def _summary(figures: dict[str, Any]) -> list[tuple[str, str]]:
         age = figures["pose_age_ms"]
         rows.append(("age of a pose", _span(age["median"], age["p95"])))
         rows.append(("images dropped", f"{figures['dropped']} of {figures['received']}"))
-        again = [f"{t:.1f} s" if t else "never" for t in figures["tracking_again_after_jump_s"]]
+        again = [f"{t:.1f} s" if t else "never" for t in figures["recovery_s"]]
         rows += [("tracking again after a jump", ", ".join(again))] if again else []
     wrong = figures.get("confidently_wrong", figures.get("offline_confidently_wrong"))
     return [*rows, ("wrong poses with small covariance", str(wrong))]

@@ -5,6 +5,7 @@ Callbacks convert and hand over, one worker thread localizes, the newest image w
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import time
@@ -31,7 +32,6 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Empty, Trigger
 
 from crossfire_core.errors import CrossfireError
-from crossfire_core.field.threads import quiet_thread_pools
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.tracker import Tracker, TrackingState, TrackResult
 from crossfire_core.localization.uncertainty import diagonal, sigmas
@@ -53,9 +53,17 @@ from crossfire_ros.conversions import (
 from crossfire_ros.drawing import draw_matches
 from crossfire_ros.map_loading import LoadedMap, MapLoader, load_map
 from crossfire_ros.pose_file import PoseFileError, load_pose, save_pose
-from crossfire_ros.reporting import Report, Tally, status_message
+from crossfire_ros.reporting import (
+    Report,
+    Tally,
+    inactive_status,
+    inputs_status,
+    missing_inputs,
+    status_message,
+)
 from crossfire_ros.transforms import (
     Buffer,
+    ExtrapolationException,
     TransformBroadcaster,
     TransformException,
     TransformListener,
@@ -81,10 +89,28 @@ _ODOM_QOS = QoSProfile(
     durability=DurabilityPolicy.VOLATILE,
 )
 _WARNING_PERIOD_S = 5.0
+_PATH_PERIOD_S = 1.0
+# How long an image waits for the transform of a camera on a moving joint.
+_TF_PATIENCE_S, _TF_POLL_S = 0.1, 0.005
 # What a pose without a covariance is taken for, as RViz's button has it: half a metre, 15 degrees.
 _HINT_SIGMAS = (0.5, math.radians(15.0))
 
 Incoming = Image | CompressedImage
+Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
+
+
+def _outspoken(transition: Transition) -> Transition:
+    """Log what a transition raises; rclpy turns it into an error without a word."""
+
+    @functools.wraps(transition)
+    def run(node: Any, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except Exception:
+            node.get_logger().error(f"{transition.__name__} failed: {traceback.format_exc()}")
+            return TransitionCallbackReturn.ERROR
+
+    return run
 
 
 class LocalizationNode(LifecycleNode):
@@ -111,6 +137,11 @@ class LocalizationNode(LifecycleNode):
         self._report = Report(TrackingState.UNINITIALIZED, self._tally)
         self._last_state: TrackingState | None = None
         self._last_tf_ns = 0
+        self._path_sent_s = -math.inf
+        self._topics: dict[str, str] = {}
+        self._own_publishers: list[Any] = []
+        self._own_services: list[Any] = []
+        self._broadcaster: TransformBroadcaster | None = None
         self._path = PathMsg()
         self._warned: dict[str, float] = {}
         self._active_entities: list[tuple[Callable[[Any], bool], Any]] = []
@@ -118,6 +149,8 @@ class LocalizationNode(LifecycleNode):
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         parameters.declare(self)
         self._settings = parameters.read(self)
+        for strange in parameters.unknown(self):
+            self.get_logger().warning(f"there is no parameter {strange}; it is ignored")
         self.add_on_set_parameters_callback(self._on_parameters)
 
     @property
@@ -132,6 +165,7 @@ class LocalizationNode(LifecycleNode):
 
     # Lifecycle
 
+    @_outspoken
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the map, warm up, advertise."""
         try:
@@ -141,17 +175,19 @@ class LocalizationNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         self._advertise()
         self._publish_mapping_views()
+        self._say_inactive()
         self.get_logger().info(
             f"map {self._map.name or 'loaded'} is ready, poses are in frame {self._map_frame!r}"
         )
         return super().on_configure(state)
 
+    @_outspoken
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and begin."""
         assert self._map is not None
         self._tally, self._camera, self._last_state = Tally(), None, None
         self._report = Report(TrackingState.UNINITIALIZED, self._tally)
-        self._path = PathMsg()
+        self._path, self._path_sent_s = PathMsg(), -math.inf
         self._tracker = Tracker(
             self._map.localizer, self._settings.tracking, self._map.base_from_camera
         )
@@ -160,11 +196,14 @@ class LocalizationNode(LifecycleNode):
         self._subscribe()
         return super().on_activate(state)
 
+    @_outspoken
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop listening and computing; the map stays loaded."""
         self._stop()
+        self._say_inactive()
         return super().on_deactivate(state)
 
+    @_outspoken
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Forget the map."""
         self._stop()
@@ -172,9 +211,11 @@ class LocalizationNode(LifecycleNode):
         self._map = None
         return super().on_cleanup(state)
 
+    @_outspoken
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop whatever runs and keep the last pose."""
         self._stop()
+        self._withdraw()
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -199,7 +240,9 @@ class LocalizationNode(LifecycleNode):
     def _advertise(self) -> None:
         self._pose_publisher = self.create_publisher(PoseWithCovarianceStamped, "~/pose", 10)
         self._status_publisher = self.create_publisher(DiagnosticStatus, "~/status", _LATCHED_QOS)
-        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics_publisher = self.create_publisher(
+            DiagnosticArray, "/diagnostics", _LATCHED_QOS
+        )
         self._path_publisher = self.create_publisher(PathMsg, "~/path", _LATCHED_QOS)
         self._debug_publisher = self.create_publisher(Image, "~/debug_image", 1)
         self._views_publisher = self.create_publisher(PoseArray, "~/mapping_views", _LATCHED_QOS)
@@ -218,9 +261,9 @@ class LocalizationNode(LifecycleNode):
         ]
 
     def _withdraw(self) -> None:
-        for publisher in getattr(self, "_own_publishers", []):
+        for publisher in self._own_publishers:
             self.destroy_publisher(publisher)
-        for service in getattr(self, "_own_services", []):
+        for service in self._own_services:
             self.destroy_service(service)
         self._own_publishers, self._own_services = [], []
 
@@ -228,21 +271,26 @@ class LocalizationNode(LifecycleNode):
         node = self._settings.node
         self._buffer = Buffer()
         self._listener = TransformListener(self._buffer, self)
-        self._broadcaster = TransformBroadcaster(self)
+        if self._broadcaster is None:  # tf2 offers no way to take one down
+            self._broadcaster = TransformBroadcaster(self)
         compressed = node.image_transport == "compressed"
         topic = "image/compressed" if compressed else "image"
         kind = CompressedImage if compressed else Image
-        subscriptions = [
-            self.create_subscription(kind, topic, self._on_image, _NEWEST_QOS),
-            self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, _NEWEST_QOS),
-            self.create_subscription(
-                PoseWithCovarianceStamped, "initialpose", self._on_initial_pose, 1
+        inputs = {
+            "image": self.create_subscription(kind, topic, self._on_image, _NEWEST_QOS),
+            "camera_info": self.create_subscription(
+                CameraInfo, "camera_info", self._on_camera_info, _NEWEST_QOS
             ),
-        ]
+        }
         if node.use_odometry:
-            subscriptions.append(
-                self.create_subscription(Odometry, "odom", self._on_odometry, _ODOM_QOS)
+            inputs["odometry"] = self.create_subscription(
+                Odometry, "odom", self._on_odometry, _ODOM_QOS
             )
+        self._topics = {kind: subscription.topic_name for kind, subscription in inputs.items()}
+        hints = self.create_subscription(
+            PoseWithCovarianceStamped, "initialpose", self._on_initial_pose, 1
+        )
+        subscriptions = [*inputs.values(), hints]
         timers = [
             self.create_timer(1.0 / node.tf_rate, self._broadcast, clock=self._steady),
             self.create_timer(1.0, self._publish_status, clock=self._steady),
@@ -306,6 +354,7 @@ class LocalizationNode(LifecycleNode):
 
     def _on_image(self, message: Incoming) -> None:
         self._tally.received += 1
+        self._tally.hear("image")
         if self._worker is not None:
             self._worker.submit(message)
 
@@ -315,6 +364,7 @@ class LocalizationNode(LifecycleNode):
         except MessageError as error:
             self._refuse("camera_info", str(error))
             return
+        self._tally.hear("camera_info")
         if self._camera is None:
             self._camera = camera
         elif not _same_camera(camera, self._camera):
@@ -333,6 +383,7 @@ class LocalizationNode(LifecycleNode):
         except MessageError as error:
             self._refuse("odometry", str(error))
             return
+        self._tally.hear("odometry")
         if self._tracker is not None:
             self._tracker.add_odometry(stamp, pose, covariance)
 
@@ -405,8 +456,7 @@ class LocalizationNode(LifecycleNode):
     def _complain(self, error: Exception) -> None:
         if not self.context.ok():
             return  # ROS was shut down while an image was being processed
-        self._tally.refused["internal"] += 1
-        self._tally.last_refusal = f"unexpected {error!r}"
+        self._tally.refuse("internal", f"unexpected {error!r}")
         self._warn("internal", "".join(traceback.format_exception(error)))
 
     def _localize(self, message: Incoming) -> None:
@@ -437,12 +487,17 @@ class LocalizationNode(LifecycleNode):
         self._publish(result, image, message.header.frame_id)
 
     def _is_stale(self, stamp: int) -> bool:
+        """Whether a stamp is far from the clock, which makes it useless for the robot's present.
+
+        One stamp from the future would also make all images after it look old.
+        """
         limit = self._settings.node.max_image_age
         age = (self.get_clock().now().nanoseconds - stamp) * 1e-9
-        if limit == 0.0 or age <= limit:
+        if limit == 0.0 or abs(age) <= limit:
             return False
         self._tally.stale += 1
-        self._warn("stale", f"images are {age:.1f} s old and dropped: is use_sim_time right?")
+        off = f"{age:.1f} s old" if age > 0 else f"{-age:.1f} s ahead of the clock"
+        self._warn("stale", f"images are {off} and dropped: is use_sim_time right?")
         return True
 
     def _base_from_camera(self, frame: str, stamp: int) -> Pose:
@@ -452,7 +507,14 @@ class LocalizationNode(LifecycleNode):
         frame = frame.lstrip("/")
         if not frame:
             raise MessageError("image names no frame_id")
-        return lookup(self._buffer, self._settings.node.base_frame, frame, stamp)
+        deadline = time.monotonic() + _TF_PATIENCE_S
+        while True:
+            try:
+                return lookup(self._buffer, self._settings.node.base_frame, frame, stamp)
+            except ExtrapolationException:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_TF_POLL_S)
 
     def _publish(self, result: TrackResult, image: np.ndarray, frame: str) -> None:
         self._report.result = result
@@ -462,6 +524,7 @@ class LocalizationNode(LifecycleNode):
             )
             if np.isfinite(message.pose.covariance).all() and result.map_from_base.is_finite():
                 self._tally.fixes += 1
+                self._tally.jumps += result.jumped
                 self._pose_publisher.publish(message)
                 age = self.get_clock().now().nanoseconds - result.stamp_ns
                 self._report.pose_age_ms = age * 1e-6
@@ -482,6 +545,7 @@ class LocalizationNode(LifecycleNode):
             )
         if node.use_odometry or not node.tf_broadcast or result.map_from_base is None:
             return
+        assert self._broadcaster is not None
         stamp = stamp_from_ns(result.stamp_ns + int(node.transform_tolerance * 1e9))
         self._broadcaster.sendTransform(
             transform_from_pose(result.map_from_base, self._map_frame, node.base_frame, stamp)
@@ -495,7 +559,11 @@ class LocalizationNode(LifecycleNode):
         stamped.pose = pose_to_message(result.map_from_base)
         self._path.poses.append(stamped)
         del self._path.poses[: -self._settings.node.path_length]
-        if self._path_publisher.get_subscription_count():
+        now = time.monotonic()
+        # Thousands of poses take Python a tenth of a second to publish.
+        due = now - self._path_sent_s >= _PATH_PERIOD_S
+        if due and self._path_publisher.get_subscription_count():
+            self._path_sent_s = now
             self._path.header = stamped.header
             self._path_publisher.publish(self._path)
 
@@ -535,26 +603,42 @@ class LocalizationNode(LifecycleNode):
         if stamp == self._last_tf_ns or not correction.is_finite():
             return  # simulated time stands still, and tf warns about repeated stamps
         self._last_tf_ns = stamp
+        assert self._broadcaster is not None
         self._broadcaster.sendTransform(
             transform_from_pose(correction, self._map_frame, node.odom_frame, stamp_from_ns(stamp))
         )
 
     def _publish_status(self) -> None:
         status = self._publish_latest()
-        array = DiagnosticArray(status=[status])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics_publisher.publish(array)
+        inputs = inputs_status(*self._names, self._report, time.monotonic())
+        self._publish_diagnostics([status, inputs])
 
     def _publish_latest(self) -> DiagnosticStatus:
         self._refresh_report()
-        name = self._map.name if self._map is not None else ""
-        status = status_message(self.get_name(), name, self._report)
+        status = status_message(*self._names, self._report)
         self._status_publisher.publish(status)
         return status
+
+    def _say_inactive(self) -> None:
+        status = inactive_status(*self._names)
+        self._status_publisher.publish(status)
+        self._publish_diagnostics([status])
+
+    def _publish_diagnostics(self, statuses: list[DiagnosticStatus]) -> None:
+        array = DiagnosticArray(status=statuses)
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics_publisher.publish(array)
+
+    @property
+    def _names(self) -> tuple[str, str]:
+        """Of the node with its namespace, and of the map."""
+        name = self.get_fully_qualified_name().lstrip("/")
+        return name, self._map.name if self._map is not None else ""
 
     def _refresh_report(self) -> None:
         tracker, worker, report = self._tracker, self._worker, self._report
         report.tally = self._tally
+        report.missing = missing_inputs(self._tally, self._topics, time.monotonic())
         if tracker is None or worker is None:
             return
         self._tally.dropped = worker.dropped
@@ -581,8 +665,7 @@ class LocalizationNode(LifecycleNode):
     # Complaints
 
     def _refuse(self, kind: str, reason: str) -> None:
-        self._tally.refused[kind] += 1
-        self._tally.last_refusal = reason
+        self._tally.refuse(kind, reason)
         self._warn(kind, reason)
 
     def _warn(self, kind: str, text: str) -> None:
@@ -615,10 +698,8 @@ def main(args: list[str] | None = None, load: MapLoader = load_map) -> None:
         args: command line; the process's own if None.
         load: makes the localizer from the settings.
     """
-    quiet_thread_pools()
-    quiet_thread_pools()
     try:
-        runtime.run_node(lambda: LocalizationNode(load), start, args)
+        runtime.run_node(lambda stopper: LocalizationNode(stopper.interrupting(load)), start, args)
     except CrossfireError as error:
         print(f"localization_node: {error}", file=sys.stderr)
         raise SystemExit(2) from None

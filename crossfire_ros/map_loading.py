@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from crossfire_core.errors import ConfigError
+from crossfire_core.field.threads import THREADS
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.estimate import ImageLocalizer
 from crossfire_ros.parameters import Settings
@@ -51,6 +53,7 @@ def load_map(settings: Settings) -> LoadedMap:
 
     if settings.node.threads:
         torch.set_num_threads(settings.node.threads)
+        os.environ[THREADS] = str(settings.node.threads)  # for the compiled kernels
     path = Path(settings.node.map).expanduser()
     neural_map = NeuralMap.load(path, settings.node.device)
     localizer = Localizer(neural_map, settings.localization)

@@ -64,4 +64,4 @@ class ReplayOptions:
     use_odometry: bool = True
     map_frame: str = "map"
     domain_id: int | None = None
-    node_command: tuple[str, ...] = (sys.executable, "-m", "crossfire_ros.localization_node")
+    node_command: tuple[str, ...] = (sys.executable, "-m", "crossfire_ros.start")

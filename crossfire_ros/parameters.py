@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import textwrap
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,7 +63,11 @@ class NodeConfig:
         0.1, "how far into the future /tf is dated, seconds", min=0.0, max=10.0, live=True
     )
     max_image_age: float = option(
-        1.0, "older images than this are dropped, seconds; 0 takes all", min=0.0, live=True
+        1.0,
+        "images whose stamps are further than this from the clock are dropped, seconds; 0 takes "
+        "all",
+        min=0.0,
+        live=True,
     )
     pose_file: str = option(
         "", "where the last pose is kept from one run to the next; empty keeps none"
@@ -143,6 +148,20 @@ def settings_from(values: dict[str, Any], base: Settings | None = None) -> Setti
         replace_from(base.localization, rooms["localization"], "localization."),
         replace_from(base.tracking, rooms["tracking"], "tracking."),
     )
+
+
+def unknown(node: Node) -> list[str]:
+    """What was given to a node that has no such parameter, each with a hint for people."""
+    own = [prefix + f.name for prefix in _PREFIXES for f in _scalars(prefix)]
+    # rclpy keeps what it was given to itself, and says nothing about what it leaves out.
+    given = getattr(node, "_parameter_overrides", {})
+    strange = [n for n in given if not node.has_parameter(n) and not n.startswith("qos_overrides.")]
+    return [_with_suggestion(name, own) for name in sorted(strange)]
+
+
+def _with_suggestion(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f"{name} (is {close[0]} meant?)" if close else name
 
 
 def judge(parameters: list[Parameter], base: Settings, locked: bool) -> tuple[Settings, str]:

@@ -78,6 +78,11 @@ class Player:
         begin = self._start_ns + int(options.start_s * 1e9)
         if begin >= self._end_ns:
             raise RecordingError(f"{path} is {self.duration_s:.1f} s long, start lies behind that")
+        for at_s, to_s in options.jumps:
+            if not (0.0 <= at_s <= self.duration_s and 0.0 <= to_s < self.duration_s):
+                raise RecordingError(
+                    f"{path} is {self.duration_s:.1f} s long, jump {at_s:g}:{to_s:g} leaves it"
+                )
         self.clock = BagClock(begin, options.rate, paused=True)  # until run()
         self._began = 0.0
         self._clock_publisher = node.create_publisher(Clock, "/clock", 10)

@@ -44,9 +44,9 @@ def load_pose(path: Path, frame: str) -> tuple[Pose, NDArray[np.float64]] | None
     Raises:
         PoseFileError: the file is broken or belongs to another map frame.
     """
-    if not path.exists():
-        return None
     try:
+        if not path.exists():
+            return None
         data = json.loads(path.read_text(encoding="utf-8"))
         pose = Pose.from_json(data["pose"])
         covariance = np.asarray(data["covariance"], dtype=np.float64)

@@ -69,6 +69,9 @@ class Recorded:
         states: changes of state: (seconds of playing, state).
         status: the last status, as a mapping.
         latencies_ms: milliseconds for each image, by stage.
+        memory_mb: most that the node had in memory, None where that cannot be read.
+        cpu_s: processor time of the node while playing, of all its threads.
+        lived_s: wall-clock seconds of that.
     """
 
     poses: list[RecordedPose] = field(default_factory=list)
@@ -76,6 +79,9 @@ class Recorded:
     states: list[tuple[float, str]] = field(default_factory=list)
     status: dict[str, str] = field(default_factory=dict)
     latencies_ms: list[dict[str, float]] = field(default_factory=list)
+    memory_mb: float | None = None
+    cpu_s: float = 0.0
+    lived_s: float = 0.0
 
 
 class Recorder:

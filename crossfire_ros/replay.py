@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from crossfire_core.recordings.bag_reader import open_bag
 from crossfire_core.recordings.bag_scan import scan_bag
 from crossfire_core.recordings.options import RecordingOptions
 from crossfire_ros import runtime
+from crossfire_ros.domains import own_domain
 from crossfire_ros.options import ReplayOptions
 from crossfire_ros.play import Player
 from crossfire_ros.recorder import Recorded, Recorder
@@ -96,28 +97,29 @@ def replay(
         ReplayError: the node did not start or died.
     """
     topics = find_topics(bag, options.recording)
-    environment = _environment(options.domain_id)
+    private = options.domain_id is None
     with (
-        _graph(int(environment["ROS_DOMAIN_ID"])) as node,
-        _node_process(map_file, topics, options, environment) as child,
+        own_domain() if private else nullcontext(options.domain_id) as domain,
+        _graph(domain, private) as node,
+        _node_process(map_file, topics, options, _environment()) as child,
     ):
         player = Player(node, bag, options.play)
         recorder = Recorder(node, NODE, options.map_frame, player)
-        say(f"waiting for the node (ROS domain {environment['ROS_DOMAIN_ID']})")
+        say(f"waiting for the node (ROS domain {domain})")
         _wait_for_node(player, recorder, topics, child, options.use_odometry)
         say("playing")
+        recorded = recorder.recorded
+        began, cpu_s = time.monotonic(), _processor_seconds(child.pid)
         _play(player, child, on_progress)
         _settle(recorder)
-        return recorder.recorded
+        recorded.lived_s = time.monotonic() - began
+        recorded.cpu_s = _processor_seconds(child.pid) - cpu_s
+        recorded.memory_mb = _peak_memory_mb(child.pid)
+        return recorded
 
 
-def _environment(domain_id: int | None) -> dict[str, str]:
-    """The node's environment, and this process's before ROS is up: a graph of their own."""
-    runtime.use_large_messages()
-    private = domain_id is None
-    os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100 if private else domain_id)
-    if private:
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+def _environment() -> dict[str, str]:
+    """The node's environment: this process's, which is that of the graph."""
     # The ROS wheels mark the environment of a Python that they have prepared; the child's
     # prepares itself.
     inherited = dict(os.environ)
@@ -149,7 +151,12 @@ def spinning_node(name: str, context: Context) -> Iterator[Node]:
 
 
 @contextmanager
-def _graph(domain_id: int) -> Iterator[Node]:
+def _graph(domain_id: int, private: bool) -> Iterator[Node]:
+    """ROS in this process, and in those that it starts; private graphs stay on this machine."""
+    runtime.use_large_messages()
+    os.environ["ROS_DOMAIN_ID"] = str(domain_id)
+    if private:
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     context = Context()
     rclpy.init(context=context, domain_id=domain_id)
     try:
@@ -228,6 +235,24 @@ def _play(player: Player, child: subprocess.Popen[bytes], on_progress: Progress 
     player.run(watch)
     if child.poll() is not None:
         raise ReplayError(f"the node ended with code {child.returncode} while the bag was played")
+
+
+def _processor_seconds(pid: int) -> float:
+    """Processor time of a process so far, 0 where it cannot be read."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _peak_memory_mb(pid: int) -> float | None:
+    """The most that a process had in memory at one time."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(s.split()[1]) * 1024e-6 for s in lines if s.startswith("VmHWM:")), None)
 
 
 def _settle(recorder: Recorder) -> None:

@@ -39,6 +39,7 @@ class ReplayOutcome:
         recorded: what the node published, None where it was not run.
         offline: the same tracker without ROS, None where it was not run.
         truth: ``map_from_base`` over time.
+        odometry: ``odom_from_base`` over time, None where the node got none.
         frames: images in the bag.
         jumps: (at, to) seconds of the bag where playing jumped.
         start_s: second of the bag where playing began.
@@ -52,6 +53,7 @@ class ReplayOutcome:
     jumps: Sequence[tuple[float, float]] = ()
     start_s: float = 0.0
     context: dict[str, Any] = field(default_factory=dict)
+    odometry: Trajectory | None = None
 
     def live_errors(self) -> list[FrameError]:
         """Published poses against the truth at their stamps."""
@@ -71,6 +73,17 @@ class ReplayOutcome:
             for s in self.offline or ()
             if s.result.map_from_base is not None and s.truth is not None
         ]
+
+    def transform_errors(self) -> list[float]:
+        """How far off the robot is by ``/tf``, metres, at the time each correction came."""
+        if self.recorded is None or self.odometry is None:
+            return []
+        errors = []
+        for t in self.recorded.transforms:
+            odom_from_base, truth = self.odometry.at(t.arrived_ns), self.truth.at(t.arrived_ns)
+            if odom_from_base is not None and truth is not None:
+                errors.append(truth.distance(t.map_from_child @ odom_from_base)[0])
+        return errors
 
     def tracking_again(self) -> list[float | None]:
         """Seconds from each jump to the first pose of an image from behind it."""
@@ -97,7 +110,10 @@ class ReplayOutcome:
         figures: dict[str, Any] = {"frames": self.frames, **self.context}
         if self.recorded is not None:
             figures |= live_figures(self.recorded, self.live_errors())
-            figures["tracking_again_after_jump_s"] = self.tracking_again()
+            figures["recovery_s"] = self.tracking_again()
+            by_tf = self.transform_errors()
+            figures["tf_median_translation_m"] = median(by_tf)
+            figures["tf_wrong"] = sum(metres > WRONG_M for metres in by_tf)
         figures |= offline_figures(self.offline, self.offline_errors())
         return figures
 
@@ -157,8 +173,10 @@ def live_figures(recorded: Recorded, errors: Sequence[FrameError]) -> dict[str, 
         "received": received,
         "refused": int(status.get("refused", 0)),
         "confidently_wrong": confidently_wrong(errors),
-        "localized_after_s": arrivals[0] if arrivals else None,
+        "first_fix_s": arrivals[0] if arrivals else None,
         "time_lost_s": time_lost(recorded),
+        "node_memory_mb": recorded.memory_mb,
+        "node_cores": recorded.cpu_s / recorded.lived_s if recorded.lived_s else None,
         "latency_ms": {
             stage: median([ms[stage] for ms in recorded.latencies_ms if stage in ms])
             for stage in dict.fromkeys(k for ms in recorded.latencies_ms for k in ms)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
@@ -18,6 +20,10 @@ _LEVELS = {
 }
 
 _OLD_FIX_S = 2.0
+_SILENCE_S = 2.0
+_REMEMBERED_S = 5.0
+# A calibration may come once and for all; the others must keep coming.
+_STREAMS = ("image", "odometry")
 
 
 @dataclass
@@ -29,9 +35,12 @@ class Tally:
         processed: images that the tracker saw.
         fixes: poses published.
         dropped: images that gave way to a newer one.
-        stale: images that were too old on arrival.
+        stale: images whose stamps were too far from the clock on arrival.
+        jumps: fixes that contradicted what was believed before them.
         refused: messages that could not be used, by kind.
         last_refusal: the latest reason.
+        refused_at_s: when that was, of the monotonic clock.
+        heard_at_s: when each input was last heard, of the monotonic clock.
     """
 
     received: int = 0
@@ -39,8 +48,20 @@ class Tally:
     fixes: int = 0
     dropped: int = 0
     stale: int = 0
+    jumps: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     last_refusal: str = ""
+    refused_at_s: float = -math.inf
+    heard_at_s: dict[str, float] = field(default_factory=dict)
+
+    def hear(self, kind: str) -> None:
+        """Note that a message has come."""
+        self.heard_at_s[kind] = time.monotonic()
+
+    def refuse(self, kind: str, reason: str) -> None:
+        """Count a message that could not be used."""
+        self.refused[kind] += 1
+        self.last_refusal, self.refused_at_s = reason, time.monotonic()
 
 
 @dataclass
@@ -56,6 +77,7 @@ class Report:
         position_sigma_m: of the present prediction, NaN without one.
         pose_age_ms: from the last fix's image stamp to its publication, NaN without one.
         odometry: what is known of it, in a word.
+        missing: which inputs do not arrive, for people; empty if all do.
     """
 
     state: TrackingState
@@ -66,6 +88,61 @@ class Report:
     position_sigma_m: float = math.nan
     pose_age_ms: float = math.nan
     odometry: str = "off"
+    missing: str = ""
+
+
+def missing_inputs(tally: Tally, topics: Mapping[str, str], now_s: float) -> str:
+    """Which inputs are not heard, and for how long; empty if all arrive.
+
+    Args:
+        tally: when each was heard.
+        topics: full name of the topic of each expected input.
+        now_s: of the monotonic clock.
+    """
+    complaints = []
+    for kind, topic in topics.items():
+        heard = tally.heard_at_s.get(kind)
+        if heard is None:
+            complaints.append(f"nothing yet on {topic}")
+        elif kind in _STREAMS and now_s - heard > _SILENCE_S:
+            complaints.append(f"nothing on {topic} for {now_s - heard:.0f} s")
+    return ", ".join(complaints)
+
+
+def inputs_status(name: str, map_name: str, report: Report, now_s: float) -> DiagnosticStatus:
+    """Whether all that the node needs arrives and can be used.
+
+    Args:
+        name: of the node.
+        map_name: for the hardware id.
+        report: what is known.
+        now_s: of the monotonic clock.
+    """
+    tally = report.tally
+    complaints = [report.missing] if report.missing else []
+    if now_s - tally.refused_at_s < _REMEMBERED_S:
+        complaints.append(f"refused: {tally.last_refusal}")
+    return DiagnosticStatus(
+        level=DiagnosticStatus.WARN if complaints else DiagnosticStatus.OK,
+        name=f"{name}: inputs",
+        message="; ".join(complaints) or "all arrive",
+        hardware_id=map_name,
+        values=[
+            KeyValue(key=f"refused_{kind}", value=str(count))
+            for kind, count in sorted(dict(tally.refused).items())
+        ],
+    )
+
+
+def inactive_status(name: str, map_name: str) -> DiagnosticStatus:
+    """What a node says that is not active, so that no latched status claims more."""
+    return DiagnosticStatus(
+        level=DiagnosticStatus.WARN,
+        name=f"{name}: localization",
+        message="inactive: activate the node to localize",
+        hardware_id=map_name,
+        values=[KeyValue(key="state", value="inactive")],
+    )
 
 
 def status_message(name: str, map_name: str, report: Report) -> DiagnosticStatus:
@@ -84,8 +161,9 @@ def status_message(name: str, map_name: str, report: Report) -> DiagnosticStatus
             reason = f"no fix for {report.fix_age_s:.1f} s"
         level = DiagnosticStatus.WARN if reason else level
     text = report.state.value + (f": {reason}" if reason else "")
-    if result is None and report.tally.last_refusal:
-        text += f": {report.tally.last_refusal}"
+    if result is None:
+        clues = [report.missing, report.tally.last_refusal]
+        text += "".join(f": {clue}" for clue in clues if clue)
     return DiagnosticStatus(
         level=level,
         name=f"{name}: localization",
@@ -116,6 +194,7 @@ def _values(report: Report) -> dict[str, str]:
         "images_dropped": str(tally.dropped),
         "images_stale": str(tally.stale),
         "fixes": str(tally.fixes),
+        "jumps": str(tally.jumps),
         "refused": str(sum(refused.values())),
         "last_refusal": tally.last_refusal,
     }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections.abc import Callable, Sequence
 from importlib import resources
 from types import FrameType
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -18,6 +19,8 @@ _LISTEN_S = 0.1
 _PATIENCE = 3
 
 N = TypeVar("N", bound=Node)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE"
 _OLD_PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"  # what the releases up to Jazzy read
@@ -41,11 +44,15 @@ class Stopper:
 
     ROS's own handlers take the graph away at once, under whatever the node is doing, which then
     fails half-way and leaves shared memory behind.
+
+    Attributes:
+        asked: how many signals have come.
     """
 
     def __init__(self) -> None:
         """Take over both signals; only in the main thread."""
         self.asked = 0
+        self._interrupting = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._ask)
 
@@ -54,17 +61,41 @@ class Stopper:
         if self.asked >= _PATIENCE:  # it hangs, and somebody insists
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+        if self._interrupting:
+            self._interrupting = False
+            raise KeyboardInterrupt
+
+    def interrupting(self, function: Callable[P, R]) -> Callable[P, R]:
+        """A function that a signal ends with KeyboardInterrupt.
+
+        For what may take longer than the patience of `ros2 launch` and touches no part of ROS.
+
+        Args:
+            function: to be called in the main thread.
+        """
+
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            self._interrupting = True
+            if self.asked:
+                raise KeyboardInterrupt
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._interrupting = False
+
+        return run
 
 
 def run_node(
-    make: Callable[[], N],
+    make: Callable[[Stopper], N],
     start: Callable[[N], None] = lambda node: None,
     args: Sequence[str] | None = None,
 ) -> None:
     """Spin a node until SIGINT, SIGTERM or the end of its context, then take it down.
 
     Args:
-        make: constructs the node once ROS is up.
+        make: constructs the node once ROS is up, with what tells it to stop.
         start: called with the node before it spins; may take long.
         args: command line; the process's own if None.
     """
@@ -72,17 +103,17 @@ def run_node(
     rclpy.init(
         args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO
     )
-    stopper = Stopper()
     node: N | None = None
     try:
-        node = make()
+        stopper = Stopper()
+        node = make(stopper)
         start(node)
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         while not stopper.asked and rclpy.ok():
             executor.spin_once(timeout_sec=_LISTEN_S)
         executor.shutdown()
-    except ExternalShutdownException:
+    except (ExternalShutdownException, KeyboardInterrupt):
         pass
     finally:
         if node is not None:

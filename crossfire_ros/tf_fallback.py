@@ -5,6 +5,7 @@ The names, arguments and exceptions are those of ``tf2_ros``; see :mod:`crossfir
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 
@@ -53,7 +54,7 @@ class ExtrapolationException(TransformException):
 
 
 class Buffer:
-    """Ten seconds of transforms."""
+    """Ten seconds of transforms; filled by one thread and asked by another."""
 
     def __init__(self, cache_time: Duration | None = None, node: Node | None = None) -> None:
         """Start empty.
@@ -62,6 +63,7 @@ class Buffer:
             cache_time: how far back to remember, 10 s if None.
             node: not used; ``tf2_ros`` takes it.
         """
+        self._lock = threading.Lock()
         self._cache_ns = (cache_time or Duration(seconds=10)).nanoseconds
         self._parents: dict[str, str] = {}
         self._static: dict[str, Pose] = {}
@@ -69,8 +71,10 @@ class Buffer:
 
     def set_transform(self, transform: TransformStamped, authority: str) -> None:
         """Remember a transform at its stamp."""
-        child, pose = self._register(transform)
-        stamp = stamp_to_ns(transform.header.stamp)
+        with self._lock:
+            self._set_moving(*self._register(transform), stamp_to_ns(transform.header.stamp))
+
+    def _set_moving(self, child: str, pose: Pose, stamp: int) -> None:
         self._static.pop(child, None)
         samples = self._moving.setdefault(child, [])
         if samples and stamp < samples[-1][0] - self._cache_ns:
@@ -85,15 +89,17 @@ class Buffer:
 
     def set_transform_static(self, transform: TransformStamped, authority: str) -> None:
         """Remember a transform that never changes."""
-        child, pose = self._register(transform)
-        self._moving.pop(child, None)
-        self._static[child] = pose
+        with self._lock:
+            child, pose = self._register(transform)
+            self._moving.pop(child, None)
+            self._static[child] = pose
 
     def clear(self) -> None:
         """Forget everything."""
-        self._parents.clear()
-        self._static.clear()
-        self._moving.clear()
+        with self._lock:
+            self._parents.clear()
+            self._static.clear()
+            self._moving.clear()
 
     def lookup_transform(
         self, target_frame: str, source_frame: str, time: Time, timeout: Duration | None = None
@@ -111,9 +117,10 @@ class Buffer:
             ConnectivityException: no chain leads from one to the other.
             ExtrapolationException: a part of the chain is not known at that time.
         """
-        up, down = self._links(target_frame, source_frame)
-        stamp = time.nanoseconds or self._latest_common([*up, *down])
-        pose = self._climb(down, stamp).inverse() @ self._climb(up, stamp)
+        with self._lock:
+            up, down = self._links(target_frame, source_frame)
+            stamp = time.nanoseconds or self._latest_common([*up, *down])
+            pose = self._climb(down, stamp).inverse() @ self._climb(up, stamp)
         return _transform(pose, target_frame, source_frame, stamp_from_ns(stamp))
 
     def can_transform(

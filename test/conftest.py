@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from crossfire_ros.domains import own_domain
+
 # The same examples on every run and no deadline: a busy machine must not turn a test red.
 settings.register_profile("crossfire", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("crossfire")
 
 
-# A graph of this process alone. Read by ROS when it starts, which is after this file.
-os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+# A graph of this process alone, until it ends. Read by ROS when it starts, which is after this
+# file.
+DOMAIN = own_domain()
+os.environ["ROS_DOMAIN_ID"] = str(DOMAIN.__enter__())
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ.pop("ROS_STATIC_PEERS", None)
 

@@ -121,6 +121,13 @@ class Graph:
         name = topic.replace("~", "/crossfire_localization")
         self.peer.create_subscription(kind, name, self.received[topic].append, qos)
 
+    def listen_late(self, topic: str, kind: Any) -> list[Any]:
+        """What a listener gets that came after the message was published."""
+        heard: list[Any] = []
+        name = topic.replace("~", "/crossfire_localization")
+        self.peer.create_subscription(kind, name, heard.append, LATCHED)
+        return heard
+
     def publisher(self, topic: str, kind: Any, qos: Any = qos_profile_sensor_data) -> Any:
         """A publisher that somebody listens to."""
         if topic not in self._publishers:

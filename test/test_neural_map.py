@@ -7,6 +7,8 @@ import json
 import os
 import pickle
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,19 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("maps") / "tiny.map"
     tiny_map().save(path)
     return path
+
+
+def test_opening_a_map_does_not_load_torchs_compiler(saved: Path) -> None:
+    """It takes a hundred megabytes and seconds, on a robot each time the node is configured."""
+    code = (
+        "import sys; from pathlib import Path; from crossfire_core.neural_map import NeuralMap\n"
+        f"NeuralMap.load(Path({str(saved)!r}), 'cpu'); print('torch._dynamo' in sys.modules)"
+    )
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
 
 
 def parts(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -71,7 +71,7 @@ def test_the_wheel_holds_everything(tree: Path, tmp_path: Path) -> None:
     (entry_points,) = [n for n in names if n.endswith("entry_points.txt")]
     text = zipfile.ZipFile(wheel).read(entry_points).decode()
     assert "crossfire = crossfire_core.cli:main" in text
-    assert "localization_node = crossfire_ros.localization_node:main" in text
+    assert "localization_node = crossfire_ros.start:localization_node" in text
     assert not any(n.startswith(("test/", "tools/")) for n in names)
 
 

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS is not installed: pip install '.[ros]'")
 pytest.importorskip("tf2_msgs", reason="tf2_msgs is not installed: pip install ./tools/tf2_msgs")
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseArray, PoseWithCovarianceStamped
 from lifecycle_msgs.msg import Transition
 from nav_msgs.msg import Odometry, Path
@@ -24,6 +25,7 @@ from rclpy.qos import (
     ReliabilityPolicy,
     qos_profile_sensor_data,
 )
+from rclpy.time import Time
 from ros_graph import (
     BASE_FROM_CAMERA,
     CAMERA,
@@ -44,8 +46,12 @@ from crossfire_ros.conversions import (
     pose_from_message,
     pose_from_transform,
     pose_with_covariance,
+    stamp_from_ns,
     stamp_to_ns,
+    transform_from_pose,
 )
+from crossfire_ros.reporting import Tally, missing_inputs
+from crossfire_ros.transforms import TransformBroadcaster, lookup
 
 STEP = Transition
 HERE = Pose(Pose.exp([0, 0, 0, 0, 0, 0.5]).rotation, np.array([3.0, 4.0, 0.0]))
@@ -96,6 +102,40 @@ class TestLifecycle:
             assert g.state() == "unconfigured"
             assert g.node.trigger_configure() is TransitionCallbackReturn.SUCCESS, "once mended"
 
+    def test_unforeseen_error_while_loading_is_logged_and_survived(self, capfd):
+        answers = [RuntimeError("CUDA error: out of memory"), None]
+
+        def load(settings):
+            failure = answers.pop(0)
+            if failure is not None:
+                raise failure
+            return g.load(settings)
+
+        with graph(load=load) as g:
+            assert g.node.trigger_configure() is TransitionCallbackReturn.ERROR
+            assert "CUDA error: out of memory" in capfd.readouterr().err
+            assert g.state() == "unconfigured"
+            assert g.node.trigger_configure() is TransitionCallbackReturn.SUCCESS, "once mended"
+
+    def test_inactive_node_claims_nothing_to_late_listeners(self):
+        with graph() as g:
+            g.tracking()
+            g.wait_for_state("tracking")
+            g.change(STEP.TRANSITION_DEACTIVATE)
+            g.wait_for_state("inactive")
+            late = g.listen_late("~/status", DiagnosticStatus)
+            g.wait(lambda: late)
+            assert late[-1].level == DiagnosticStatus.WARN and "activate" in late[-1].message
+
+    def test_activating_again_and_again_leaves_nothing_behind(self):
+        with graph() as g:
+            g.activate()
+            for _ in range(3):
+                assert g.node.trigger_deactivate() is TransitionCallbackReturn.SUCCESS
+                assert g.node.trigger_activate() is TransitionCallbackReturn.SUCCESS
+            assert len(g.node.get_publishers_info_by_topic("/tf")) == 1
+            assert len(g.node.get_subscriptions_info_by_topic("/image")) == 1
+
     def test_inactive_node_does_not_listen(self):
         with graph() as g:
             g.change(STEP.TRANSITION_CONFIGURE)
@@ -139,6 +179,88 @@ class TestPoses:
                 for t in m.transforms
             }
             assert published == {("map", "odom")}
+
+    def test_whole_tree_leads_from_the_map_to_the_camera(self):
+        """Map, odom, base, camera, each with one parent: the odometry's owner adds its own link."""
+        with graph() as g:
+            g.localizer.map_from_base = HERE
+            g.ready()
+            g.odom_from_base = Pose(np.eye(3), np.array([1.0, -2.0, 0.0]))
+            others = TransformBroadcaster(g.peer)
+            buffer = g.node._buffer
+
+            def known() -> bool:
+                stamp = stamp_from_ns(g.tick())
+                others.sendTransform(
+                    transform_from_pose(g.odom_from_base, "odom", "base_link", stamp)
+                )
+                return buffer.can_transform("map", "camera", Time())
+
+            g.drive_until(known)
+            assert lookup(buffer, "map", "camera").distance(HERE @ BASE_FROM_CAMERA)[0] < 1e-6
+            links = {
+                (t.child_frame_id, t.header.frame_id)
+                for m in g.received["/tf"]
+                for t in m.transforms
+            }
+            assert links == {("odom", "map"), ("base_link", "odom")}
+
+    def test_without_odometry_the_tree_has_no_odom(self):
+        with graph(use_odometry=False) as g:
+            g.ready()
+            g.drive_until(lambda: g.transforms("base_link"), odometry=False)
+            assert not g.transforms("odom")
+
+    def test_camera_on_a_moving_joint_whose_transform_comes_after_the_image(self):
+        with graph() as g:
+            g.localizer.map_from_base = HERE
+            g.activate()
+            g.send_camera_info()
+            joints = TransformBroadcaster(g.peer)
+
+            def finished(tally: Tally) -> int:
+                return tally.processed + tally.stale + sum(dict(tally.refused).values())
+
+            def send_joint() -> None:
+                pose = transform_from_pose(
+                    BASE_FROM_CAMERA, "base_link", "camera", stamp_from_ns(g.tick())
+                )
+                joints.sendTransform(pose)
+
+            def localized() -> bool:
+                tally = g.node.tally
+                received, done = tally.received, finished(tally)
+                send_joint()
+                g.send_odometry()
+                g.send_image()
+                g.wait(lambda: tally.received > received)
+                send_joint()
+                g.wait(lambda: finished(tally) > done)
+                return bool(g.received["~/pose"])
+
+            g.wait(localized)
+            assert pose_from_message(g.received["~/pose"][0].pose.pose).distance(HERE)[0] < 1e-6
+
+    def test_robot_with_another_image_size_than_the_map(self):
+        wide = Camera(128, 96, 100.0, 102.0, 64.5, 48.5)
+        with graph() as g:
+            g.localizer.map_from_base = HERE
+            g.activate()
+            g.send_extrinsics()
+            g.send_camera_info(wide)
+            for _ in range(3):
+                g.send_odometry()
+                g.process_image(image=g.rng.integers(0, 255, (96, 128, 3), dtype=np.uint8))
+            g.wait(lambda: g.received["~/pose"])
+            assert not g.node.tally.refused["image"]
+
+    def test_jump_is_counted_and_said(self):
+        with graph() as g:
+            g.odom_from_base = Pose.identity()
+            g.tracking()
+            g.localizer.map_from_base = HERE
+            g.drive_until(lambda: g.node.tally.jumps == 1)
+            g.wait(lambda: g.status().get("jumps") == "1")
 
     def test_transform_is_repeated_with_rising_stamps_in_the_future(self):
         with graph(transform_tolerance=0.5) as g:
@@ -261,7 +383,8 @@ class TestInitialPose:
             hint(g, HERE)
             g.wait(lambda: g.node._tracker._hint is not None)
             g.wait_for_fix()
-            assert g.localizer.priors[0] is not None
+            # The prior is the camera's: what was given is the base, as RViz and AMCL mean it.
+            assert g.localizer.priors[0].distance(HERE @ BASE_FROM_CAMERA)[0] < 1e-6
             assert g.node.tally.refused["initialpose"] == 0
 
     def test_before_any_odometry(self):
@@ -271,6 +394,25 @@ class TestInitialPose:
             hint(g, HERE)
             g.wait(lambda: g.node._tracker._hint is not None)
             g.wait_for_fix()
+
+    def test_odometry_since_its_stamp_is_added(self):
+        with graph(tracking__auto_global=False) as g:
+            g.ready()
+            g.odom_from_base = Pose.identity()
+            odometry = g.node._tracker.odometry
+            g.wait(lambda: g.send_odometry() or odometry.latest)
+            then = g.stamp
+            step = Pose(np.eye(3), np.array([0.04, 0.0, 0.0]))
+            for number in range(20):
+                # Standing at the end: odometry is carried on to the image with its last speed.
+                g.odom_from_base = g.odom_from_base @ (step if number < 10 else Pose.identity())
+                g.send_odometry()
+            g.wait(lambda: odometry.latest.stamp_ns == g.stamp)
+            hint(g, HERE, stamp=then)
+            g.wait(lambda: g.node._tracker._hint is not None)
+            g.process_image()
+            expected = HERE @ g.odom_from_base @ BASE_FROM_CAMERA
+            assert g.localizer.priors[0].distance(expected)[0] < 0.02
 
     def test_all_zero_covariance_takes_a_usual_one(self):
         with graph(tracking__auto_global=False) as g:
@@ -363,11 +505,16 @@ class TestQos:
         with graph() as g:
             g.tracking()
             g.wait_for_state("tracking")
-            g.received["late"] = []
-            kind = type(g.received["~/status"][-1])
-            name = "/crossfire_localization/status"
-            g.peer.create_subscription(kind, name, g.received["late"].append, LATCHED)
-            g.wait(lambda: g.received["late"])
+            late = g.listen_late("~/status", DiagnosticStatus)
+            g.wait(lambda: late)
+
+    def test_diagnostics_are_latched_as_well(self):
+        with graph() as g:
+            g.tracking()
+            g.wait(lambda: g.received["/diagnostics"])
+            late = g.listen_late("/diagnostics", DiagnosticArray)
+            g.wait(lambda: late)
+            assert {s.name for s in late[-1].status} >= {"crossfire_localization: localization"}
 
     def test_best_effort_listener_gets_poses(self):
         with graph() as g:
@@ -439,6 +586,12 @@ class TestParameters:
         with pytest.raises(ConfigError, match=words), graph(**parameters):
             pass
 
+    def test_parameter_that_does_not_exist_is_named_with_what_may_be_meant(self, capfd):
+        with graph(tracking__min_inlier=50):
+            said = capfd.readouterr().err
+        assert "there is no parameter tracking.min_inlier" in said
+        assert "tracking.min_inliers" in said
+
     def test_whole_number_passes_where_a_fraction_is_meant(self):
         with graph(tf_rate=20) as g:
             assert g.node.settings.node.tf_rate == 20.0
@@ -479,6 +632,18 @@ class TestSimulatedTime:
             g.process_image()
             assert g.node.tally.stale == 1 and not g.localizer.priors
 
+    def test_one_image_from_the_future_is_dropped_and_tracking_goes_on(self):
+        with graph() as g:
+            g.tracking()
+            good = g.tick
+            g.tick = lambda: time.time_ns() + 3_600_000_000_000
+            g.process_image()
+            g.tick = good
+            assert g.node.tally.stale == 1
+            g.stamp = 0
+            g.wait_for_fix()
+            assert g.node._tracker.state.value == "tracking" and g.node.tally.jumps == 0
+
     def test_without_an_age_limit_they_are_used(self):
         with graph(max_image_age=0.0) as g:
             g.ready()
@@ -486,6 +651,59 @@ class TestSimulatedTime:
             g.tick = lambda: next(stamps)
             g.wait_for_fix()
             g.wait_for_state("tracking")
+
+
+class TestDiagnostics:
+    def inputs(self, g):
+        found = [
+            s
+            for m in g.received["/diagnostics"]
+            for s in m.status
+            if s.name == "crossfire_localization: inputs"
+        ]
+        return found[-1] if found else DiagnosticStatus()
+
+    def test_what_does_not_arrive_is_named_with_its_topic(self):
+        with graph() as g:
+            g.activate()
+            g.wait(lambda: "nothing yet on /image" in self.inputs(g).message)
+            g.wait(lambda: "nothing yet on /camera_info" in self.inputs(g).message)
+            g.wait_for_message("nothing yet on /odom")
+            assert self.inputs(g).level == DiagnosticStatus.WARN
+            g.send_extrinsics()
+            g.send_camera_info()
+            g.drive_until(lambda: self.inputs(g).level == DiagnosticStatus.OK)
+
+    def test_what_is_refused_is_a_warning_for_a_while(self):
+        with graph() as g:
+            g.tracking()
+            g.process_image(frame="periscope")
+            g.drive_until(lambda: "periscope" in self.inputs(g).message)
+            status = self.inputs(g)
+            assert status.level == DiagnosticStatus.WARN
+            assert {v.key: v.value for v in status.values}["refused_image"] == "1"
+
+    def test_silence_is_told_from_a_start(self):
+        tally = Tally(heard_at_s={"image": 10.0, "camera_info": 1.0})
+        topics = {"image": "/front/image", "camera_info": "/front/info", "odometry": "/odom"}
+        said = missing_inputs(tally, topics, 14.2)
+        assert said == "nothing on /front/image for 4 s, nothing yet on /odom"
+
+    def test_says_all_that_was_promised(self):
+        with graph() as g:
+            g.tracking()
+            g.wait_for_state("tracking")
+            promised = {
+                "state",
+                "inliers",
+                "reprojection_error_px",
+                "fix_age_s",
+                "images_dropped",
+                "total_ms",
+                "render_ms",
+                "position_sigma_m",
+            }
+            g.wait(lambda: promised <= set(g.status()))
 
 
 class TestMalformedMessages:
@@ -578,10 +796,10 @@ class TestMalformedMessages:
             for number, data in enumerate((b"", b"hello", cut), start=1):
                 message = CompressedImage(format="jpeg", data=data)
                 message.header.frame_id = "camera"
-                message.header.stamp.sec = g.tick() // 10**9 + number
+                message.header.stamp = stamp_from_ns(g.tick())
                 publisher.publish(message)
                 g.wait(lambda n=number: g.node.tally.refused["image"] == n)
-            message.data, message.header.stamp.sec = good.tobytes(), message.header.stamp.sec + 1
+            message.data, message.header.stamp = good.tobytes(), stamp_from_ns(g.tick())
             publisher.publish(message)
             g.wait(lambda: g.node.tally.processed == 1)
 

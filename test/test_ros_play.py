@@ -38,6 +38,18 @@ from crossfire_ros.replay_report import ReplayOutcome, truth_of, write_report
 STATIC = QoSProfile(
     depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
+PROMISED = {
+    "fixes_per_s",
+    "tf_hz",
+    "median_translation_m",
+    "median_rotation_deg",
+    "offline_median_translation_m",
+    "pose_age_ms",
+    "dropped",
+    "confidently_wrong",
+    "first_fix_s",
+    "recovery_s",
+}
 FAKE_NODE = (sys.executable, str(Path(__file__).with_name("fake_node.py")))
 
 
@@ -206,6 +218,9 @@ def test_what_cannot_be_played_is_named(bag, tmp_path):
                 Player(graph.player_node, path, PlayOptions())
         with pytest.raises(RecordingError, match="no topic to play"):
             Player(graph.player_node, bag, PlayOptions(topics=("/nothing",)))
+        for jump in ((0.2, 99.0), (99.0, 0.1), (0.2, -1.0)):
+            with pytest.raises(RecordingError, match="jump"):
+                Player(graph.player_node, bag, PlayOptions(jumps=(jump,)))
         with pytest.raises(RecordingError, match="start lies behind"):
             Player(graph.player_node, bag, PlayOptions(start_s=99.0))
 
@@ -229,17 +244,29 @@ def test_replay_from_the_bag_to_the_report(tmp_path):
     """The real node in its own process: found, tracked, jumped, found again, reported."""
     bag = RobotBag(count=20).write(tmp_path / "bag")
     play = PlayOptions(rate=0.5, jumps=((0.95, 1.45),))
-    options = ReplayOptions(play, node_command=FAKE_NODE)
+    kept = tmp_path / "pose.json"
+    options = ReplayOptions(play, parameters=(f"pose_file:={kept}",), node_command=FAKE_NODE)
     said: list[str] = []
     recorded = replay(tmp_path / "fake.map", bag, options, said.append)
     recording = open_recording(bag)
-    outcome = ReplayOutcome(recorded, None, truth_of(recording), len(recording), play.jumps)
+    outcome = ReplayOutcome(
+        recorded,
+        None,
+        truth_of(recording),
+        len(recording),
+        play.jumps,
+        odometry=recording.odometry(),
+    )
     figures = outcome.to_json()
+    assert kept.exists(), "the last pose is kept when the process is told to stop"
     assert figures["fixes"] >= 5 and figures["confidently_wrong"] == 0
     assert figures["median_translation_m"] < 1e-3 and figures["median_rotation_deg"] < 0.1
     assert figures["tf_hz"] > 5 and figures["received"] >= 10
-    assert figures["localized_after_s"] < 3.0
-    assert figures["tracking_again_after_jump_s"][0] is not None
+    assert figures["first_fix_s"] < 3.0
+    assert figures["recovery_s"][0] is not None
+    assert figures["tf_wrong"] == 0 and figures["tf_median_translation_m"] < 0.05
+    assert figures["node_memory_mb"] > 10 and figures["node_cores"] > 0
+    assert figures.keys() >= PROMISED
     view = TopView(np.zeros((0, 0, 4)), (0, 1, 0, 1), np.eye(2, 3))
     page = write_report(tmp_path / "report", outcome, view)
     assert "median position error" in page.read_text()

@@ -16,6 +16,8 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS is not installed: pip install '.[ros]'")
 pytest.importorskip("tf2_msgs", reason="tf2_msgs is not installed: pip install ./tools/tf2_msgs")
 
+from crossfire_ros.domains import own_domain
+
 SCRIPT = Path(__file__).with_name("fake_node.py")
 PATIENCE_S = 60
 
@@ -24,20 +26,20 @@ PATIENCE_S = 60
 def process(*parameters: str) -> Iterator[subprocess.Popen[str]]:
     arguments = [part for p in parameters for part in ("-p", p)]
     command = [sys.executable, str(SCRIPT), "--ros-args", *arguments]
-    # Not the domain of the tests in this process, whose shared memory it would use as well.
-    domain = str(1 + (os.getpid() + 50) % 100)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(SCRIPT.parent.parent),
-        "ROS_DOMAIN_ID": domain,
-    }
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-    try:
-        yield child
-    finally:
-        if child.poll() is None:
-            child.kill()
-        child.communicate()
+    # Not the domain of others, whose shared memory it would use as well.
+    with own_domain() as domain:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(SCRIPT.parent.parent),
+            "ROS_DOMAIN_ID": str(domain),
+        }
+        child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        try:
+            yield child
+        finally:
+            if child.poll() is None:
+                child.kill()
+            child.communicate()
 
 
 def wait_for_line(child: subprocess.Popen[str], words: str) -> str:
@@ -75,6 +77,18 @@ def test_stops_cleanly_and_leaves_nothing_in_shared_memory(signals):
         _, said = child.communicate(timeout=PATIENCE_S)
         assert child.returncode == 0
         assert "Traceback" not in said and "Failed" not in said
+        assert segments and not [p for p in segments if Path(p).exists()]
+
+
+@pytest.mark.timeout(PATIENCE_S)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stops_at_once_while_the_map_is_being_loaded(number):
+    with process("autostart:=true", "map:=endless.map") as child:
+        wait_for_line(child, "loading without end")
+        segments = {p for p in shared_memory(child.pid) if "port" not in p}
+        child.send_signal(number)
+        _, said = child.communicate(timeout=PATIENCE_S)
+        assert child.returncode == 0 and "Traceback" not in said
         assert segments and not [p for p in segments if Path(p).exists()]
 
 

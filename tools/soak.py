@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "test"))
-os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 import numpy as np
@@ -23,6 +22,7 @@ from sensor_msgs.msg import Image
 
 from crossfire_core.geometry import Pose
 from crossfire_ros.conversions import image_to_message
+from crossfire_ros.domains import own_domain
 
 PAUSE_S = 0.005
 
@@ -63,19 +63,36 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--allowance-mb", type=float, default=10.0)
     given = parser.parse_args()
+    with own_domain() as domain:
+        os.environ["ROS_DOMAIN_ID"] = str(domain)
+        return soak(given.minutes, given.allowance_mb)
+
+
+def soak(minutes: float, allowance_mb: float) -> int:
+    """Send messages for some minutes.
+
+    Args:
+        minutes: how long.
+        allowance_mb: growth of resident memory after warming up that is let pass.
+
+    Returns:
+        The exit code.
+    """
     with graph(path_length=100) as g:
         g.tracking()
         begin = report = time.monotonic()
         base, number = 0.0, 0
-        while time.monotonic() - begin < 60 * given.minutes:
+        while time.monotonic() - begin < 60 * minutes:
             send_something(g, number)
             number += 1
             g.executor.spin_once(timeout_sec=PAUSE_S)
+            while time.time_ns() < g.stamp:  # stamps ahead of the clock would be refused
+                g.executor.spin_once(timeout_sec=PAUSE_S)
             for topic in g.received.values():
                 del topic[:-10]
             g.localizer.priors.clear()
             # By then the history of the odometry is full.
-            warm = time.monotonic() - begin > min(120.0, 20 * given.minutes)
+            warm = time.monotonic() - begin > min(120.0, 20 * minutes)
             base = base or (resident_mb() if warm else 0.0)
             if time.monotonic() - report > 10.0:
                 report = time.monotonic()
@@ -83,7 +100,7 @@ def main() -> int:
         grown = resident_mb() - base
         tally = g.node.tally
         print(f"fixes {tally.fixes}, refused {dict(tally.refused)}, grown {grown:+.1f} MB")
-    return int(grown > given.allowance_mb or tally.fixes == 0)
+    return int(grown > allowance_mb or tally.fixes == 0)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,13 @@ from itertools import pairwise
 from typing import TypeVar
 
 T = TypeVar("T")
+THREADS = "CROSSFIRE_THREADS"
 _inside = threading.local()
 
 
 def thread_count() -> int:
     """How many threads kernels use: ``CROSSFIRE_THREADS``, or the cores this process may use."""
-    asked = os.environ.get("CROSSFIRE_THREADS", "")
+    asked = os.environ.get(THREADS, "")
     if asked.isdigit() and int(asked) > 0:
         return int(asked)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -17,6 +17,8 @@ from crossfire_core.localization.uncertainty import FloatArray, diagonal, is_cov
 _KEPT_NS = 30_000_000_000
 _JUMP_SLACK_M = 0.05
 _MAX_TURN_RAD_PER_S = 20.0
+_LONGEST_REACH_S = 1.0
+_ZERO_M, _ZERO_RAD = 0.01, 0.01
 _NOTHING_REPORTED = np.zeros((6, 6))
 
 
@@ -84,7 +86,8 @@ class OdometryHistory:
         """Append a sample.
 
         Samples that come late by less than ``clock_jump_s`` are dropped; a clock that goes back
-        further, or a pose out of reach, begins a new epoch.
+        further, a pose out of reach, or one that is back at zero after a silence begins a new
+        epoch.
 
         Returns:
             Whether the sample was used.
@@ -96,7 +99,7 @@ class OdometryHistory:
                     return False
                 self._restart()
                 last = None
-            if last is not None and self._out_of_reach(last, stamp_ns, odom_from_base):
+            if last is not None and self._was_reset(last, stamp_ns, odom_from_base):
                 self._restart()
                 last = None
             self._samples.append(self._sample(last, stamp_ns, odom_from_base, covariance))
@@ -131,11 +134,18 @@ class OdometryHistory:
         self._samples = []
         self._epoch += 1
 
-    def _out_of_reach(self, last: OdometrySample, stamp_ns: int, pose: Pose) -> bool:
+    def _was_reset(self, last: OdometrySample, stamp_ns: int, pose: Pose) -> bool:
+        """Whether a sample is out of the last one's reach, or a driver has begun anew."""
         metres, radians = last.odom_from_base.distance(pose)
-        seconds = (stamp_ns - last.stamp_ns) * 1e-9
-        reach = self._config.max_speed_m_per_s * seconds + _JUMP_SLACK_M
-        return metres > reach or radians > _MAX_TURN_RAD_PER_S * seconds + _JUMP_SLACK_M
+        gap_ns = stamp_ns - last.stamp_ns
+        # A silence is no reason to believe in any distance.
+        seconds = min(gap_ns * 1e-9, _LONGEST_REACH_S)
+        reach_m = self._config.max_speed_m_per_s * seconds + _JUMP_SLACK_M
+        reach_rad = _MAX_TURN_RAD_PER_S * seconds + _JUMP_SLACK_M
+        if metres > reach_m or radians > reach_rad:
+            return True
+        moved = metres > _JUMP_SLACK_M or radians > _JUMP_SLACK_M
+        return gap_ns > self._max_gap_ns and moved and _is_zero(pose)
 
     def _sample(
         self, last: OdometrySample | None, stamp_ns: int, pose: Pose, covariance: FloatArray | None
@@ -177,6 +187,12 @@ def motion_covariance(
         max(sigma_m, float(np.sqrt(grown[:3].max()))),
         max(sigma_rad, float(np.sqrt(grown[3:].max()))),
     )
+
+
+def _is_zero(pose: Pose) -> bool:
+    """Where drivers begin."""
+    metres, radians = pose.distance(Pose.identity())
+    return metres < _ZERO_M and radians < _ZERO_RAD
 
 
 def _carried_on(

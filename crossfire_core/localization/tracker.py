@@ -106,7 +106,8 @@ class TrackResult:
         map_from_base: the fix, or None; only this may be published as a pose.
         covariance: ``[6, 6]`` of the fix, or None.
         map_from_odom: of the fix, or None without odometry at its stamp.
-        jumped: whether the fix contradicts what was believed before it.
+        jumped: whether the fix contradicts what was believed before it, or is further from it
+            than one image may move the robot.
         failures: images in a row without a fix.
         estimate: what the localizer said, or None if it was not asked.
     """
@@ -184,8 +185,12 @@ class Tracker:
     @property
     def map_from_odom(self) -> Pose | None:
         """The correction of the odometry, or None unless tracking with unbroken odometry."""
+        # The state first: another thread that is being found again sets it last, and the fix
+        # from before it was lost must not be taken for the new one.
+        if self._state is not TrackingState.TRACKING:
+            return None
         fix = self._fix
-        if self._state is not TrackingState.TRACKING or fix is None or fix.odometry is None:
+        if fix is None or fix.odometry is None:
             return None
         if fix.odometry.epoch != self._odometry.epoch:
             return None
@@ -383,16 +388,17 @@ class Tracker:
         estimate = self._localize(image, camera, prediction, self.config.iterations)
         reason = self._quality(estimate, camera)
         if reason:
+            self._miss_candidate()
             return self._failed(stamp_ns, reason, prediction.kind, estimate)
         found = self._anchor(estimate, stamp_ns)
-        distance = self._distance(found, prediction)
-        if distance <= self.config.gate:
+        if self._agrees(found, prediction):
             return self._accept(found, prediction.kind, estimate)
         if self._candidate is not None and self._confirms(found, self._candidate):
             if self._candidate.agreed >= self.config.confirmations:
                 return self._accept(found, prediction.kind, estimate, jumped=True)
         else:
             self._candidate = _Candidate(found)
+        distance = self._distance(found, prediction)
         metres, radians = found.map_from_base.distance(prediction.map_from_base)
         reason = (
             f"pose disagrees with {prediction.kind.value} by {metres:.2f} m, "
@@ -440,7 +446,7 @@ class Tracker:
     def _contradicts_fix(self, found: Anchor) -> bool:
         if self._fix is None:
             return False
-        return self._distance(found, self._move(self._fix, found.stamp_ns)) > self.config.gate
+        return not self._agrees(found, self._move(self._fix, found.stamp_ns))
 
     def _miss_candidate(self) -> None:
         if self._candidate is None:
@@ -451,7 +457,7 @@ class Tracker:
 
     def _confirms(self, found: Anchor, candidate: _Candidate) -> bool:
         prediction = self._move(candidate.anchor, found.stamp_ns)
-        if self._distance(found, prediction) > self.config.gate:
+        if not self._agrees(found, prediction):
             return False
         candidate.anchor = found
         candidate.agreed += 1
@@ -518,6 +524,17 @@ class Tracker:
             at_lever(camera_covariance, lever),
             self._odometry.at(stamp_ns),
         )
+
+    def _agrees(self, found: Anchor, prediction: Prediction) -> bool:
+        """Whether a found pose is where it was expected.
+
+        An uncertain prediction is no licence: a place metres away may lie within its gate, and
+        only a second image tells it from one that merely looks alike.
+        """
+        metres, radians = found.map_from_base.distance(prediction.map_from_base)
+        if metres > self.config.jump_m or np.degrees(radians) > self.config.jump_deg:
+            return False
+        return self._distance(found, prediction) <= self.config.gate
 
     def _distance(self, found: Anchor, prediction: Prediction) -> float:
         joint = found.covariance + prediction.covariance
