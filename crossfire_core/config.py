@@ -46,7 +46,7 @@ class FieldConfig:
 
     proposal: GridConfig = GridConfig(5, 2, 16, 16, 1.6817928)
     geometry: GridConfig = GridConfig(8, 4, 16, 16, 2.0)
-    descriptor: GridConfig = GridConfig(8, 4, 16, 16, 1.8114473)
+    descriptor: GridConfig = GridConfig(8, 4, 18, 16, 1.8114473)
     proposal_width: int = option(16, "hidden width of the proposal network", choices=(16, 32, 64))
     hidden_width: int = option(64, "hidden width of the other networks", choices=(16, 32, 64, 128))
     geometry_features: int = option(
@@ -133,7 +133,7 @@ class TrainingConfig:
     image_side: int = option(640, "mapping images are shrunk to this longer side, pixels", min=64)
     max_views: int = option(160, "mapping images kept, spread evenly over the path", min=2)
     geometry_share: float = option(
-        0.5, "share of the budget for the first stage", min=0.05, max=0.95
+        0.4, "share of the budget for the first stage", min=0.05, max=0.95
     )
     warm_up: float = option(0.01, "share of a stage in which rates rise", min=0.0, max=0.5)
     final_rate: float = option(

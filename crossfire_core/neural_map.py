@@ -1,8 +1,9 @@
 """A neural map: one self-describing file, read without running anything that it holds.
 
-The file is safetensors: a JSON header and flat arrays. Parameters are stored in half precision
-in the layout of :mod:`crossfire_core.field.layout`; every setting that is needed to rebuild the
-field lies in the header, ``per_level_scale`` exactly as it was trained with.
+The file is safetensors: a JSON header and flat arrays. Networks are stored in half precision,
+hash grids in eight bits (:mod:`crossfire_core.field.storage`), in the layout of
+:mod:`crossfire_core.field.layout`; every setting that is needed to rebuild the field lies in the
+header, ``per_level_scale`` exactly as it was trained with.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from crossfire_core.config import (
 )
 from crossfire_core.errors import ConfigError, CrossfireError, MapFormatError
 from crossfire_core.features.network import ImageNetwork
-from crossfire_core.field import encoding_torch
+from crossfire_core.field import encoding_torch, storage
 from crossfire_core.field.backends import encoder, resolve_device
 from crossfire_core.field.scene_box import SceneBox
 from crossfire_core.field.scene_field import SceneField
@@ -37,11 +38,12 @@ from crossfire_core.files import write_bytes
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.rendering.sampling import Spacing
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _HEADER_KEY = "crossfire_map"
 _MAX_HEADER_BYTES = 32 << 20
 _MAX_SIDE = 16384  # of the mapping camera's image, pixels
 _FLOATS = ("F16", "F32")
+_GRID, _SCALE = ".grid", ".grid_scale"  # endings of a packed grid's two arrays
 _PLACES = {  # arrays whose shapes are free, with their types
     "places.words": _FLOATS,
     "places.signatures": _FLOATS,
@@ -177,7 +179,7 @@ class NeuralMap:
 
     def save(self, path: str | Path) -> None:
         """Write the map; an existing file is replaced only once the new one is complete."""
-        tensors = {f"field.{k}": v.half() for k, v in self.field.state_dict().items()}
+        tensors = _packed({f"field.{k}": v for k, v in self.field.state_dict().items()})
         tensors |= {f"network.{k}": v.half() for k, v in self.network.state_dict().items()}
         tensors["places.words"] = self.places.words.half()
         tensors["places.signatures"] = self.places.signatures.half()
@@ -209,7 +211,7 @@ class NeuralMap:
         field, network = _empty(header)
         field.set_encoder(encode)
         try:
-            field.load_state_dict(_part(tensors, "field."), assign=True)
+            field.load_state_dict(_part(_unpacked(tensors), "field."), assign=True)
             network.load_state_dict(_part(tensors, "network."), assign=True)
             places = _places(_part(tensors, "places."), header)
         except (RuntimeError, KeyError, ValueError, MemoryError) as error:
@@ -241,6 +243,33 @@ class NeuralMap:
             "base_from_camera": h.base_from_camera.to_json(),
             "provenance": h.provenance,
         }
+
+
+def round_as_stored(field: SceneField, network: ImageNetwork) -> None:
+    """Give all parameters the values that a reader of the saved map will see."""
+    for name, parameter in (*field.named_parameters(), *network.named_parameters()):
+        values = parameter.data
+        grid = name.endswith(_GRID)
+        parameter.data = storage.as_stored(values) if grid else values.half().float()
+
+
+def _packed(field: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Arrays of a field as they are stored."""
+    stored: dict[str, Tensor] = {}
+    for name, values in field.items():
+        if name.endswith(_GRID):
+            stored[name], stored[name.removesuffix(_GRID) + _SCALE] = storage.pack(values)
+        else:
+            stored[name] = values.half()
+    return stored
+
+
+def _unpacked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of :func:`_packed`; arrays that are no grids stay as they are."""
+    plain = {k: v for k, v in tensors.items() if not k.endswith(_SCALE)}
+    for name in [n for n in plain if n.endswith(_GRID)]:
+        plain[name] = storage.unpack(plain[name], tensors[name.removesuffix(_GRID) + _SCALE])
+    return plain
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -312,7 +341,11 @@ def _check_arrays(path: Path, file: Any, header: MapHeader) -> None:
     """Hold the file's arrays against what its header asks for, whatever that would take."""
     field, network = _empty(header)
     wanted = {f"field.{k}": list(v.shape) for k, v in field.state_dict().items()}
+    grids = {k: v for k, v in wanted.items() if k.endswith(_GRID)}
+    for name, (length,) in grids.items():
+        wanted[name.removesuffix(_GRID) + _SCALE] = [-(-length // storage.BLOCK)]
     wanted |= {f"network.{k}": list(v.shape) for k, v in network.state_dict().items()}
+    kinds = _PLACES | dict.fromkeys(grids, ("I8",))
     found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
     for name in sorted(wanted.keys() | _PLACES.keys() | found.keys()):
         if name not in found:
@@ -320,7 +353,7 @@ def _check_arrays(path: Path, file: Any, header: MapHeader) -> None:
         if name not in wanted and name not in _PLACES:
             raise MapFormatError(f"map {path} holds an unknown array: {_line(name)}")
         shape, kind = found[name].get_shape(), found[name].get_dtype()
-        if shape != wanted.get(name, shape) or kind not in _PLACES.get(name, _FLOATS):
+        if shape != wanted.get(name, shape) or kind not in kinds.get(name, _FLOATS):
             raise MapFormatError(
                 f"array {name} of map {path} is {kind} {shape}, which does not fit its header: "
                 "the file is damaged, train the map again"

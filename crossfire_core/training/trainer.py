@@ -23,7 +23,13 @@ from crossfire_core.field.backends import encoder, resolve_device
 from crossfire_core.field.scene_box import SceneBox
 from crossfire_core.field.scene_field import SceneField
 from crossfire_core.localization.localizer import Localizer
-from crossfire_core.neural_map import MapHeader, MappingView, NeuralMap, Places
+from crossfire_core.neural_map import (
+    MapHeader,
+    MappingView,
+    NeuralMap,
+    Places,
+    round_as_stored,
+)
 from crossfire_core.recordings import LazyRecording
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.rendering.renderer import Renderer
@@ -319,9 +325,7 @@ class Trainer:
         """Put the map together."""
         self.stage = "finishing"
         self.report(held_out=None, force=True)
-        # the map is stored in half precision: what follows is made from what a reader will see
-        for parameter in (*self.field.parameters(), *self.network.parameters()):
-            parameter.data = parameter.data.half().float()
+        round_as_stored(self.field, self.network)  # what follows is made from what a reader sees
         self.network.eval()
         return NeuralMap(self._header(), self.field, self.network, self._places())
 
