@@ -1,11 +1,15 @@
 """Peers on a made-up scene: a textured box seen by cameras with exact poses."""
 
+import json
 import math
 
 import cv2
 import numpy as np
 import pytest
+from toy_room import CAMERA as TOY_CAMERA
+from toy_room import ToyRoom
 
+from crossfire_core import cli
 from crossfire_core.errors import ConfigError, MissingDependencyError, TrainingError
 from crossfire_core.evaluation import benchmark, plots
 from crossfire_core.evaluation.benchmark import Plan, Row
@@ -22,6 +26,7 @@ from crossfire_core.evaluation.peers.sparse import (
     solve,
 )
 from crossfire_core.geometry import Camera, Pose
+from crossfire_core.recordings.convert import convert
 from crossfire_core.recordings.frame import Frame
 
 CAMERA = Camera(320, 240, 260.0, 260.0, 160.0, 120.0, "radtan", (-0.05, 0.01, 0.001, -0.001))
@@ -242,3 +247,25 @@ def test_plots_survive_methods_without_a_single_pose():
     rows = [{"method": "x", "median_translation_m": None, "query_ms": 3.0}]
     assert plots.error_against_time(rows)[:4] == b"\x89PNG"
     assert plots.recall_curve({"x": []})[:4] == b"\x89PNG"
+
+
+def test_benchmark_command_keeps_every_row_as_soon_as_it_is_measured(tmp_path, monkeypatch):
+    room = ToyRoom(20, camera=TOY_CAMERA.resized(320, 240))
+    for name in ("mapping_bag", "query_bag"):
+        convert(room, tmp_path / name, "transforms")
+    seen = []
+    keep = benchmark.write_results
+
+    def watched(rows, plan):
+        page = keep(rows, plan)
+        seen.append(json.loads((plan.work / "benchmark.json").read_text())["rows"])
+        return page
+
+    monkeypatch.setattr(benchmark, "write_results", watched)
+    command = ["benchmark", "--suite", "sample", "--data", str(tmp_path), "--methods"]
+    command += ["retrieval,sift", "--work", str(tmp_path / "work"), "--json", "-"]
+    assert cli.run(command) == 0
+    assert [len(rows) for rows in seen] == [1, 2]
+    assert [row["method"] for row in seen[-1]] == ["retrieval alone", "SIFT"]
+    assert seen[-1][1]["localized"] == 20 and seen[-1][1]["median_translation_m"] < 0.02
+    assert (tmp_path / "work" / "benchmark.html").is_file()

@@ -66,9 +66,9 @@ TRAINING: dict[str, dict[str, Any]] = {
     },
     "network input of 240": {"features": {"side": 240}},
     "network input of 480": {"features": {"side": 480}},
-    "tables of 2^17": {
-        "field": {"geometry": {"log2_entries": 17}, "descriptor": {"log2_entries": 17}}
-    },
+    "descriptor table of 2^16": {"field": {"descriptor": {"log2_entries": 16}}},
+    "descriptor table of 2^17": {"field": {"descriptor": {"log2_entries": 17}}},
+    "geometry table of 2^17": {"field": {"geometry": {"log2_entries": 17}}},
 }
 HEADER = ("change", "cm", "deg", "within 2 cm, 2 deg", "failed", "CPU ms", "MB")
 

@@ -67,8 +67,10 @@ def benchmark(
         device,
     )
     with display.working("benchmark") as say:
-        rows = bench.run(plan, say)
-        page = bench.write_results(rows, plan)
+        rows = []
+        for row in bench.run(plan, say):
+            rows.append(row)
+            page = bench.write_results(rows, plan)  # each time: an hour's work may be interrupted
     shell.emit(bench.result(rows, plan), json)
     display.table(bench.table(rows), bench.HEADER)
     display.out.print(bench.EXPLANATION, style="dim")

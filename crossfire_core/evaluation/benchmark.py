@@ -187,8 +187,8 @@ def split(scene: Scene, plan: Plan) -> Split:
     return Split(mapping, selection.mapping, query, evaluation)
 
 
-def run(plan: Plan, tell: Tell) -> list[Row]:
-    """Run every method on every scene.
+def run(plan: Plan, tell: Tell) -> Iterator[Row]:
+    """Run every method on every scene, one row after the other.
 
     A method that cannot run on this machine is skipped, and says why.
 
@@ -199,12 +199,10 @@ def run(plan: Plan, tell: Tell) -> list[Row]:
     Raises:
         RecordingError: a scene is not there.
     """
-    rows: list[Row] = []
     for scene in plan.chosen_scenes():
         frames = split(scene, plan)
         for method in plan.methods:
-            rows.append(_row(scene, method, frames, plan, tell))
-    return rows
+            yield _row(scene, method, frames, plan, tell)
 
 
 def _row(scene: Scene, method: str, frames: Split, plan: Plan, tell: Tell) -> Row:
