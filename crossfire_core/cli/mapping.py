@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,9 +22,27 @@ if TYPE_CHECKING:
 
 @shell.command("Make a map")
 def train(
-    recording: shell.RecordingPath,
+    recording: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RECORDING...",
+            help="A rosbag2 or a folder of images; several of one place become one map.",
+        ),
+    ],
     options: RecordingOptions,
     map_file: Annotated[Path, typer.Option("--map", help="Where the map goes.")],
+    poses: Annotated[
+        str,
+        typer.Option(
+            metavar="SOURCE",
+            help="Where the images' poses come from: given (the recording's own), sfm (structure "
+            "from motion), odometry, or auto for the best that there is.",
+        ),
+    ] = "auto",
+    align: Annotated[
+        bool,
+        typer.Option("--align", help="Bring several recordings into the frame of the first."),
+    ] = False,
     minutes: Annotated[
         float | None, typer.Option(min=0.01, help="Time to train; the schedule fits itself to it.")
     ] = None,
@@ -42,34 +63,64 @@ def train(
     changes: shell.Changes = None,
     json: shell.JsonFile = None,
 ) -> None:
-    """Train a neural map from a recording with poses.
+    """Train a neural map from a recording.
 
-    Ctrl-C keeps a checkpoint; the same command with --resume goes on from it.
+    Poses are taken from the recording, or found by structure from motion (--poses sfm, which
+    needs the extra crossfire_ros[sfm]), or start from odometry. Ctrl-C keeps what was done; the
+    same command with --resume goes on from it.
 
     Example: crossfire train room/mapping_bag --map room.map --minutes 15
     """
     from crossfire_core.cli import display
     from crossfire_core.config import TrainingConfig
-    from crossfire_core.recordings import open_recording
+    from crossfire_core.mapping_poses import sources
+    from crossfire_core.mapping_poses.workspace import workspace_path
 
     settings = shell.configured(TrainingConfig(), config, changes)
-    source = open_recording(recording, dataclasses.replace(options, use_depth=depth))
+    workspace = workspace_path(map_file)
+    with display.stages() as update, keeping(workspace):
+        source = sources.open_for_mapping(
+            recording, dataclasses.replace(options, use_depth=depth), poses, settings.sfm,
+            workspace, align=align, seed=seed, tell=update,
+        )  # fmt: skip
     tell_source(source)
+    geometry = sources.with_pose_correction(settings.geometry, source)
     made = train_with_bar(
         source,
         map_file,
-        config=settings,
+        config=dataclasses.replace(settings, geometry=geometry),
         steps=steps,
         minutes=minutes,
         holdout_every=holdout_every,
         use_depth=depth,
-        resume=resume,
+        resume=resume and can_resume(map_file, workspace),
         device=device,
         seed=seed,
         log_dir=log_dir,
     )
+    shutil.rmtree(workspace, ignore_errors=True)
     display.out.print(f"map: {map_file} ({map_file.stat().st_size / 1e6:.1f} MB)")
     shell.emit({"map": str(map_file), **made.summary()}, json)
+
+
+@contextmanager
+def keeping(workspace: Path) -> Iterator[None]:
+    """While structure from motion works, Ctrl-C says what it leaves behind."""
+    from crossfire_core.cli import display
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if workspace.exists():
+            display.err.print(f"stopped: the same command goes on from {workspace}")
+        raise
+
+
+def can_resume(map_file: Path, workspace: Path) -> bool:
+    """Whether training itself was begun; a stop before that left a workspace only."""
+    from crossfire_core.training.checkpoint import checkpoint_path
+
+    return checkpoint_path(map_file).exists() or not workspace.exists()
 
 
 def train_with_bar(source: LazyRecording, map_file: Path, **options: Any) -> NeuralMap:

@@ -163,7 +163,7 @@ class _Builder:
             self.findings.append(good("poses", f"poses come from {recording.pose_source}"))
         if not bag_reader.is_bag(path):
             return
-        if recording.world_frame == "odom":
+        if recording.poses_drift:
             self.findings.append(
                 warning("drift", "the only poses are odometry, which drifts over a long path")
             )
