@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -123,20 +124,106 @@ def can_resume(map_file: Path, workspace: Path) -> bool:
     return checkpoint_path(map_file).exists() or not workspace.exists()
 
 
-def train_with_bar(source: LazyRecording, map_file: Path, **options: Any) -> NeuralMap:
+@shell.command("Make a map")
+def extend(
+    map_file: shell.MapFile,
+    recording: shell.RecordingPath,
+    options: RecordingOptions,
+    output: Annotated[
+        Path | None, typer.Option(help="Where the extended map goes; without it, over the old one.")
+    ] = None,
+    poses: Annotated[
+        str,
+        typer.Option(
+            metavar="SOURCE",
+            help="map: localize the images in the map and go on by odometry; given: the "
+            "recording's poses are in the map's frame.",
+        ),
+    ] = "map",
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Time to train.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps to train instead.")] = None,
+    holdout_every: Annotated[
+        int, typer.Option(help="Keep every n-th new frame out of training, for evaluation.")
+    ] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint beside the map.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same map on a CPU.")] = 0,
+    device: shell.Device = "auto",
+    config: shell.Settings = None,
+    changes: shell.Changes = None,
+    json: shell.JsonFile = None,
+) -> None:
+    """Continue a map with a new recording of the same place or of what lies beside it.
+
+    The old place is rehearsed from the map itself, its recording is not needed.
+
+    Example: crossfire extend room.map room/second_bag --output room2.map --minutes 10
+    """
+    from crossfire_core.cli import display
+    from crossfire_core.config import TrainingConfig
+    from crossfire_core.neural_map import NeuralMap
+    from crossfire_core.training.extension import extend_map
+
+    settings = shell.configured(TrainingConfig(), config, changes)
+    old = NeuralMap.load(map_file, device)
+    source = _placed(old, map_file.name, recording, options, poses, settings.sfm.keyframes)
+    tell_source(source)
+    target = output or map_file
+    made = train_with_bar(
+        source, target, train=partial(extend_map, old), config=settings, steps=steps,
+        minutes=minutes, holdout_every=holdout_every, resume=resume, device=device, seed=seed,
+    )  # fmt: skip
+    display.out.print(f"map: {target} ({target.stat().st_size / 1e6:.1f} MB)")
+    shell.emit({"map": str(target), **made.summary()}, json)
+
+
+def _placed(
+    old: NeuralMap, name: str, path: Path, options: RecordingOptions, poses: str, keyframes: int
+) -> LazyRecording:
+    """A recording with poses in a map's frame.
+
+    Raises:
+        ConfigError: an unknown source of poses.
+        TrainingError: the map does not recognise the place.
+    """
+    from crossfire_core.cli import display
+    from crossfire_core.errors import ConfigError
+    from crossfire_core.localization.localizer import Localizer
+    from crossfire_core.mapping_poses.from_map import poses_from_map
+    from crossfire_core.recordings import open_recording
+    from crossfire_core.recordings.options import NO_POSES
+
+    if poses == "given":
+        return open_recording(path, options)
+    if poses != "map":
+        raise ConfigError(f"--poses is {poses!r}, choose from map, given")
+    unposed = dataclasses.replace(options, pose_topic=NO_POSES, require_poses=False)
+    source = open_recording(path, unposed)
+    with display.stages() as update:
+        return poses_from_map(source, Localizer(old), keyframes, name, update)
+
+
+def train_with_bar(
+    source: LazyRecording,
+    map_file: Path,
+    train: Callable[..., NeuralMap] | None = None,
+    **options: Any,
+) -> NeuralMap:
     """Train with a progress bar; Ctrl-C says how to go on.
 
     Args:
         source: the recording.
         map_file: where the map goes.
-        **options: of :func:`~crossfire_core.training.trainer.train_map`.
+        train: by default :func:`~crossfire_core.training.trainer.train_map`.
+        **options: of that function.
     """
     from crossfire_core.cli import display
     from crossfire_core.training.trainer import train_map
 
     try:
         with display.training() as update:
-            return train_map(source, map_file, on_progress=update, **options)
+            return (train or train_map)(source, map_file, on_progress=update, **options)
     except KeyboardInterrupt:
         display.err.print("stopped: the same command with --resume goes on from the checkpoint")
         raise

@@ -19,7 +19,7 @@ from crossfire_core.geometry.pose import nearest_rotation
 
 FloatArray = NDArray[np.float64]
 _ROUNDS = 10
-_PIECES = 8
+_PIECE_M = 5.0
 _LEAST_POSES = 3
 _MEDIAN_DEPTH = 3.0
 
@@ -132,10 +132,10 @@ def _piecewise_scale(sfm: FloatArray, odometry: FloatArray) -> tuple[float, floa
     travelled = np.concatenate([[0.0], np.cumsum(steps)])
     if travelled[-1] < 1e-3:
         raise TrainingError("the odometry does not move: it cannot tell the scale of the map")
-    starts = np.linspace(0.0, 1.0 - 1.0 / _PIECES, 2 * _PIECES - 1) * travelled[-1]
+    piece = min(float(travelled[-1]), _PIECE_M)
     found = []
-    for start in starts:
-        inside = (travelled >= start) & (travelled <= start + travelled[-1] / _PIECES)
+    for start in np.arange(0.0, travelled[-1] - piece + 1e-9, piece / 2):
+        inside = (travelled >= start) & (travelled <= start + piece)
         if inside.sum() >= _LEAST_POSES and np.ptp(sfm[inside], axis=0).max() > 1e-9:
             weights = np.ones(int(inside.sum()))
             scale, _, _ = similarity(sfm[inside], odometry[inside], weights)
