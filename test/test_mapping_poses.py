@@ -13,7 +13,7 @@ import pytest
 from recording_samples import RobotBag
 from toy_room import ToyRoom
 
-from crossfire_core.config import GeometryTraining, SfmConfig
+from crossfire_core.config import SfmConfig
 from crossfire_core.errors import (
     ConfigError,
     MissingDependencyError,
@@ -24,13 +24,14 @@ from crossfire_core.evaluation.metrics import fit
 from crossfire_core.geometry import Camera, Pose, Trajectory
 from crossfire_core.mapping_poses import gauge
 from crossfire_core.mapping_poses.from_map import carried, consistent
-from crossfire_core.mapping_poses.from_motion import poses_from_motion
+from crossfire_core.mapping_poses.from_motion import odometry_poses, poses_from_motion
 from crossfire_core.mapping_poses.keyframes import Look, choose_keyframes, flow_between, glance
 from crossfire_core.mapping_poses.pairs import loop_pairs, sequential_pairs
 from crossfire_core.mapping_poses.posed import JoinedRecording, PosedRecording, Tracks
 from crossfire_core.mapping_poses.reconstruction import colmap_parameters
-from crossfire_core.mapping_poses.sources import open_for_mapping, with_pose_correction
-from crossfire_core.recordings import RecordingOptions
+from crossfire_core.mapping_poses.refinement import refine_poses
+from crossfire_core.mapping_poses.sources import open_for_mapping, poses_from_odometry
+from crossfire_core.recordings import RecordingOptions, open_recording
 from crossfire_core.recordings.colmap import camera_of
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.recordings.lazy import FrameInfo
@@ -228,16 +229,36 @@ def test_given_poses_come_first(tmp_path: Path) -> None:
     assert not found.poses_drift
 
 
-def test_odometry_can_be_asked_for_and_is_then_corrected(tmp_path: Path) -> None:
-    bag = RobotBag().write(tmp_path / "bag")
-    found = opened(bag, "odometry", tmp_path)
-    assert found.pose_source.startswith("odometry")
-    assert any("drifts" in note for note in found.notes)
-    given = opened(bag, "given", tmp_path)
-    assert found.infos[2].world_from_camera is not None
-    assert with_pose_correction(GeometryTraining(), found).pose_rate > 0
-    assert with_pose_correction(GeometryTraining(), given).pose_rate == 0
-    assert with_pose_correction(GeometryTraining(pose_rate=0.5), found).pose_rate == 0.5
+def test_odometry_can_be_asked_for(tmp_path: Path) -> None:
+    bag = open_recording(RobotBag().write(tmp_path / "bag"))
+    found = poses_from_odometry(bag)
+    assert found.pose_source == "odometry"
+    assert found.poses_drift
+    assert not bag.poses_drift
+    odometry, info = bag.odometry(), found.infos[2]
+    expected = odometry.at(info.stamp_ns) @ bag.base_from_camera
+    assert info.world_from_camera.distance(expected)[0] < 1e-9
+
+
+def test_odometry_is_corrected_by_the_images(tmp_path: Path) -> None:
+    room = DrivenRoom(11, scale=1.01)
+    true, start = room.poses, odometry_poses(room)
+    rng = np.random.default_rng(1)
+    bent = [start[0], *[p @ Pose.exp(rng.normal(0, 0.02, 6)) for p in start[1:]]]
+    found = refine_poses(room, bent, SMALL_SFM, tmp_path / "work", "odometry", odometry=True)
+    after = [info.world_from_camera for info in found.infos]
+    assert error(after, true) < 0.5 * error(bent, true)
+    assert found.pose_source == "odometry, corrected by the images"
+    assert "corrected by" in found.notes[0]
+    assert found.tracks is not None and len(found.tracks) > 500
+
+
+def error(poses: Sequence[Pose], truth: Sequence[Pose]) -> float:
+    """Median distance after the similarity that is left open, metres."""
+    found = fit(list(poses), list(truth), True)
+    return float(
+        np.median([found.apply(a).distance(b)[0] for a, b in zip(poses, truth, strict=True)])
+    )
 
 
 def test_without_pycolmap_the_odometry_is_taken_and_sfm_says_what_to_install(
@@ -246,7 +267,8 @@ def test_without_pycolmap_the_odometry_is_taken_and_sfm_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pycolmap", None)
     monkeypatch.setattr("crossfire_core.mapping_poses.sources.find_spec", lambda name: None)
     bag = RobotBag(parts={"info", "odom", "static"}).write(tmp_path / "bag")
-    assert opened(bag, "auto", tmp_path).pose_source.startswith("odometry")
+    with pytest.raises(TrainingError, match="too little in common"):  # its pictures are no scene
+        opened(bag, "auto", tmp_path)
     with pytest.raises(MissingDependencyError, match=r"pip install 'crossfire_ros\[sfm\]'"):
         opened(bag, "sfm", tmp_path)
     nothing = RobotBag(parts={"info", "static"}).write(tmp_path / "nothing")

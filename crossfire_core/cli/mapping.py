@@ -44,6 +44,10 @@ def train(
         bool,
         typer.Option("--align", help="Bring several recordings into the frame of the first."),
     ] = False,
+    refine_poses: Annotated[
+        bool,
+        typer.Option("--refine-poses", help="Correct given poses that are off by centimetres."),
+    ] = False,
     minutes: Annotated[
         float | None, typer.Option(min=0.01, help="Time to train; the schedule fits itself to it.")
     ] = None,
@@ -67,8 +71,8 @@ def train(
     """Train a neural map from a recording.
 
     Poses are taken from the recording, or found by structure from motion (--poses sfm, which
-    needs the extra crossfire_ros[sfm]), or start from odometry. Ctrl-C keeps what was done; the
-    same command with --resume goes on from it.
+    needs the extra crossfire_ros[sfm]), or are those of the odometry, corrected. Ctrl-C keeps
+    what was done; the same command with --resume goes on from it.
 
     Example: crossfire train room/mapping_bag --map room.map --minutes 15
     """
@@ -82,14 +86,13 @@ def train(
     with display.stages() as update, keeping(workspace):
         source = sources.open_for_mapping(
             recording, dataclasses.replace(options, use_depth=depth), poses, settings.sfm,
-            workspace, align=align, seed=seed, tell=update,
+            workspace, align=align, refine=refine_poses, seed=seed, tell=update,
         )  # fmt: skip
     tell_source(source)
-    geometry = sources.with_pose_correction(settings.geometry, source)
     made = train_with_bar(
         source,
         map_file,
-        config=dataclasses.replace(settings, geometry=geometry),
+        config=settings,
         steps=steps,
         minutes=minutes,
         holdout_every=holdout_every,

@@ -66,8 +66,8 @@ def poses_from_motion(
     """
     load_pycolmap()  # before any work is done in vain
     odometry = odometry_poses(recording)
-    space = Workspace(workspace, _fingerprint(recording, config, seed))
-    keyframes = _keyframes(recording, odometry, config, space, tell)
+    space = Workspace(workspace, fingerprint(recording, config, seed))
+    keyframes = choose_frames(recording, odometry, config, space, tell)
     found = space.outcome()
     if found is None:
         found = _reconstruct(recording, odometry, keyframes, config, space, seed, tell)
@@ -101,19 +101,21 @@ def odometry_poses(recording: LazyRecording) -> list[Pose | None]:
     return poses
 
 
-def _fingerprint(recording: LazyRecording, config: SfmConfig, seed: int) -> str:
+def fingerprint(recording: LazyRecording, config: SfmConfig, seed: int) -> str:
+    """Of everything that decides the outcome."""
     frames = [[i.name, i.stamp_ns, i.camera.to_json()] for i in recording.infos]
     text = json.dumps([recording.name, frames, to_dict(config), seed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _keyframes(
+def choose_frames(
     recording: LazyRecording,
     odometry: Sequence[Pose | None],
     config: SfmConfig,
     space: Workspace,
     tell: Tell,
 ) -> list[int]:
+    """Keyframes of every session, or those chosen before an interruption."""
     earlier = space.keyframes()
     if earlier is not None:
         return earlier
@@ -137,27 +139,43 @@ def _reconstruct(
     seed: int,
     tell: Tell,
 ) -> Reconstruction:
-    features = _features(recording, keyframes, config, space, partial(tell, "finding keypoints"))
+    features = find_features(
+        recording, keyframes, config, space, partial(tell, "finding keypoints")
+    )
+    pairs = choose_pairs(recording, odometry, keyframes, features, config, seed)
+    infos = recording.infos
+    store = MatchStore(space.database, [infos[i].camera for i in keyframes], seed)
+    store.add_images(features)
+    store.add_matches(features, pairs, partial(tell, "matching"))
+    return reconstruct(store, config, seed, partial(tell, "placing images"))
+
+
+def choose_pairs(
+    recording: LazyRecording,
+    odometry: Sequence[Pose | None],
+    keyframes: Sequence[int],
+    features: Sequence[LocalFeatures],
+    config: SfmConfig,
+    seed: int,
+) -> list[tuple[int, int]]:
+    """Pairs of keyframes to match: neighbours in time, and those that look alike."""
     session = [_session(recording, i) for i in keyframes]
     pairs = sequential_pairs(session, config.overlap)
     if config.loops:
         alike = image_signatures([f.descriptors for f in features], seed)
         near = [odometry[i] for i in keyframes]
         pairs |= loop_pairs(alike, session, near, config.overlap, config.loops)
-    infos = recording.infos
-    store = MatchStore(space.database, [infos[i].camera for i in keyframes], seed)
-    store.add_images(features)
-    store.add_matches(features, sorted(pairs), partial(tell, "matching"))
-    return reconstruct(store, config, seed, partial(tell, "placing images"))
+    return sorted(pairs)
 
 
-def _features(
+def find_features(
     recording: LazyRecording,
     keyframes: Sequence[int],
     config: SfmConfig,
     space: Workspace,
     tell: Callable[[int, int], None],
 ) -> list[LocalFeatures]:
+    """Keypoints of the keyframes; those found before an interruption are read."""
     found: dict[int, LocalFeatures] = {}
     for number in range(len(keyframes)):
         kept = local_features.load(space.features(number))

@@ -8,17 +8,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from crossfire_core import recordings
-from crossfire_core.config import GeometryTraining, SfmConfig
+from crossfire_core.config import SfmConfig
 from crossfire_core.errors import ConfigError, RecordingError
 from crossfire_core.geometry import Pose
 from crossfire_core.mapping_poses.from_motion import Tell, odometry_poses, poses_from_motion, silent
 from crossfire_core.mapping_poses.posed import JoinedRecording, PosedRecording
+from crossfire_core.mapping_poses.refinement import refine_poses
 from crossfire_core.recordings.lazy import LazyRecording
 from crossfire_core.recordings.options import NO_POSES, RecordingOptions
 
 MODES = ("auto", "given", "sfm", "odometry")
-# Odometry is off by some percent: what training has to correct, metres and radians a step.
-_ODOMETRY_POSE_RATE = 1e-3
 
 
 def open_for_mapping(
@@ -29,6 +28,7 @@ def open_for_mapping(
     workspace: Path,
     *,
     align: bool = False,
+    refine: bool = False,
     seed: int = 0,
     tell: Tell = silent,
 ) -> LazyRecording:
@@ -41,6 +41,7 @@ def open_for_mapping(
         config: of structure from motion.
         workspace: where structure from motion keeps what an interruption shall leave behind.
         align: the recordings' poses are in frames of their own: bring them into the first's.
+        refine: correct given poses by bundle adjustment; those of odometry always are.
         seed: of all random choices.
         tell: called with what is being done, how much of it, and of how much.
 
@@ -62,19 +63,15 @@ def open_for_mapping(
         return _aligned(parts, mode, config, workspace, seed, tell)
     joined = parts[0] if len(parts) == 1 else JoinedRecording(parts)
     chosen = _best(parts) if mode == "auto" else mode
-    if chosen == "given":
+    if chosen == "given" and not refine:
         return joined
-    if chosen == "odometry":
-        if len(parts) > 1:
-            raise ConfigError(
-                "the odometries of several recordings begin in different places: use --align"
-            )
-        return poses_from_odometry(joined)
+    if chosen != "sfm":
+        return _refined(parts, chosen, config, workspace, seed, tell)
     return poses_from_motion(joined, config, workspace, seed=seed, tell=tell)
 
 
 def poses_from_odometry(recording: LazyRecording) -> PosedRecording:
-    """Every frame where the odometry says it was; training has to correct that.
+    """Every frame where the odometry says it was.
 
     Raises:
         RecordingError: there is no odometry.
@@ -86,18 +83,27 @@ def poses_from_odometry(recording: LazyRecording) -> PosedRecording:
             f"{recording.name} has no odometry at the time of its images: record /odom, or use "
             "--poses sfm"
         )
-    notes = ["poses are those of the odometry, which drifts: training corrects small errors only"]
-    if missing:
-        notes.append(f"{missing} of {len(poses)} images have no odometry near their time")
-    source = "odometry, corrected in training"
-    return PosedRecording(recording, poses, source, notes=notes, drift=True)
+    notes = [f"{missing} of {len(poses)} images have no odometry near their time"]
+    return PosedRecording(recording, poses, "odometry", notes=notes if missing else (), drift=True)
 
 
-def with_pose_correction(geometry: GeometryTraining, recording: LazyRecording) -> GeometryTraining:
-    """Settings that let training correct poses where they come from odometry, unless set."""
-    if not recording.poses_drift or geometry.pose_rate > 0:
-        return geometry
-    return replace(geometry, pose_rate=_ODOMETRY_POSE_RATE)
+def _refined(
+    parts: Sequence[LazyRecording],
+    chosen: str,
+    config: SfmConfig,
+    workspace: Path,
+    seed: int,
+    tell: Tell,
+) -> LazyRecording:
+    """Poses that are nearly right, corrected."""
+    if len(parts) > 1:
+        raise ConfigError("poses of several recordings are corrected by --align, not one by one")
+    start = poses_from_odometry(parts[0]) if chosen == "odometry" else parts[0]
+    poses = [info.world_from_camera for info in start.infos]
+    return refine_poses(
+        start, poses, config, workspace, start.pose_source, odometry=start.poses_drift,
+        seed=seed, tell=tell,
+    )  # fmt: skip
 
 
 def _opened(path: Path, options: RecordingOptions, mode: str) -> LazyRecording:
