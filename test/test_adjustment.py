@@ -63,7 +63,7 @@ def drifted(truth: list[Pose], scale: float) -> list[Pose]:
     poses = [truth[0]]
     for a, b in itertools.pairwise(truth):
         step = a.inverse() @ b
-        noise = Pose.exp(np.concatenate([rng.normal(0, 0.002, 3), rng.normal(0, 0.004, 3)]))
+        noise = Pose.exp(np.concatenate([rng.normal(0, 0.004, 3), rng.normal(0, 0.01, 3)]))
         poses.append(poses[-1] @ Pose(step.rotation, scale * step.translation) @ noise)
     return poses
 

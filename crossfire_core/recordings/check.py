@@ -165,7 +165,11 @@ class _Builder:
             return
         if recording.poses_drift:
             self.findings.append(
-                warning("drift", "the only poses are odometry, which drifts over a long path")
+                warning(
+                    "drift",
+                    "the only poses are odometry, which drifts: crossfire train finds better ones "
+                    "by structure from motion, or corrects these",
+                )
             )
         try:
             if recording.odometry() is None:
