@@ -284,7 +284,11 @@ def test_contradictions_are_refused(tmp_path: Path) -> None:
         opened(bag, "guess", tmp_path)
     with pytest.raises(ConfigError, match="two or more"):
         open_for_mapping([bag], RecordingOptions(), "auto", SMALL_SFM, tmp_path / "w", align=True)
-    with pytest.raises(ConfigError, match="--align"):
+    with pytest.raises(ConfigError, match="not --poses odometry"):
+        open_for_mapping(
+            [bag, bag], RecordingOptions(), "odometry", SMALL_SFM, tmp_path / "w", align=True
+        )
+    with pytest.raises(ConfigError, match="corrected by --align"):
         open_for_mapping([bag, bag], RecordingOptions(), "odometry", SMALL_SFM, tmp_path / "w")
 
 

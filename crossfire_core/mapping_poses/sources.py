@@ -58,6 +58,8 @@ def open_for_mapping(
         raise ConfigError(f"--poses is {mode!r}, choose from {', '.join(MODES)}")
     if align and len(paths) < 2:
         raise ConfigError("--align brings several recordings together: name two or more")
+    if align and mode == "odometry":
+        raise ConfigError("--align places images by structure from motion: not --poses odometry")
     parts = [_opened(path, options, mode) for path in paths]
     if align:
         return _aligned(parts, mode, config, workspace, seed, tell)
