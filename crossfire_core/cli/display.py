@@ -64,6 +64,34 @@ def working(what: str) -> Iterator[Any]:
         yield lambda text: status.update(f"{what}: {text}")
 
 
+@contextmanager
+def stages() -> Iterator[Any]:
+    """A progress bar over several kinds of work; yields ``update(stage, done, total)``.
+
+    Into a log file it writes a line when a stage begins.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task("", total=None, visible=False)
+        current = ""
+
+        def update(stage: str, done: int, total: int) -> None:
+            nonlocal current
+            if stage != current:
+                progress.reset(task, total=total, visible=True, description=stage)
+                if not err.is_terminal:
+                    err.print(f"{stage} ({total})")
+            current = stage
+            progress.update(task, completed=done, total=total)
+
+        yield update
+
+
 _LINE_SECONDS = 30.0
 
 

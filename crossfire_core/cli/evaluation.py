@@ -102,7 +102,7 @@ def measure(
             source,
             options,
             map_bytes=map_file.stat().st_size,
-            trained=[view.name for view in localizer.neural_map.header.views],
+            trained=localizer.neural_map.header.trained_on,
             context=context,
             on_frame=lambda done, total, error: update(done, total, describe(error)),
         )

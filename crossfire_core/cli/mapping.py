@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,9 +23,31 @@ if TYPE_CHECKING:
 
 @shell.command("Make a map")
 def train(
-    recording: shell.RecordingPath,
+    recording: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RECORDING...",
+            help="A rosbag2 or a folder of images; several of one place become one map.",
+        ),
+    ],
     options: RecordingOptions,
     map_file: Annotated[Path, typer.Option("--map", help="Where the map goes.")],
+    poses: Annotated[
+        str,
+        typer.Option(
+            metavar="SOURCE",
+            help="Where the images' poses come from: given (the recording's own), sfm (structure "
+            "from motion), odometry, or auto for the best that there is.",
+        ),
+    ] = "auto",
+    align: Annotated[
+        bool,
+        typer.Option("--align", help="Bring several recordings into the frame of the first."),
+    ] = False,
+    refine_poses: Annotated[
+        bool,
+        typer.Option("--refine-poses", help="Correct given poses that are off by centimetres."),
+    ] = False,
     minutes: Annotated[
         float | None, typer.Option(min=0.01, help="Time to train; the schedule fits itself to it.")
     ] = None,
@@ -42,18 +68,26 @@ def train(
     changes: shell.Changes = None,
     json: shell.JsonFile = None,
 ) -> None:
-    """Train a neural map from a recording with poses.
+    """Train a neural map from a recording.
 
-    Ctrl-C keeps a checkpoint; the same command with --resume goes on from it.
+    Poses are taken from the recording, or found by structure from motion (--poses sfm, which
+    needs the extra crossfire_ros[sfm]), or are those of the odometry, corrected. Ctrl-C keeps
+    what was done; the same command with --resume goes on from it.
 
     Example: crossfire train room/mapping_bag --map room.map --minutes 15
     """
     from crossfire_core.cli import display
     from crossfire_core.config import TrainingConfig
-    from crossfire_core.recordings import open_recording
+    from crossfire_core.mapping_poses import sources
+    from crossfire_core.mapping_poses.workspace import workspace_path
 
     settings = shell.configured(TrainingConfig(), config, changes)
-    source = open_recording(recording, dataclasses.replace(options, use_depth=depth))
+    workspace = workspace_path(map_file)
+    with display.stages() as update, keeping(workspace):
+        source = sources.open_for_mapping(
+            recording, dataclasses.replace(options, use_depth=depth), poses, settings.sfm,
+            workspace, align=align, refine=refine_poses, seed=seed, tell=update,
+        )  # fmt: skip
     tell_source(source)
     made = train_with_bar(
         source,
@@ -63,29 +97,136 @@ def train(
         minutes=minutes,
         holdout_every=holdout_every,
         use_depth=depth,
-        resume=resume,
+        resume=resume and can_resume(map_file, workspace),
         device=device,
         seed=seed,
         log_dir=log_dir,
     )
+    shutil.rmtree(workspace, ignore_errors=True)
     display.out.print(f"map: {map_file} ({map_file.stat().st_size / 1e6:.1f} MB)")
     shell.emit({"map": str(map_file), **made.summary()}, json)
 
 
-def train_with_bar(source: LazyRecording, map_file: Path, **options: Any) -> NeuralMap:
+@contextmanager
+def keeping(workspace: Path) -> Iterator[None]:
+    """While structure from motion works, Ctrl-C says what it leaves behind."""
+    from crossfire_core.cli import display
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if workspace.exists():
+            display.err.print(f"stopped: the same command goes on from {workspace}")
+        raise
+
+
+def can_resume(map_file: Path, workspace: Path) -> bool:
+    """Whether training itself was begun; a stop before that left a workspace only."""
+    from crossfire_core.training.checkpoint import checkpoint_path
+
+    return checkpoint_path(map_file).exists() or not workspace.exists()
+
+
+@shell.command("Make a map")
+def extend(
+    map_file: shell.MapFile,
+    recording: shell.RecordingPath,
+    options: RecordingOptions,
+    output: Annotated[
+        Path | None, typer.Option(help="Where the extended map goes; without it, over the old one.")
+    ] = None,
+    poses: Annotated[
+        str,
+        typer.Option(
+            metavar="SOURCE",
+            help="map: localize the images in the map and go on by odometry; given: the "
+            "recording's poses are in the map's frame.",
+        ),
+    ] = "map",
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Time to train.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps to train instead.")] = None,
+    holdout_every: Annotated[
+        int, typer.Option(help="Keep every n-th new frame out of training, for evaluation.")
+    ] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint beside the map.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same map on a CPU.")] = 0,
+    device: shell.Device = "auto",
+    config: shell.Settings = None,
+    changes: shell.Changes = None,
+    json: shell.JsonFile = None,
+) -> None:
+    """Continue a map with a new recording of the same place or of what lies beside it.
+
+    The old place is rehearsed from the map itself, its recording is not needed.
+
+    Example: crossfire extend room.map room/second_bag --output room2.map --minutes 10
+    """
+    from crossfire_core.cli import display
+    from crossfire_core.config import TrainingConfig
+    from crossfire_core.neural_map import NeuralMap
+    from crossfire_core.training.extension import extend_map
+
+    settings = shell.configured(TrainingConfig(), config, changes)
+    old = NeuralMap.load(map_file, device)
+    source = _placed(old, map_file.name, recording, options, poses, settings.sfm.keyframes)
+    tell_source(source)
+    target = output or map_file
+    made = train_with_bar(
+        source, target, train=partial(extend_map, old), config=settings, steps=steps,
+        minutes=minutes, holdout_every=holdout_every, resume=resume, device=device, seed=seed,
+    )  # fmt: skip
+    display.out.print(f"map: {target} ({target.stat().st_size / 1e6:.1f} MB)")
+    shell.emit({"map": str(target), **made.summary()}, json)
+
+
+def _placed(
+    old: NeuralMap, name: str, path: Path, options: RecordingOptions, poses: str, keyframes: int
+) -> LazyRecording:
+    """A recording with poses in a map's frame.
+
+    Raises:
+        ConfigError: an unknown source of poses.
+        TrainingError: the map does not recognise the place.
+    """
+    from crossfire_core.cli import display
+    from crossfire_core.errors import ConfigError
+    from crossfire_core.localization.localizer import Localizer
+    from crossfire_core.mapping_poses.from_map import poses_from_map
+    from crossfire_core.recordings import open_recording
+    from crossfire_core.recordings.options import NO_POSES
+
+    if poses == "given":
+        return open_recording(path, options)
+    if poses != "map":
+        raise ConfigError(f"--poses is {poses!r}, choose from map, given")
+    unposed = dataclasses.replace(options, pose_topic=NO_POSES, require_poses=False)
+    source = open_recording(path, unposed)
+    with display.stages() as update:
+        return poses_from_map(source, Localizer(old), keyframes, name, update)
+
+
+def train_with_bar(
+    source: LazyRecording,
+    map_file: Path,
+    train: Callable[..., NeuralMap] | None = None,
+    **options: Any,
+) -> NeuralMap:
     """Train with a progress bar; Ctrl-C says how to go on.
 
     Args:
         source: the recording.
         map_file: where the map goes.
-        **options: of :func:`~crossfire_core.training.trainer.train_map`.
+        train: by default :func:`~crossfire_core.training.trainer.train_map`.
+        **options: of that function.
     """
     from crossfire_core.cli import display
     from crossfire_core.training.trainer import train_map
 
     try:
         with display.training() as update:
-            return train_map(source, map_file, on_progress=update, **options)
+            return (train or train_map)(source, map_file, on_progress=update, **options)
     except KeyboardInterrupt:
         display.err.print("stopped: the same command with --resume goes on from the checkpoint")
         raise

@@ -69,6 +69,7 @@ class BagRecording(LazyRecording):
         self._source = find_pose_source(self._scan, self.base_frame, options)
         self.world_frame = self._source.world_frame if self._source else "map"
         self.pose_source = self._source.label if self._source else ""
+        self.poses_drift = self._source is not None and self._source.drifts
         self.base_from_camera = self._mounting()
         self._slots, notes = _slots(self._scan, self._source, options)
         self.notes = (*notes, *_pose_notes(self._scan, self._source))

@@ -163,9 +163,13 @@ class _Builder:
             self.findings.append(good("poses", f"poses come from {recording.pose_source}"))
         if not bag_reader.is_bag(path):
             return
-        if recording.world_frame == "odom":
+        if recording.poses_drift:
             self.findings.append(
-                warning("drift", "the only poses are odometry, which drifts over a long path")
+                warning(
+                    "drift",
+                    "the only poses are odometry, which drifts: crossfire train finds better ones "
+                    "by structure from motion, or corrects these",
+                )
             )
         try:
             if recording.odometry() is None:

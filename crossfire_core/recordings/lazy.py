@@ -39,6 +39,7 @@ class LazyRecording(ABC):
         world_frame: the frame of ``world_from_camera``.
         base_from_camera: where the camera sits on the robot.
         pose_source: for people: where the poses come from; empty without poses.
+        poses_drift: whether they are odometry, whose errors grow along the path.
         notes: one line for everything that was left out or assumed.
     """
 
@@ -46,6 +47,7 @@ class LazyRecording(ABC):
     world_frame: str = "map"
     base_from_camera: Pose = Pose.identity()
     pose_source: str = ""
+    poses_drift: bool = False
     notes: tuple[str, ...] = ()
 
     @property

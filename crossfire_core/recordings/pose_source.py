@@ -25,12 +25,19 @@ class PoseSource:
         world_frame: its target frame.
         carrier: frame that is posed and carries the camera.
         trajectory: ``world_from_carrier``, or None where tf gives it.
+        odometric: whether it is a topic of odometry, or tf.
     """
 
     label: str
     world_frame: str
     carrier: str
     trajectory: Trajectory | None
+    odometric: bool = False
+
+    @property
+    def drifts(self) -> bool:
+        """Whether the poses are in a frame of odometry, by the custom of frame names."""
+        return self.world_frame not in _WORLD_FRAMES and self.odometric
 
     def at(self, tree: TfTree, camera_frame: str, stamp_ns: int, max_gap_ns: int) -> Pose | None:
         """``world_from_camera``, or None where the source does not reach."""
@@ -174,7 +181,7 @@ def _from_tf(wanted: str, scan: BagScan) -> PoseSource:
                 f"tf in the bag does not lead from {target} to {source}; its frames are: "
                 f"{', '.join(sorted(scan.tree.frames)) or 'none'}"
             )
-    return PoseSource(f"tf from {parent} to {child}", parent, child, None)
+    return PoseSource(f"tf from {parent} to {child}", parent, child, None, odometric=True)
 
 
 def _from_topic(name: str, scan: BagScan, base: str, options: RecordingOptions) -> PoseSource:
@@ -197,4 +204,5 @@ def _from_topic(name: str, scan: BagScan, base: str, options: RecordingOptions) 
             f"{scan.camera_frame}: record /tf_static"
         )
     trajectory = Trajectory.from_samples(series.samples)
-    return PoseSource(name, series.frame or "map", carrier, trajectory)
+    odometric = series.msgtype == ODOMETRY_TYPE
+    return PoseSource(name, series.frame or "map", carrier, trajectory, odometric)

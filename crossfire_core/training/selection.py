@@ -61,12 +61,12 @@ def _spread(poses: Sequence[Pose], count: int) -> list[int]:
     """Positions at even steps of motion along a path."""
     if len(poses) <= count:
         return list(range(len(poses)))
-    travelled = _motion(poses)
+    travelled = motion_along(poses)
     wanted = np.linspace(0.0, travelled[-1], count)
     return sorted({int(i) for i in np.abs(travelled[None] - wanted[:, None]).argmin(axis=1)})
 
 
-def _motion(poses: Sequence[Pose]) -> NDArray[np.float64]:
+def motion_along(poses: Sequence[Pose]) -> NDArray[np.float64]:
     """Length of the path up to each pose; all turns together count as much as all steps."""
     steps = [a.distance(b)[0] for a, b in pairwise(poses)]
     turns = [rotation_angle(a.rotation.T @ b.rotation) for a, b in pairwise(poses)]

@@ -41,6 +41,7 @@ from crossfire_core.training.schedule import Budget, one_torch_thread_a_share, r
 from crossfire_core.training.selection import select_frames
 from crossfire_core.training.sparse_points import SparsePoints, depth_image_points, triangulate
 from crossfire_core.training.survey import Survey, survey
+from crossfire_core.training.tracked_points import tracked_points
 from crossfire_core.training.views import RayTable, View, view_of
 
 _CHECKPOINT_SECONDS = 60.0
@@ -207,7 +208,7 @@ class Trainer:
         if self.use_depth:
             points = depth_image_points(self.views, np.random.default_rng(self.config.seed))
         else:
-            points = triangulate(self.views)
+            points = tracked_points(self.recording, self.views) or triangulate(self.views)
         self.survey = survey(self.views, points)
 
     def build(self, saved: dict[str, Any] | None) -> None:

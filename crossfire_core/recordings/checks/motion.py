@@ -83,7 +83,13 @@ def judge_motion(motion: Motion | None, count: int, *, metric: bool) -> list[Fin
         metric: whether its unit is known to be a metre.
     """
     if motion is None:
-        return [warning("poses", "no poses: a map needs them, from SLAM or structure from motion")]
+        return [
+            warning(
+                "poses",
+                "no poses: crossfire train finds them by structure from motion (--poses sfm), "
+                "which takes minutes and some luck; poses of a SLAM are better",
+            )
+        ]
     findings = []
     if len(motion.indices) < _LEAST_FRAMES:
         findings.append(

@@ -1,0 +1,162 @@
+"""A recording with other poses than it came with, and several recordings as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfire_core.geometry import Camera, Pose, Trajectory
+from crossfire_core.recordings.frame import Frame
+from crossfire_core.recordings.lazy import FrameInfo, LazyRecording
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Points that structure from motion found, as seen in the images.
+
+    Attributes:
+        frame: ``[n]`` int64, position of the frame in the recording.
+        pixel: ``[n, 2]`` where, in the image at its recorded size, centres at .5.
+        point: ``[n, 3]`` in the map frame, metres.
+        sigma_m: ``[n]`` standard deviation of the distance along the frame's ray.
+    """
+
+    frame: NDArray[np.int64]
+    pixel: FloatArray
+    point: FloatArray
+    sigma_m: FloatArray
+
+    def __len__(self) -> int:
+        """Number of observations."""
+        return len(self.frame)
+
+
+class PosedRecording(LazyRecording):
+    """Some frames of another recording, with poses found by ourselves."""
+
+    def __init__(
+        self,
+        base: LazyRecording,
+        poses: Sequence[Pose | None],
+        pose_source: str,
+        *,
+        notes: Sequence[str] = (),
+        cameras: dict[Camera, Camera] | None = None,
+        tracks: Tracks | None = None,
+        drift: bool = False,
+    ) -> None:
+        """Replace the poses; frames without one are left out.
+
+        Args:
+            base: where the images come from.
+            poses: ``map_from_camera`` of each of the base's frames, or None.
+            pose_source: for people.
+            notes: what was left out or assumed, after the base's own notes.
+            cameras: refined calibration by recorded one.
+            tracks: what structure from motion saw; ``frame`` counts the base's frames.
+            drift: whether the poses are odometry.
+        """
+        self._base = base
+        self._kept = [i for i, pose in enumerate(poses) if pose is not None]
+        cameras = cameras or {}
+        infos = base.infos
+        self._infos = [
+            replace(
+                infos[i],
+                world_from_camera=poses[i],
+                camera=cameras.get(infos[i].camera, infos[i].camera),
+            )
+            for i in self._kept
+        ]
+        self.name, self.world_frame = base.name, "map"
+        self.base_from_camera = base.base_from_camera
+        self.pose_source, self.poses_drift = pose_source, drift
+        self.notes = (*base.notes, *notes)
+        self.tracks = None if tracks is None else _renumbered(tracks, self._kept)
+
+    @property
+    def infos(self) -> Sequence[FrameInfo]:
+        """All frames in order of time, without their pixels."""
+        return self._infos
+
+    def frames(self, indices: Iterable[int]) -> Iterator[Frame]:
+        """Decode some frames; see the base class."""
+        wanted = sorted(set(indices))
+        frames = self._base.frames([self._kept[i] for i in wanted])
+        for index, frame in zip(wanted, frames, strict=True):
+            info = self._infos[index]
+            yield replace(frame, camera=info.camera, world_from_camera=info.world_from_camera)
+
+    def odometry(self) -> Trajectory | None:
+        """``odom_from_base`` over time, or None."""
+        return self._base.odometry()
+
+
+class JoinedRecording(LazyRecording):
+    """Several recordings of one place, one after the other."""
+
+    def __init__(self, parts: Sequence[LazyRecording]) -> None:
+        """Put recordings behind each other.
+
+        Frame names that occur twice get their recording's number in front.
+
+        Args:
+            parts: at least one; the robot's mounting is that of the first.
+        """
+        self.parts = tuple(parts)
+        first = self.parts[0]
+        self.name = " + ".join(part.name for part in self.parts)
+        self.world_frame, self.base_from_camera = first.world_frame, first.base_from_camera
+        sources = dict.fromkeys(part.pose_source for part in self.parts if part.pose_source)
+        self.pose_source = ", ".join(sources)
+        self.poses_drift = any(part.poses_drift for part in self.parts)
+        self.notes = tuple(f"{part.name}: {note}" for part in self.parts for note in part.notes)
+        self._first = np.concatenate([[0], np.cumsum([len(part) for part in self.parts])])
+        self._infos = self._named()
+
+    @property
+    def infos(self) -> Sequence[FrameInfo]:
+        """All frames, those of the first recording first."""
+        return self._infos
+
+    def session(self, index: int) -> int:
+        """Number of the recording that a frame belongs to."""
+        return int(np.searchsorted(self._first, index, side="right")) - 1
+
+    def frames(self, indices: Iterable[int]) -> Iterator[Frame]:
+        """Decode some frames, in the order of :attr:`infos`."""
+        wanted = sorted(set(indices))
+        for number, part in enumerate(self.parts):
+            low, high = int(self._first[number]), int(self._first[number + 1])
+            inside = [i for i in wanted if low <= i < high]
+            frames = part.frames([i - low for i in inside])
+            for index, frame in zip(inside, frames, strict=True):
+                yield replace(frame, name=self._infos[index].name)
+
+    def _named(self) -> list[FrameInfo]:
+        seen: set[str] = set()
+        infos = []
+        for number, part in enumerate(self.parts):
+            for info in part.infos:
+                name = info.name if info.name not in seen else f"{number}/{info.name}"
+                seen.add(name)
+                infos.append(replace(info, name=name))
+        return infos
+
+
+def sessions(recording: LazyRecording) -> list[LazyRecording]:
+    """The recordings that one was joined from, or itself alone."""
+    return list(recording.parts) if isinstance(recording, JoinedRecording) else [recording]
+
+
+def _renumbered(tracks: Tracks, kept: Sequence[int]) -> Tracks:
+    """Tracks that count only the kept frames."""
+    position = {index: number for number, index in enumerate(kept)}
+    new = np.array([position.get(int(i), -1) for i in tracks.frame], dtype=np.int64)
+    use = new >= 0
+    return Tracks(new[use], tracks.pixel[use], tracks.point[use], tracks.sigma_m[use])

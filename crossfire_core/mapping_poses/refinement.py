@@ -1,0 +1,131 @@
+"""Poses that are nearly right, made right by what the images have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from crossfire_core.config import SfmConfig
+from crossfire_core.errors import TrainingError
+from crossfire_core.geometry import Pose
+from crossfire_core.mapping_poses.adjustment import (
+    Adjusted,
+    Prior,
+    adjust,
+    depth_sigmas,
+    join_matches,
+    match_pairs,
+)
+from crossfire_core.mapping_poses.from_motion import (
+    Tell,
+    choose_frames,
+    choose_pairs,
+    find_features,
+    fingerprint,
+    silent,
+)
+from crossfire_core.mapping_poses.posed import PosedRecording, Tracks
+from crossfire_core.mapping_poses.workspace import Workspace
+from crossfire_core.recordings.lazy import LazyRecording
+
+_LEAST_SIGHTINGS = 500
+
+
+def refine_poses(
+    recording: LazyRecording,
+    poses: Sequence[Pose | None],
+    config: SfmConfig,
+    workspace: Path,
+    source: str,
+    *,
+    odometry: bool,
+    seed: int = 0,
+    tell: Tell = silent,
+) -> PosedRecording:
+    """Correct the poses of a recording's keyframes by bundle adjustment.
+
+    Args:
+        recording: one session.
+        poses: ``map_from_camera`` of every frame, or None; nearly right.
+        config: number of keyframes, features and pairs.
+        workspace: folder for what an interruption shall leave behind.
+        source: of the poses, for people.
+        odometry: whether errors grow along the path, instead of being alike everywhere.
+        seed: of all random choices.
+        tell: called with what is being done, how much of it, and of how much.
+
+    Returns:
+        The keyframes with corrected poses and the points that they share.
+
+    Raises:
+        TrainingError: the images have too little in common.
+    """
+    space = Workspace(workspace, f"refine {source} {fingerprint(recording, config, seed)}")
+    keyframes = choose_frames(recording, poses, config, space, tell)
+    keyframes = [i for i in keyframes if poses[i] is not None]
+    start = [pose for i in keyframes if (pose := poses[i]) is not None]
+    found = _adjusted(recording, poses, keyframes, start, config, space, odometry, seed, tell)
+    corrected: list[Pose | None] = [None] * len(recording)
+    for index, pose in zip(keyframes, found.poses, strict=True):
+        corrected[index] = pose
+    return PosedRecording(
+        recording, corrected, f"{source}, corrected by the images",
+        tracks=_tracks(recording, keyframes, found), notes=_notes(recording, start, found),
+    )  # fmt: skip
+
+
+def _adjusted(
+    recording: LazyRecording,
+    poses: Sequence[Pose | None],
+    keyframes: list[int],
+    start: list[Pose],
+    config: SfmConfig,
+    space: Workspace,
+    odometry: bool,
+    seed: int,
+    tell: Tell,
+) -> Adjusted:
+    features = find_features(
+        recording, keyframes, config, space, partial(tell, "finding keypoints")
+    )
+    pairs = choose_pairs(recording, poses, keyframes, features, config, seed)
+    cameras = [recording.infos[i].camera for i in keyframes]
+    matches = match_pairs(features, cameras, pairs, partial(tell, "matching"))
+    seen = join_matches(matches, features, cameras)
+    if len(seen.view) < _LEAST_SIGHTINGS:
+        raise TrainingError(
+            f"the images of {recording.name} have too little in common to correct their poses: "
+            "run crossfire check"
+        )
+    prior = Prior.of_odometry(start) if odometry else Prior.of_poses()
+    return adjust(start, seen, prior, partial(tell, "adjusting"))
+
+
+def _tracks(recording: LazyRecording, keyframes: Sequence[int], found: Adjusted) -> Tracks:
+    seen = found.sightings
+    frame = np.array(keyframes, dtype=np.int64)[seen.view]
+    sigma = depth_sigmas(found.poses, found.points, seen)
+    pixel = np.zeros((len(frame), 2))
+    for number, index in enumerate(keyframes):
+        at = seen.view == number
+        if at.any():
+            local = found.poses[number].inverse().apply(found.points[seen.point[at]])
+            pixel[at] = recording.infos[index].camera.project(local)
+    good = np.isfinite(pixel).all(axis=1)
+    return Tracks(frame[good], pixel[good], found.points[seen.point[good]], sigma[good])
+
+
+def _notes(recording: LazyRecording, start: Sequence[Pose], found: Adjusted) -> list[str]:
+    moved = np.array([a.distance(b) for a, b in zip(start, found.poses, strict=True)])
+    metres, radians = np.median(moved, axis=0)
+    before, after = found.median_px
+    notes = [
+        f"poses were corrected by {100 * metres:.1f} cm and {np.degrees(radians):.2f} degrees "
+        f"(median); the images now agree to {after:.1f} px, before to {before:.1f} px"
+    ]
+    if len(start) < len(recording):
+        notes.append(f"{len(start)} of {len(recording)} images are keyframes, the others not used")
+    return notes

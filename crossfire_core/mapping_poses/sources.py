@@ -1,0 +1,151 @@
+"""Choosing where the mapping poses come from: the recording, structure from motion, odometry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from crossfire_core import recordings
+from crossfire_core.config import SfmConfig
+from crossfire_core.errors import ConfigError, RecordingError
+from crossfire_core.geometry import Pose
+from crossfire_core.mapping_poses.from_motion import Tell, odometry_poses, poses_from_motion, silent
+from crossfire_core.mapping_poses.posed import JoinedRecording, PosedRecording
+from crossfire_core.mapping_poses.refinement import refine_poses
+from crossfire_core.recordings.lazy import LazyRecording
+from crossfire_core.recordings.options import NO_POSES, RecordingOptions
+
+MODES = ("auto", "given", "sfm", "odometry")
+
+
+def open_for_mapping(
+    paths: Sequence[Path],
+    options: RecordingOptions,
+    mode: str,
+    config: SfmConfig,
+    workspace: Path,
+    *,
+    align: bool = False,
+    refine: bool = False,
+    seed: int = 0,
+    tell: Tell = silent,
+) -> LazyRecording:
+    """Open one recording or several as one, with poses of the mapping images in one frame.
+
+    Args:
+        paths: recordings of one place.
+        options: how to read them.
+        mode: ``given``, ``sfm``, ``odometry``, or ``auto`` for the best that there is.
+        config: of structure from motion.
+        workspace: where structure from motion keeps what an interruption shall leave behind.
+        align: the recordings' poses are in frames of their own: bring them into the first's.
+        refine: correct given poses by bundle adjustment; those of odometry always are.
+        seed: of all random choices.
+        tell: called with what is being done, how much of it, and of how much.
+
+    Returns:
+        The recording; ``pose_source`` says what was chosen.
+
+    Raises:
+        RecordingError: no poses of the wanted kind.
+        ConfigError: the options contradict each other.
+        MissingDependencyError: structure from motion without pycolmap.
+        TrainingError: structure from motion failed.
+    """
+    if mode not in MODES:
+        raise ConfigError(f"--poses is {mode!r}, choose from {', '.join(MODES)}")
+    if align and len(paths) < 2:
+        raise ConfigError("--align brings several recordings together: name two or more")
+    if align and mode == "odometry":
+        raise ConfigError("--align places images by structure from motion: not --poses odometry")
+    parts = [_opened(path, options, mode) for path in paths]
+    if align:
+        return _aligned(parts, mode, config, workspace, seed, tell)
+    joined = parts[0] if len(parts) == 1 else JoinedRecording(parts)
+    chosen = _best(parts) if mode == "auto" else mode
+    if chosen == "given" and not refine:
+        return joined
+    if chosen != "sfm":
+        return _refined(parts, chosen, config, workspace, seed, tell)
+    return poses_from_motion(joined, config, workspace, seed=seed, tell=tell)
+
+
+def poses_from_odometry(recording: LazyRecording) -> PosedRecording:
+    """Every frame where the odometry says it was.
+
+    Raises:
+        RecordingError: there is no odometry.
+    """
+    poses = odometry_poses(recording)
+    missing = sum(pose is None for pose in poses)
+    if missing == len(poses):
+        raise RecordingError(
+            f"{recording.name} has no odometry at the time of its images: record /odom, or use "
+            "--poses sfm"
+        )
+    notes = [f"{missing} of {len(poses)} images have no odometry near their time"]
+    return PosedRecording(recording, poses, "odometry", notes=notes if missing else (), drift=True)
+
+
+def _refined(
+    parts: Sequence[LazyRecording],
+    chosen: str,
+    config: SfmConfig,
+    workspace: Path,
+    seed: int,
+    tell: Tell,
+) -> LazyRecording:
+    """Poses that are nearly right, corrected."""
+    if len(parts) > 1:
+        raise ConfigError("poses of several recordings are corrected by --align, not one by one")
+    start = poses_from_odometry(parts[0]) if chosen == "odometry" else parts[0]
+    poses = [info.world_from_camera for info in start.infos]
+    return refine_poses(
+        start, poses, config, workspace, start.pose_source, odometry=start.poses_drift,
+        seed=seed, tell=tell,
+    )  # fmt: skip
+
+
+def _opened(path: Path, options: RecordingOptions, mode: str) -> LazyRecording:
+    if mode == "given" or options.pose_topic not in ("", NO_POSES):
+        return recordings.open_recording(path, options)
+    if mode == "auto":
+        return recordings.open_recording(path, replace(options, require_poses=False))
+    return recordings.open_recording(
+        path, replace(options, pose_topic=NO_POSES, require_poses=False)
+    )
+
+
+def _best(parts: Sequence[LazyRecording]) -> str:
+    """The best source that all recordings have; in that order: given, sfm, odometry."""
+    if all(part.pose_source and not part.poses_drift for part in parts):
+        return "given"
+    if find_spec("pycolmap") is not None:
+        return "sfm"
+    if any(part.odometry() is None for part in parts):
+        raise RecordingError(
+            f"{parts[0].name} has neither poses nor odometry: record poses, or let structure from "
+            "motion find them (pip install 'crossfire_ros[sfm]')"
+        )
+    return "odometry"
+
+
+def _aligned(
+    parts: Sequence[LazyRecording],
+    mode: str,
+    config: SfmConfig,
+    workspace: Path,
+    seed: int,
+    tell: Tell,
+) -> LazyRecording:
+    """All recordings in the frame of the first, by one structure from motion over all of them."""
+    first = parts[0]
+    trusted = mode in ("auto", "given") and bool(first.pose_source) and not first.poses_drift
+    known: list[Pose | None] | None = None
+    if trusted:
+        known = [info.world_from_camera for info in first.infos]
+        known += [None] * sum(len(part) for part in parts[1:])
+    joined = JoinedRecording(parts)
+    return poses_from_motion(joined, config, workspace, seed=seed, known=known, tell=tell)

@@ -1,0 +1,206 @@
+"""Going on with a map that exists: a new recording joins, and the old place is rehearsed.
+
+The old recording is not needed. What the map knows of it, colours and surfaces, is rendered at
+its mapping poses, and these pictures are trained on beside the new ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from crossfire_core.config import TrainingConfig
+from crossfire_core.features.network import fitted
+from crossfire_core.neural_map import MapHeader, NeuralMap
+from crossfire_core.recordings.lazy import LazyRecording
+from crossfire_core.rendering.renderer import Renderer
+from crossfire_core.training.sparse_points import (
+    SparsePoints,
+    depth_image_points,
+    triangulate,
+)
+from crossfire_core.training.survey import Survey
+from crossfire_core.training.tracked_points import tracked_points
+from crossfire_core.training.trainer import DEFAULT_MINUTES, Progress, Trainer
+from crossfire_core.training.views import View
+
+_SIDE = 256  # of a rehearsed view, pixels: about what the image network sees
+_VIEWS = 120
+_MIN_OPACITY = 0.6
+# A trained map needs smaller steps than a new one.
+_RATE = 0.3
+
+
+def extend_map(
+    old: NeuralMap,
+    recording: LazyRecording,
+    output: Path,
+    config: TrainingConfig | None = None,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    holdout_every: int = 0,
+    resume: bool = False,
+    device: str = "auto",
+    seed: int = 0,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> NeuralMap:
+    """Train a map further with a recording whose poses are in its frame.
+
+    Args:
+        old: the map; its sizes and its frame stay.
+        recording: images with ``map_from_camera``.
+        output: the new map file; it may be the old one's.
+        config: settings of training; those of the field are the map's own.
+        steps: length of the training, or
+        minutes: in minutes; neither means 15.
+        holdout_every: every so-manieth frame of the recording is not trained on.
+        resume: go on from the checkpoint.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        seed: of all random choices.
+        on_progress: called about twice a second.
+
+    Returns:
+        The extended map.
+
+    Raises:
+        TrainingError: too few frames, a diverging loss, no fitting checkpoint.
+    """
+    if steps is None and minutes is None:
+        minutes = DEFAULT_MINUTES
+    settings = replace(slower(_like(config or TrainingConfig(), old.header)), seed=seed)
+    trainer = Extension(old, recording, output, settings, steps, minutes, holdout_every)
+    trainer.observe(on_progress, None)
+    return trainer.run(device, resume)
+
+
+class Extension(Trainer):
+    """A training whose first views are pictures rendered by the old map."""
+
+    def __init__(
+        self,
+        old: NeuralMap,
+        recording: LazyRecording,
+        output: Path,
+        config: TrainingConfig,
+        steps: int | None,
+        minutes: float | None,
+        holdout_every: int,
+    ) -> None:
+        """Keep the settings; the work begins in :meth:`run`."""
+        super().__init__(recording, output, config, steps, minutes, holdout_every, False)
+        self.old = old
+
+    def read_frames(self) -> None:
+        """The new recording's views, then pictures of the old place before them."""
+        super().read_frames()
+        self.stage = "rehearsing"
+        self.rehearsed: list[View] = []
+        for view in rehearsal(self.old, self.new_names()):
+            self.rehearsed.append(view)
+            self.report(held_out=None)
+        self.views = [*self.rehearsed, *self.views]
+
+    def new_names(self) -> set[str]:
+        """Names that the new recording's views have taken."""
+        return {view.name for view in self.views}
+
+    def look_at_the_scene(self, saved: dict[str, Any] | None) -> None:
+        """The old box; depths of the old views as rendered, of the new ones triangulated."""
+        if saved is not None:
+            super().look_at_the_scene(saved)
+            return
+        self.stage = "triangulating"
+        self.report(held_out=None, force=True)
+        count = len(self.rehearsed)
+        new = self.views[count:]
+        seen = tracked_points(self.recording, new) or triangulate(new)
+        drawn = depth_image_points(self.rehearsed, np.random.default_rng(self.config.seed))
+        sparse = SparsePoints(
+            np.concatenate([drawn.view, seen.view + count]),
+            np.concatenate([drawn.pixel, seen.pixel]),
+            np.concatenate([drawn.point, seen.point]),
+            np.concatenate([drawn.sigma_m, seen.sigma_m]),
+        )
+        header = self.old.header
+        spacing = replace(header.spacing, near=self._near(header.spacing.near, seen, new))
+        self.survey = Survey(header.box, spacing, sparse)
+
+    @staticmethod
+    def _near(near: float, seen: SparsePoints, views: Sequence[View]) -> float:
+        """The new recording may have come closer to things."""
+        if len(seen) == 0:
+            return near
+        centres = np.stack([v.map_from_camera.translation for v in views])[seen.view]
+        closest = np.percentile(np.linalg.norm(seen.point - centres, axis=1), 0.2)
+        return min(near, 0.4 * float(closest))
+
+    def build(self, saved: dict[str, Any] | None) -> None:
+        """Start from the old map's parameters."""
+        super().build(None)
+        self._take_over()
+        if saved is not None:
+            self._restore(saved)
+
+    @torch.no_grad()
+    def _take_over(self) -> None:
+        state = {k: v.clone() for k, v in self.old.field.state_dict().items()}
+        light = state.pop("appearance").mean(dim=0)
+        for name, value in state.items():
+            self.field.state_dict()[name].copy_(value)
+        self.field.appearance.copy_(light.expand_as(self.field.appearance))
+        self.network.load_state_dict(self.old.network.state_dict())
+
+    def _header(self) -> MapHeader:
+        made, old = super()._header(), self.old.header
+        kept = {view.name for view in self.rehearsed}
+        earlier = [view.name for view in old.views if view.name not in kept]
+        provenance = {
+            **made.provenance,
+            "extends": old.provenance,
+            # not rehearsed, but seen all the same: they are no test of the map
+            "earlier_views": [*old.provenance.get("earlier_views", []), *earlier],
+        }
+        return replace(
+            made, frame_id=old.frame_id, camera=old.camera,
+            base_from_camera=old.base_from_camera, provenance=provenance,
+        )  # fmt: skip
+
+
+def rehearsal(old: NeuralMap, taken: set[str]) -> Iterator[View]:
+    """Pictures with depth of the old place, seen from its mapping poses.
+
+    Args:
+        old: the map.
+        taken: names that are in use already; a view of the same name is renamed.
+    """
+    header = old.header
+    renderer = Renderer(old.field, header.spacing, header.render)
+    side = min(_SIDE, header.features.side)
+    camera = header.camera.resized(*fitted(*header.camera.size, side))
+    picks = np.unique(np.linspace(0, len(header.views) - 1, _VIEWS).round().astype(int))
+    for number in picks:
+        view = header.views[int(number)]
+        seen = renderer.render(camera, view.map_from_camera)
+        image = np.rint(255.0 * seen.colour).astype(np.uint8)
+        depth = np.where(seen.opacity > _MIN_OPACITY, seen.z_depth, 0.0).astype(np.float32)
+        name = view.name if view.name not in taken else f"earlier/{view.name}"
+        yield View(name, view.stamp_ns, image, camera, view.map_from_camera, depth)
+
+
+def _like(config: TrainingConfig, header: MapHeader) -> TrainingConfig:
+    """Training settings with the sizes of a map that exists."""
+    return replace(config, field=header.field, render=header.render, features=header.features)
+
+
+def slower(config: TrainingConfig) -> TrainingConfig:
+    """Learning rates for a map that has learnt already; poses keep theirs."""
+    g, d = config.geometry, config.descriptor
+    geometry = replace(g, grid_rate=_RATE * g.grid_rate, network_rate=_RATE * g.network_rate)
+    descriptor = replace(d, grid_rate=_RATE * d.grid_rate, network_rate=_RATE * d.network_rate)
+    return replace(config, geometry=geometry, descriptor=descriptor)

@@ -1,0 +1,98 @@
+"""A map that is continued with a second recording keeps what it knew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_training import TINY
+from toy_room import ToyRoom
+
+from crossfire_core.config import FeatureConfig
+from crossfire_core.geometry import Camera
+from crossfire_core.mapping_poses.posed import PosedRecording
+from crossfire_core.neural_map import NeuralMap
+from crossfire_core.recordings.lazy import LazyRecording
+from crossfire_core.rendering.renderer import Renderer
+from crossfire_core.training.checkpoint import checkpoint_path
+from crossfire_core.training.extension import extend_map
+from crossfire_core.training.trainer import train_map
+
+COUNT = 12
+CAMERA = Camera(80, 60, 55.0, 55.0, 40.0, 30.0)
+# enough for colours, which is what is compared
+CONFIG = replace(TINY, features=FeatureConfig(64, 16, 16), image_side=80)
+
+
+@pytest.fixture(autouse=True)
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step is split by the number of threads, so results are compared at one number of them."""
+    monkeypatch.setenv("CROSSFIRE_THREADS", "2")
+
+
+def part(indices: range) -> LazyRecording:
+    """Some frames of the room."""
+    room = ToyRoom(COUNT, camera=CAMERA)
+    return PosedRecording(
+        room, [p if i in indices else None for i, p in enumerate(room.poses)], "the formula"
+    )
+
+
+def psnr(neural_map: NeuralMap, recording: LazyRecording) -> float:
+    """How alike renderings and images are, dB."""
+    header = neural_map.header
+    renderer = Renderer(neural_map.field, header.spacing, header.render)
+    errors = []
+    for frame in recording:
+        assert frame.world_from_camera is not None
+        camera = frame.camera.resized(40, 30)
+        seen = renderer.render(camera, frame.world_from_camera).colour
+        small = frame.image.reshape(30, 2, 40, 2, 3).mean(axis=(1, 3)) / 255.0
+        errors.append(np.mean((seen - small) ** 2))
+    return float(-10.0 * np.log10(np.mean(errors)))
+
+
+@pytest.fixture(scope="module")
+def old_map(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("old") / "old.map"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CROSSFIRE_THREADS", "2")
+        train_map(part(range(6)), path, CONFIG, steps=90, device="cpu")
+    return path
+
+
+def test_the_new_place_is_learnt_and_the_old_one_kept(old_map: Path, tmp_path: Path) -> None:
+    old = NeuralMap.load(old_map, "cpu")
+    output = tmp_path / "new.map"
+    extend_map(old, part(range(6, COUNT)), output, CONFIG, steps=90, device="cpu")
+    assert not checkpoint_path(output).exists()
+    new = NeuralMap.load(output, "cpu")
+    first, second = part(range(6)), part(range(6, COUNT))
+    assert psnr(new, second) > psnr(old, second) + 0.5
+    assert psnr(new, first) > psnr(old, first) - 1.0
+    assert new.header.frame_id == old.header.frame_id
+    assert new.header.box == old.header.box
+    assert {i.name for i in first.infos} | {i.name for i in second.infos} == new.header.trained_on
+    assert new.header.provenance["extends"] == old.header.provenance
+
+
+def test_it_goes_on_after_ctrl_c(old_map: Path, tmp_path: Path) -> None:
+    old, output = NeuralMap.load(old_map, "cpu"), tmp_path / "new.map"
+
+    def stop(progress) -> None:
+        if progress.stage == "descriptors":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extend_map(
+            old, part(range(6, COUNT)), output, CONFIG, steps=6, device="cpu", on_progress=stop
+        )
+    assert checkpoint_path(output).exists()
+    made = extend_map(
+        old, part(range(6, COUNT)), output, CONFIG, steps=6, device="cpu", resume=True
+    )
+    assert made.header.provenance["steps"] == [5, 1]
+    assert output.exists()
+    assert not checkpoint_path(output).exists()
