@@ -29,8 +29,8 @@ from crossfire_core.training.tracked_points import tracked_points
 from crossfire_core.training.trainer import DEFAULT_MINUTES, Progress, Trainer
 from crossfire_core.training.views import View
 
-_SIDE = 256  # of a rehearsed view, pixels: about what the image network sees
-_VIEWS = 120
+_SIDE = 224  # of a rehearsed view, pixels: about what the image network sees
+_VIEWS = 80
 _MIN_OPACITY = 0.6
 # A trained map needs smaller steps than a new one.
 _RATE = 0.3
