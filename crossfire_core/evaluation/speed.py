@@ -33,7 +33,10 @@ Tell = Callable[[str], None]
 # How far the priors of the timed localizations are from the truth.
 _PRIOR = (0.03, -0.03, 0.02, 0.015, -0.015, 0.01)
 _COLUMNS = (40, 60, 80, 120, 160)
+_SIDES = (240, 320, 480)
 _RAYS = (512, 1024, 2048)
+_TABLES = (15, 17, 19)
+_VIEWS = (24, 96)
 _FRAMES = 8
 
 
@@ -128,6 +131,13 @@ def measure_localization(work: Workload, device: str, tell: Tell) -> dict[str, A
         config = replace(LocalizationConfig(), points_along=columns, iterations=1)
         times = [r["total_ms"] for r in _localized(Localizer(neural_map, config), frames[:4])]
         by_columns[str(columns)] = float(np.median(times))
+    by_side = {}
+    for side in _SIDES:
+        tell(f"localization, network input of {side}")
+        header = replace(neural_map.header, features=replace(neural_map.header.features, side=side))
+        other = NeuralMap(header, neural_map.field, neural_map.network, neural_map.places)
+        some = _localized(Localizer(other), frames[:4])
+        by_side[str(side)] = float(np.median([r["stages_ms"]["features"] for r in some]))
     stages = list(dict.fromkeys(stage for r in runs for stage in r["stages_ms"]))
     return {
         "iteration_ms": _middle([r["iteration_ms"] for r in runs]),
@@ -135,6 +145,7 @@ def measure_localization(work: Workload, device: str, tell: Tell) -> dict[str, A
         "iterations": _middle([r["iterations"] for r in runs]),
         "stages_ms": {s: _middle([r["stages_ms"].get(s, 0.0) for r in runs]) for s in stages},
         "by_columns_ms": by_columns,
+        "features_by_side_ms": by_side,
     }
 
 
@@ -173,6 +184,16 @@ def measure_training(work: Workload, device: str, tell: Tell) -> dict[str, Any]:
         tell(f"training, {rays} rays")
         changed = replace(config, geometry=replace(config.geometry, rays=rays))
         by_rays[str(rays)] = _steps_per_second(work, changed, device)
+    by_table = {}
+    for size in _TABLES:
+        tell(f"training, tables of 2^{size}")
+        grid = replace(config.field.geometry, log2_entries=size)
+        changed = replace(config, field=replace(config.field, geometry=grid))
+        by_table[str(size)] = _steps_per_second(work, changed, device)
+    by_views = {}
+    for views in _VIEWS:
+        tell(f"training, {views} mapping images")
+        by_views[str(views)] = _steps_per_second(work, config, device, views)
     per_step = _rays_a_step(config) * (config.render.proposal_samples + config.render.samples)
     levels = config.field.proposal.levels * config.render.proposal_samples
     levels += config.field.geometry.levels * config.render.samples
@@ -182,6 +203,8 @@ def measure_training(work: Workload, device: str, tell: Tell) -> dict[str, Any]:
         "samples_per_s": steps_per_s * per_step,
         "lookups_a_sample": 8 * levels / samples_a_ray,
         "by_rays": by_rays,
+        "by_log2_entries": by_table,
+        "by_mapping_images": by_views,
     }
 
 
@@ -190,7 +213,9 @@ def _rays_a_step(config: TrainingConfig) -> int:
     return geometry.rays + geometry.patches * geometry.patch_size**2 + geometry.depth_rays
 
 
-def _steps_per_second(work: Workload, config: TrainingConfig, device: str) -> float:
+def _steps_per_second(
+    work: Workload, config: TrainingConfig, device: str, views: int = 24
+) -> float:
     """Speed of the first stage, from the second progress report on."""
     seen: list[tuple[int, float]] = []
 
@@ -199,7 +224,7 @@ def _steps_per_second(work: Workload, config: TrainingConfig, device: str) -> fl
             seen.append((progress.step, time.perf_counter()))
 
     with tempfile.TemporaryDirectory() as folder:
-        few = replace(config, max_views=24, geometry_share=0.9)
+        few = replace(config, max_views=views, geometry_share=0.9)
         train_map(
             work.recording,
             Path(folder) / "speed.map",
@@ -240,7 +265,18 @@ def rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
         ("training", f"{training['samples_per_s'] / 1e6:.2f} M samples/s"),
         ("  of the look-up ceiling", f"{100 * training['share_of_gather_ceiling']:.0f} %"),
     ]
-    table += [(f"training at {n} rays", f"{v:.1f} steps/s") for n, v in training["by_rays"].items()]
+    table += [
+        (f"features at a network input of {side}", _ms(ms))
+        for side, ms in found["features_by_side_ms"].items()
+    ]
+    for name, unit in (
+        ("by_rays", "{} rays"),
+        ("by_log2_entries", "geometry tables of 2^{}"),
+        ("by_mapping_images", "{} mapping images"),
+    ):
+        table += [
+            (f"training at {unit.format(n)}", f"{v:.1f} steps/s") for n, v in training[name].items()
+        ]
     return [*table, ("peak memory", f"{figures['peak_memory_mb']:.0f} MB")]
 
 

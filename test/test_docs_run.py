@@ -1,0 +1,95 @@
+"""The commands of the README and of the tutorial, run in their order on a small room."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+from test_docs import ROOT, fenced
+from toy_room import CAMERA, ToyRoom
+
+from crossfire_core import cli
+from crossfire_core.evaluation import speed
+from crossfire_core.recordings.convert import convert
+
+SHORT = ["--steps", "320", "--set", "geometry.rays=512", "--set", "descriptor.pixels=512"]
+# Commands that other tests run, or that need more than a small room.
+ELSEWHERE = {
+    "sample": "test_sample.py writes one",
+    "doctor": "test_cli_doctor.py runs it",
+    "play": "test_ros_play.py plays bags",
+    "replay": "test_ros_process.py replays one",
+}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory) -> Path:
+    """A folder with the recordings that the pages speak of."""
+    folder = tmp_path_factory.mktemp("pages")
+    room = ToyRoom(40, camera=CAMERA)
+    convert(room, folder / "my_bag", "bag")
+    (folder / "room").mkdir()
+    for name in ("room/mapping_bag", "room/query_bag"):
+        shutil.copytree(folder / "my_bag", folder / name)
+    return folder
+
+
+def quick(line: str) -> list[str]:
+    """A quoted command that trains for steps, not for minutes."""
+    words = shlex.split(line.split(" #")[0])[1:]
+    if "--minutes" in words:
+        at = words.index("--minutes")
+        words[at : at + 2] = SHORT
+    return words
+
+
+def runnable(page: str) -> list[list[str]]:
+    """The page's commands about recordings that a small room can stand for."""
+    lines = [line for line in fenced((ROOT / page).read_text("utf-8")) if "crossfire " in line[:10]]
+    known = re.compile(r"\b(room|my_bag|place)\b")
+    chosen = [quick(line) for line in lines if known.search(line)]
+    return [words for words in chosen if words[0] not in ELSEWHERE and "--poses" not in words]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+def test_commands_of_a_page_work_in_their_order(page, workplace, monkeypatch, capfd):
+    monkeypatch.chdir(workplace)
+    commands = [words for words in runnable(page) if "--refine-poses" not in words]
+    assert len(commands) >= 2
+    for words in commands:
+        if words[0] == "view" and importlib.util.find_spec("rerun") is None:
+            continue
+        if "--resume" in words:  # nothing was interrupted: there is nothing to go on from
+            assert cli.run(words) == 2, words
+            assert "checkpoint" in capfd.readouterr().err
+            continue
+        assert cli.run(words) == 0, (words, capfd.readouterr().err)
+    assert (workplace / "report" / "report.html").stat().st_size > 10_000
+
+
+def test_speed_is_measured_against_the_machine(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    if not Path("room.map").exists():  # the tutorial above made one
+        line = "crossfire train room/mapping_bag --map room.map --minutes 1"
+        assert cli.run(quick(line)) == 0
+    one = {"_COLUMNS": (40,), "_SIDES": (160,), "_RAYS": (512,), "_TABLES": (15,), "_VIEWS": (24,)}
+    for name, values in one.items():
+        monkeypatch.setattr(speed, name, values)
+    monkeypatch.setattr(speed, "Workload", partial(speed.Workload, steps=30))
+    command = "benchmark --speed --map room.map --recording room/mapping_bag --json speed.json"
+    assert cli.run([*command.split(), "--work", "speed"]) == 0
+    figures = json.loads(Path("speed.json").read_text())
+    found = figures["localization"]
+    assert 0 < found["iteration_ms"] < found["total_ms"]
+    assert {"features", "render", "match", "solve", "align"} <= found["stages_ms"].keys()
+    assert figures["training"]["steps_per_s"] > 0
+    assert figures["training"]["samples_per_s"] > figures["training"]["steps_per_s"]
+    assert figures["peak_memory_mb"] > 100
+    assert all(value > 0 for value in figures["ceilings"].values())
+    assert Path("speed/speed.png").read_bytes().startswith(b"\x89PNG")
