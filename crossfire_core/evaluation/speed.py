@@ -26,7 +26,8 @@ from crossfire_core.geometry import Pose
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.recordings.lazy import LazyRecording
-from crossfire_core.training.trainer import Progress, train_map
+from crossfire_core.training.schedule import Budget
+from crossfire_core.training.trainer import Trainer
 
 Tell = Callable[[str], None]
 
@@ -38,6 +39,7 @@ _RAYS = (512, 1024, 2048)
 _TABLES = (15, 17, 19)
 _VIEWS = (24, 96)
 _FRAMES = 8
+_WARM_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,12 @@ class Workload:
     Attributes:
         map_file: a trained map; its localization is timed.
         recording: a recording of the same place; its frames are localized and trained on.
-        steps: training steps that are timed, for both stages together.
+        steps: training steps of the first stage that are timed.
     """
 
     map_file: Path
     recording: LazyRecording
-    steps: int = 120
+    steps: int = 80
 
 
 def measure(work: Workload, device: str, tell: Tell) -> dict[str, Any]:
@@ -216,27 +218,15 @@ def _rays_a_step(config: TrainingConfig) -> int:
 def _steps_per_second(
     work: Workload, config: TrainingConfig, device: str, views: int = 24
 ) -> float:
-    """Speed of the first stage, from the second progress report on."""
-    seen: list[tuple[int, float]] = []
-
-    def note(progress: Progress) -> None:
-        if progress.stage == "geometry":
-            seen.append((progress.step, time.perf_counter()))
-
+    """Speed of the first stage, once its kernels are compiled."""
     with tempfile.TemporaryDirectory() as folder:
-        few = replace(config, max_views=views, geometry_share=0.9)
-        train_map(
-            work.recording,
-            Path(folder) / "speed.map",
-            few,
-            steps=work.steps,
-            device=device,
-            on_progress=note,
-        )
-    moving = [s for s in seen if s[0] > 0]
-    if len(moving) < 2 or moving[-1][1] <= moving[0][1]:
-        return float("nan")
-    return (moving[-1][0] - moving[0][0]) / (moving[-1][1] - moving[0][1])
+        few = replace(config, max_views=views)
+        trainer = Trainer(work.recording, Path(folder) / "speed.map", few, 1, None, 0, False)
+        trainer.prepare(device)
+        for steps in (_WARM_STEPS, work.steps):
+            trainer.geometry_budget = Budget(steps, None)
+            trainer.learn_geometry()
+    return trainer.geometry_budget.done / trainer.geometry_budget.spent
 
 
 def peak_memory_mb() -> float:

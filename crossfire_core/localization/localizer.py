@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -43,6 +43,21 @@ class _Stopwatch:
         start = time.perf_counter()
         yield
         self.ms[stage] = self.ms.get(stage, 0.0) + 1e3 * (time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How one step looks for the map in the image.
+
+    Attributes:
+        along: rendered points along the image's longer side.
+        radius: half the search window in cells; None searches the whole image.
+        known: the pose is right to within a few pixels, which makes RANSAC needless.
+    """
+
+    along: int
+    radius: int | None
+    known: bool
 
 
 class Localizer:
@@ -164,24 +179,25 @@ class Localizer:
         clock: _Stopwatch,
     ) -> PoseEstimate:
         """Render, match and solve from a prior, then again from the result."""
-        pose, radius, known = prior, self._radius(dense, camera, prior, sigma), False
+        c, pose, known = self.config, prior, False
+        radius = self._radius(dense, camera, prior, sigma)
         nothing = PoseEstimate(False, "nothing of the map is seen from the prior")
         estimate = nothing
         for number in range(iterations):
             # until the pose is known a coarse look will do, unless it is the last one
             coarse = not known and number + 1 < iterations
-            found = self._once(dense, camera, pose, radius, known, coarse, clock)
+            look = _Look(c.search_along if coarse else c.points_along, radius, known)
+            found = self._once(dense, camera, pose, look, clock)
             if found is None:
                 estimate = estimate if known else nothing
                 break
             estimate = replace(found, iterations=number + 1)
             assert estimate.map_from_camera is not None
-            moved = estimate.map_from_camera.distance(pose)
-            pose = estimate.map_from_camera
-            known = estimate.ok  # within a few pixels: search nearby, and without RANSAC
+            metres, radians = estimate.map_from_camera.distance(pose)
+            pose, known = estimate.map_from_camera, estimate.ok
             radius = self._next_radius(estimate)
-            small = self.config.converged_m, np.radians(self.config.converged_deg)
-            if known and not coarse and moved[0] < small[0] and moved[1] < small[1]:
+            rests = metres < c.converged_m and radians < np.radians(c.converged_deg)
+            if known and not coarse and rests:
                 break
         return replace(estimate, timings_ms=dict(clock.ms))
 
@@ -190,25 +206,22 @@ class Localizer:
         dense: DenseDescriptors,
         camera: Camera,
         pose: Pose,
-        radius: int | None,
-        known: bool,
-        coarse: bool,
+        look: _Look,
         clock: _Stopwatch,
     ) -> PoseEstimate | None:
-        along = self.config.search_along if coarse else self.config.points_along
         with clock.time("render"):
-            pixels, points = self._render(camera, pose, along)
+            pixels, points = self._render(camera, pose, look.along)
             descriptors = self.neural_map.field.descriptors(points)
-        if len(points) < self._needed(along):
+        if len(points) < self._needed(look.along):
             return None
         with clock.time("match"):
-            if radius is None:
+            if look.radius is None:
                 found = match_everywhere(descriptors, dense.values)
             else:
-                scale = pixels.new_tensor(dense.scale)
-                found = match_wide(descriptors, dense.values, pixels * scale - 0.5, radius)
+                centre = pixels * pixels.new_tensor(dense.scale) - 0.5
+                found = match_wide(descriptors, dense.values, centre, look.radius)
         with clock.time("solve"):
-            start = pose.inverse() if known else None
+            start = pose.inverse() if look.known else None
             solved = self._solve(dense, camera, found, points, start=start)
         if solved is None:
             return None
@@ -216,7 +229,7 @@ class Localizer:
             with clock.time("align"):
                 chosen = torch.from_numpy(found.index).to(descriptors.device)
                 solved = self._align(dense, camera, descriptors[chosen], *solved)
-        return self._judge(camera, *solved, self._needed(along))
+        return self._judge(camera, *solved, self._needed(look.along))
 
     def _align(
         self,

@@ -160,11 +160,7 @@ class Trainer:
 
     def run(self, device: str, resume: bool) -> NeuralMap:
         """Read, look, learn geometry, learn descriptors, write."""
-        self.device = resolve_device(device)
-        self.read_frames()
-        saved = self.load_checkpoint() if resume else None
-        self.look_at_the_scene(saved)
-        self.build(saved)
+        self.prepare(device, resume)
         try:
             self.learn_geometry()
             self.find_surfaces()
@@ -178,6 +174,14 @@ class Trainer:
         return made
 
     # -- preparation ---------------------------------------------------------------------------
+
+    def prepare(self, device: str, resume: bool = False) -> None:
+        """All that comes before the first step."""
+        self.device = resolve_device(device)
+        self.read_frames()
+        saved = self.load_checkpoint() if resume else None
+        self.look_at_the_scene(saved)
+        self.build(saved)
 
     def read_frames(self) -> None:
         """Decode the mapping views and a few frames to test with."""
