@@ -12,13 +12,17 @@ from pathlib import Path
 
 import pytest
 from test_docs import ROOT, fenced
+from test_training import SMALL
 from toy_room import CAMERA, ToyRoom
 
 from crossfire_core import cli
+from crossfire_core.config import dump_yaml
 from crossfire_core.evaluation import speed
+from crossfire_core.geometry import Trajectory
 from crossfire_core.recordings.convert import convert
 
-SHORT = ["--steps", "320", "--set", "geometry.rays=512", "--set", "descriptor.pixels=512"]
+# A small field, and depth images so that few steps find the surfaces.
+SHORT = ["--steps", "400", "--config", "small.yaml", "--set", "geometry_share=0.3", "--depth"]
 # Commands that other tests run, or that need more than a small room.
 ELSEWHERE = {
     "sample": "test_sample.py writes one",
@@ -28,12 +32,20 @@ ELSEWHERE = {
 }
 
 
+class Driven(ToyRoom):
+    """The room with odometry that is exact."""
+
+    def odometry(self) -> Trajectory:
+        """``odom_from_base`` over time."""
+        return Trajectory.from_samples([(i.stamp_ns, i.world_from_camera) for i in self.infos])
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory) -> Path:
     """A folder with the recordings that the pages speak of."""
     folder = tmp_path_factory.mktemp("pages")
-    room = ToyRoom(40, camera=CAMERA)
-    convert(room, folder / "my_bag", "bag")
+    convert(Driven(28, camera=CAMERA, depth=True), folder / "my_bag", "bag")
+    (folder / "small.yaml").write_text(dump_yaml(SMALL))
     (folder / "room").mkdir()
     for name in ("room/mapping_bag", "room/query_bag"):
         shutil.copytree(folder / "my_bag", folder / name)
