@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -107,27 +108,54 @@ def joined(
         matches: (view a, view b, ``[m, 2]`` keypoints).
 
     Returns:
-        For each observation its track, view and keypoint; tracks that meet one view twice are
-        left out.
+        For each observation its track, view and keypoint; no track meets a view twice.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    start = np.concatenate([[0], np.cumsum([len(v.plane) for v in views])])
+    start = np.concatenate([[0], np.cumsum([len(v.plane) for v in views])]).astype(np.int64)
     ends = [np.zeros((0, 2), np.int64)]
     ends += [pairs + np.array([start[a], start[b]]) for a, b, pairs in matches]
     edges = np.concatenate(ends)
-    graph = coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), (start[-1], start[-1]))
-    label = connected_components(graph, directed=False)[1]
+    view_of = np.searchsorted(start, np.arange(start[-1]), side="right") - 1
+    words = np.zeros((int(start[-1]), len(views) // 63 + 1), np.int64)
+    words[np.arange(len(view_of)), view_of // 63] = np.int64(1) << (view_of % 63)
+    label = _united(edges, words)
     node = np.unique(edges)
-    view = np.searchsorted(start, node, side="right") - 1
-    track = label[node]
+    view, track = view_of[node], label[node]
     order = np.lexsort((view, track))
     node, view, track = node[order], view[order], track[order]
-    twice = (track[1:] == track[:-1]) & (view[1:] == view[:-1])
-    good = ~np.isin(track, np.unique(track[1:][twice]))
-    renumbered = np.unique(track[good], return_inverse=True)[1]
-    return renumbered.astype(np.int64), view[good], (node - start[view])[good]
+    renumbered = np.unique(track, return_inverse=True)[1]
+    return renumbered.astype(np.int64), view, node - start[view]
+
+
+@numba.njit(cache=True)
+def _united(edges: IntArray, seen_by: IntArray) -> IntArray:
+    """Union-find over matches; a match that would make a track meet one view twice is refused.
+
+    Args:
+        edges: ``[m, 2]`` keypoints.
+        seen_by: ``[keypoints, words]`` bits of the views that a keypoint's track meets; changed.
+
+    Returns:
+        ``[keypoints]`` the track's number.
+    """
+    parent = np.arange(len(seen_by))
+    for e in range(len(edges)):
+        a, b = edges[e, 0], edges[e, 1]
+        while parent[a] != a:
+            parent[a] = parent[parent[a]]
+            a = parent[a]
+        while parent[b] != b:
+            parent[b] = parent[parent[b]]
+            b = parent[b]
+        if a == b or (seen_by[a] & seen_by[b]).any():
+            continue
+        parent[b] = a
+        seen_by[a] |= seen_by[b]
+    for node in range(len(parent)):
+        root = node
+        while parent[root] != root:
+            root = parent[root]
+        parent[node] = root
+    return parent
 
 
 def triangulate(
