@@ -528,28 +528,20 @@ class LocalizationNode(LifecycleNode):
                 self._pose_publisher.publish(message)
                 age = self.get_clock().now().nanoseconds - result.stamp_ns
                 self._report.pose_age_ms = age * 1e-6
-                self._publish_without_odometry(result)
+                self._warn_without_odometry(result)
                 self._publish_path(result)
         if self._debug_publisher.get_subscription_count():
             drawn = draw_matches(image, result)
             self._debug_publisher.publish(image_to_message(drawn, frame, result.stamp_ns))
         self._note_state(result.state)
 
-    def _publish_without_odometry(self, result: TrackResult) -> None:
-        node = self._settings.node
-        if node.use_odometry and result.map_from_odom is None:
+    def _warn_without_odometry(self, result: TrackResult) -> None:
+        if self._settings.node.use_odometry and result.map_from_odom is None:
             self._warn(
                 "no_odometry",
                 "no odometry at the images' stamps, so /tf is not published: remap `odom`, or set "
                 "use_odometry to false on a robot that has none",
             )
-        if node.use_odometry or not node.tf_broadcast or result.map_from_base is None:
-            return
-        assert self._broadcaster is not None
-        stamp = stamp_from_ns(result.stamp_ns + int(node.transform_tolerance * 1e9))
-        self._broadcaster.sendTransform(
-            transform_from_pose(result.map_from_base, self._map_frame, node.base_frame, stamp)
-        )
 
     def _publish_path(self, result: TrackResult) -> None:
         assert result.map_from_base is not None
@@ -593,20 +585,32 @@ class LocalizationNode(LifecycleNode):
     # Periodic
 
     def _broadcast(self) -> None:
-        """Publish the last correction again; nothing while it is not known."""
-        node, tracker = self._settings.node, self._tracker
-        correction = tracker.map_from_odom if tracker is not None else None
-        if correction is None or not node.tf_broadcast or not node.use_odometry:
-            return
-        now = self.get_clock().now().nanoseconds
-        stamp = now + int(node.transform_tolerance * 1e9)
-        if stamp == self._last_tf_ns or not correction.is_finite():
+        """Publish where the map is seen from, at a fixed rate; nothing while it is not known."""
+        node = self._settings.node
+        stamp = self.get_clock().now().nanoseconds + int(node.transform_tolerance * 1e9)
+        if not node.tf_broadcast or stamp == self._last_tf_ns:
             return  # simulated time stands still, and tf warns about repeated stamps
+        pose = self._transform_at(stamp)
+        if pose is None or not pose.is_finite():
+            return
         self._last_tf_ns = stamp
         assert self._broadcaster is not None
+        child = node.odom_frame if node.use_odometry else node.base_frame
         self._broadcaster.sendTransform(
-            transform_from_pose(correction, self._map_frame, node.odom_frame, stamp_from_ns(stamp))
+            transform_from_pose(pose, self._map_frame, child, stamp_from_ns(stamp))
         )
+
+    def _transform_at(self, stamp_ns: int) -> Pose | None:
+        """The last correction of odometry; without any, the robot's pose carried on to a stamp."""
+        tracker = self._tracker
+        if tracker is None:
+            return None
+        if self._settings.node.use_odometry:
+            return tracker.map_from_odom
+        if tracker.state is not TrackingState.TRACKING:
+            return None
+        prediction = tracker.predict(stamp_ns)
+        return prediction.map_from_base if prediction is not None else None
 
     def _publish_status(self) -> None:
         status = self._publish_latest()

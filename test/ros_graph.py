@@ -281,10 +281,12 @@ class Graph:
     def transforms(self, child: str) -> list[Any]:
         return [t for m in self.received["/tf"] for t in m.transforms if t.child_frame_id == child]
 
-    def transforms_sent_after(self, wall_ns: int, tolerance_s: float = 0.1) -> list[Any]:
+    def transforms_sent_after(
+        self, wall_ns: int, tolerance_s: float = 0.1, child: str = "odom"
+    ) -> list[Any]:
         """Those that the node published after a time; others may still have been under way."""
         limit = wall_ns + int(tolerance_s * 1e9)
-        return [t for t in self.transforms("odom") if stamp_to_ns(t.header.stamp) > limit]
+        return [t for t in self.transforms(child) if stamp_to_ns(t.header.stamp) > limit]
 
 
 def _knows(buffer: Any, target: str, source: str) -> bool:

@@ -283,16 +283,33 @@ class TestPoses:
             g.wait_for_fix()
             assert not g.transforms_sent_after(switched_off_at)
 
-    def test_without_odometry_map_to_base_is_published_at_the_fix(self):
+    def test_without_odometry_map_to_base_is_repeated_between_fixes(self):
         with graph(use_odometry=False) as g:
             g.localizer.map_from_base = HERE
             g.ready()
             g.drive_until(lambda: g.transforms("base_link"), odometry=False)
-            transform = g.transforms("base_link")[-1]
-            assert transform.header.frame_id == "map"
-            assert pose_from_transform(transform.transform).distance(HERE)[0] < 1e-6
-            assert stamp_to_ns(transform.header.stamp) - 100_000_000 in g.image_stamps
+            g.wait_for_fix(odometry=False)
+            last_image = time.time_ns()
+            g.received["/tf"].clear()
+            g.wait(lambda: len(g.transforms_sent_after(last_image, child="base_link")) >= 3)
+            transforms = g.transforms("base_link")
+            assert {t.header.frame_id for t in transforms} == {"map"}
+            last = pose_from_transform(transforms[-1].transform)
+            assert last.distance(HERE)[0] < 1e-6
+            stamps = [stamp_to_ns(t.header.stamp) for t in transforms]
+            assert stamps == sorted(set(stamps))
             assert g.peer.count_subscribers("/odom") == 0
+
+    def test_without_odometry_a_fix_that_grew_old_is_not_repeated(self):
+        with graph(use_odometry=False, **{"tracking.lost_sigma_m": 0.25}) as g:
+            g.localizer.map_from_base = HERE
+            g.ready()
+            g.drive_until(lambda: g.transforms("base_link"), odometry=False)
+            g.wait_for_state("lost")
+            lost_at = time.time_ns()
+            statuses = len(g.received["~/status"])
+            g.wait(lambda: len(g.received["~/status"]) >= statuses + 2)
+            assert not g.transforms_sent_after(lost_at, child="base_link")
 
     def test_missing_odometry_is_named_and_poses_still_come(self):
         with graph() as g:
