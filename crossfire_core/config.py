@@ -80,6 +80,9 @@ class GeometryTraining:
     """The first stage: density and colour from the images."""
 
     rays: int = option(1024, "random rays a step", min=1)
+    edge_share: float = option(
+        0.0, "share of them drawn where the images are steep", min=0.0, max=1.0
+    )
     patches: int = option(8, "square patches a step", min=0)
     patch_size: int = option(8, "side of a patch, pixels", min=3)
     depth_rays: int = option(384, "rays with a measured depth a step", min=0)
@@ -199,6 +202,15 @@ class LocalizationConfig:
         0.25, "inliers on a smaller share of the image than this are a failure", min=0.0, max=1.0
     )
     align: bool = option(True, "finish each step by aligning descriptors directly")
+    colour_rays: int = option(
+        1000, "rendered points whose colours polish the final pose; 0 leaves that out", min=0
+    )
+    colour_share: float = option(
+        0.5, "weight of that pose in the mean with the descriptors' one", min=0.0, max=1.0
+    )
+    colour_reach_px: float = option(
+        3.0, "it is ignored if it is further off than this, pixels of a 640 px wide image", min=0.0
+    )
     covariance_inflation: float = option(
         1.2, "by how much correlated errors exceed independent ones", min=0.1
     )

@@ -24,6 +24,7 @@ from crossfire_core.config import (
     TrainingConfig,
 )
 from crossfire_core.errors import CrossfireError, TrainingError
+from crossfire_core.geometry import Pose
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.neural_map import NeuralMap
 from crossfire_core.training.checkpoint import checkpoint_path
@@ -306,3 +307,21 @@ def test_rates_rise_then_fall() -> None:
     assert rates[0] < 0.05 and max(rates) == pytest.approx(rates[10], rel=0.05)
     assert rates[-1] == pytest.approx(0.03)
     assert all(a > b for a, b in pairwise(rates[11:]))
+
+
+@pytest.mark.parametrize("answer", [None, Pose(np.eye(3), np.array([0.3, 0.0, 0.0]))])
+def test_colours_that_say_nothing_or_something_else_change_no_pose(
+    trained: NeuralMap, monkeypatch: pytest.MonkeyPatch, answer: Pose | None
+) -> None:
+    frame = next(iter(ToyRoom(30).frames([0])))
+    loose = LocalizationConfig(points_along=48, min_inliers=20)
+    plain = Localizer(trained, replace(loose, colour_rays=0))
+    expected = plain.localize(frame.image, frame.camera, frame.world_from_camera)
+    monkeypatch.setattr(
+        "crossfire_core.localization.localizer.align_colours",
+        lambda renderer, image, camera, pose, **_: answer and pose @ answer,
+    )
+    found = Localizer(trained, loose).localize(frame.image, frame.camera, frame.world_from_camera)
+    assert found.ok and expected.ok
+    assert found.map_from_camera is not None and expected.map_from_camera is not None
+    assert sum(found.map_from_camera.distance(expected.map_from_camera)) < 1e-9

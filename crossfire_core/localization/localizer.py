@@ -20,6 +20,7 @@ from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.alignment import align
 from crossfire_core.localization.estimate import Matches, PoseEstimate
 from crossfire_core.localization.matching import CellMatches, match_everywhere, match_wide
+from crossfire_core.localization.photometric import align_colours
 from crossfire_core.localization.pose_solver import (
     SolvedPose,
     camera_covariance,
@@ -109,8 +110,13 @@ class Localizer:
             dense = self.describe(image)
         count = iterations or self.config.iterations
         if prior is not None:
-            return self._refine(dense, camera, prior, prior_sigma, count, clock)
-        return self._search(dense, camera, count, clock)
+            found = self._refine(dense, camera, prior, prior_sigma, count, clock)
+        else:
+            found = self._search(dense, camera, count, clock)
+        if found.ok and self.config.colour_rays:
+            with clock.time("colours"):
+                found = self._polish(image, camera, found)
+        return replace(found, timings_ms=dict(clock.ms))
 
     def describe(self, image: NDArray[np.uint8]) -> DenseDescriptors:
         """Dense descriptors of an image."""
@@ -257,6 +263,24 @@ class Localizer:
         return rescore(
             solved, aligned.camera_from_map, matches, camera, self._limit(camera)
         ), matches
+
+    def _polish(
+        self, image: NDArray[np.uint8], camera: Camera, estimate: PoseEstimate
+    ) -> PoseEstimate:
+        """The mean of a pose and of what colours make of it, unless that is far away."""
+        c = self.config
+        start, matches = estimate.map_from_camera, estimate.details
+        assert start is not None and matches is not None
+        found = align_colours(self.renderer, image, camera, start, rays=c.colour_rays, seed=c.seed)
+        if found is None:
+            return estimate
+        seen = matches.points[matches.inlier]
+        moved = camera.project(found.inverse().apply(seen))
+        moved -= camera.project(start.inverse().apply(seen))
+        median = float(np.median(np.linalg.norm(moved, axis=1)))
+        if not median < c.colour_reach_px * max(camera.size) / 640.0:  # also refuses NaN
+            return estimate
+        return replace(estimate, map_from_camera=start.interpolate(found, c.colour_share))
 
     def _limit(self, camera: Camera) -> float:
         """The inlier threshold in pixels of this camera."""

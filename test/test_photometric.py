@@ -1,0 +1,100 @@
+"""Polishing by colours: poses that it finds, in other light and with things in the way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import toy_room
+
+from crossfire_core.geometry import Camera, Pose
+from crossfire_core.localization.photometric import GreyImage, fit_light, slide
+from crossfire_core.training.views import RayTable, View
+
+CAMERA = Camera(320, 240, 260.0, 258.0, 161.0, 119.0)
+LENSES = {
+    "none": CAMERA,
+    "radtan": Camera(320, 240, 260.0, 258.0, 161.0, 119.0, "radtan", (-0.1, 0.02, 0.001, 0.0)),
+}
+TRUTH = toy_room.poses(12)[3]  # map_from_camera
+NEAR = TRUTH @ Pose.exp(np.array([0.006, -0.004, 0.005, 0.002, -0.003, 0.002]))
+
+
+def seen(camera: Camera, count: int = 800) -> tuple[GreyImage, np.ndarray, np.ndarray]:
+    """The image at the true pose, points at its edges, and their grey values."""
+    image, depth = toy_room.look(toy_room.textures(), TRUTH, camera)
+    grey = GreyImage.of(image, 640)
+    pixels = grey.edges(count, np.random.default_rng(0))
+    x, y = (pixels - 0.5).round().astype(int).T
+    bearings = camera.bearings(pixels)
+    points = TRUTH.apply(bearings * (depth[y, x] / bearings[:, 2])[:, None])
+    return grey, points, grey.value[y, x].astype(np.float64)
+
+
+def moved(found: Pose | None) -> tuple[float, float]:
+    """Error in millimetres and degrees."""
+    assert found is not None
+    metres, radians = found.inverse().distance(TRUTH)
+    return 1e3 * metres, float(np.degrees(radians))
+
+
+@pytest.mark.parametrize("lens", LENSES)
+def test_pose_slides_to_the_truth_in_another_light(lens: str) -> None:
+    grey, points, value = seen(LENSES[lens])
+    found = slide(grey, points, 0.6 * value + 0.2, LENSES[lens], NEAR.inverse())
+    millimetres, degrees = moved(found)
+    assert millimetres < 1.0 and degrees < 0.03
+
+
+def test_points_of_something_else_do_not_pull_it_away() -> None:
+    grey, points, value = seen(CAMERA)
+    value[::4] = np.random.default_rng(1).uniform(0, 1, len(value[::4]))
+    millimetres, degrees = moved(slide(grey, points, value, CAMERA, NEAR.inverse()))
+    assert millimetres < 2.0 and degrees < 0.06
+
+
+def test_nothing_in_the_image_is_no_pose() -> None:
+    grey, points, value = seen(CAMERA)
+    away = TRUTH @ Pose.exp(np.array([0, 0, 0, 0, 3.0, 0]))
+    assert slide(grey, points, value, CAMERA, away.inverse()) is None
+
+
+def test_light_is_fitted_despite_outliers() -> None:
+    rng = np.random.default_rng(2)
+    rendered = rng.uniform(0, 1, 500)
+    value = 0.7 * rendered + 0.1 + rng.normal(0, 0.01, 500)
+    value[:50] = 1.0
+    residual, weight = fit_light(value, rendered)
+    assert np.median(np.abs(residual[50:])) < 0.01
+    assert weight[50:].mean() > 10 * weight[:50].mean()
+
+
+def test_edges_are_where_the_image_is_steep() -> None:
+    image = np.full((120, 160, 3), 90, np.uint8)
+    image[:, 80:] = np.random.default_rng(0).integers(0, 255, (120, 80, 1))
+    pixels = GreyImage.of(image, 640).edges(500, np.random.default_rng(0))
+    assert len(pixels) == 500 == len(np.unique(pixels, axis=0))
+    assert (pixels[:, 0] > 78).all()
+    shrunk = GreyImage.of(image, 80).edges(500, np.random.default_rng(0))
+    assert (shrunk[:, 0] > 74).all() and shrunk[:, 0].max() > 140  # pixels of the camera
+
+
+def test_blank_image_has_no_edges() -> None:
+    blank = np.full((120, 160, 3), 90, np.uint8)
+    assert len(GreyImage.of(blank, 640).edges(500, np.random.default_rng(0))) == 0
+
+
+def test_training_rays_at_edges_lie_where_their_view_is_steep() -> None:
+    flat = np.full((30, 40, 3), 90, np.uint8)
+    half = flat.copy()
+    half[:, 20:] = np.random.default_rng(0).integers(0, 255, (30, 20, 1))
+    camera = Camera(40, 30, 30.0, 30.0, 20.0, 15.0)
+    views = [View(str(n), n, i, camera, Pose.identity()) for n, i in enumerate((half, flat))]
+    table = RayTable(views, torch.device("cpu"))
+    table.keep_edges(views, seed=0)
+    view, pixel = table.draw_edges(4000, torch.Generator().manual_seed(0))
+    column = pixel % 40
+    assert 0.45 < view.float().mean() < 0.55
+    assert (column[view == 0] >= 18).float().mean() > 0.99
+    assert (column[view == 1] < 20).float().mean() == pytest.approx(0.5, abs=0.05)
+    assert int(pixel.max()) < 30 * 40
