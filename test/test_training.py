@@ -314,7 +314,7 @@ def test_colours_that_say_nothing_or_something_else_change_no_pose(
     trained: NeuralMap, monkeypatch: pytest.MonkeyPatch, answer: Pose | None
 ) -> None:
     frame = next(iter(ToyRoom(30).frames([0])))
-    loose = LocalizationConfig(points_along=48, min_inliers=20)
+    loose = LocalizationConfig(points_along=48, min_inliers=20, colour_rays=500)
     plain = Localizer(trained, replace(loose, colour_rays=0))
     expected = plain.localize(frame.image, frame.camera, frame.world_from_camera)
     monkeypatch.setattr(
