@@ -80,9 +80,6 @@ class GeometryTraining:
     """The first stage: density and colour from the images."""
 
     rays: int = option(1024, "random rays a step", min=1)
-    edge_share: float = option(
-        0.0, "share of them drawn where the images are steep", min=0.0, max=1.0
-    )
     patches: int = option(8, "square patches a step", min=0)
     patch_size: int = option(8, "side of a patch, pixels", min=3)
     depth_rays: int = option(384, "rays with a measured depth a step", min=0)
@@ -204,12 +201,6 @@ class LocalizationConfig:
     align: bool = option(True, "finish each step by aligning descriptors directly")
     colour_rays: int = option(
         0, "rendered points whose colours polish the final pose, 1000 do; 0 saves the time", min=0
-    )
-    colour_share: float = option(
-        0.5, "weight of that pose in the mean with the descriptors' one", min=0.0, max=1.0
-    )
-    colour_reach_px: float = option(
-        3.0, "it is ignored if it is further off than this, pixels of a 640 px wide image", min=0.0
     )
     covariance_inflation: float = option(
         1.2, "by how much correlated errors exceed independent ones", min=0.1

@@ -585,7 +585,7 @@ class LocalizationNode(LifecycleNode):
     # Periodic
 
     def _broadcast(self) -> None:
-        """Publish where the map is seen from, at a fixed rate; nothing while it is not known."""
+        """Publish the robot's place in the map once more; nothing while it is not known."""
         node = self._settings.node
         stamp = self.get_clock().now().nanoseconds + int(node.transform_tolerance * 1e9)
         if not node.tf_broadcast or stamp == self._last_tf_ns:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 import toy_room
 
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.photometric import GreyImage, fit_light, slide
-from crossfire_core.training.views import RayTable, View
 
 CAMERA = Camera(320, 240, 260.0, 258.0, 161.0, 119.0)
 LENSES = {
@@ -82,19 +80,3 @@ def test_edges_are_where_the_image_is_steep() -> None:
 def test_blank_image_has_no_edges() -> None:
     blank = np.full((120, 160, 3), 90, np.uint8)
     assert len(GreyImage.of(blank, 640).edges(500, np.random.default_rng(0))) == 0
-
-
-def test_training_rays_at_edges_lie_where_their_view_is_steep() -> None:
-    flat = np.full((30, 40, 3), 90, np.uint8)
-    half = flat.copy()
-    half[:, 20:] = np.random.default_rng(0).integers(0, 255, (30, 20, 1))
-    camera = Camera(40, 30, 30.0, 30.0, 20.0, 15.0)
-    views = [View(str(n), n, i, camera, Pose.identity()) for n, i in enumerate((half, flat))]
-    table = RayTable(views, torch.device("cpu"))
-    table.keep_edges(views, seed=0)
-    view, pixel = table.draw_edges(4000, torch.Generator().manual_seed(0))
-    column = pixel % 40
-    assert 0.45 < view.float().mean() < 0.55
-    assert (column[view == 0] >= 18).float().mean() > 0.99
-    assert (column[view == 1] < 20).float().mean() == pytest.approx(0.5, abs=0.05)
-    assert int(pixel.max()) < 30 * 40

@@ -319,7 +319,7 @@ def test_colours_that_say_nothing_or_something_else_change_no_pose(
     expected = plain.localize(frame.image, frame.camera, frame.world_from_camera)
     monkeypatch.setattr(
         "crossfire_core.localization.localizer.align_colours",
-        lambda renderer, image, camera, pose, **_: answer and pose @ answer,
+        lambda renderer, image, camera, pose, *_: answer and pose @ answer,
     )
     found = Localizer(trained, loose).localize(frame.image, frame.camera, frame.world_from_camera)
     assert found.ok and expected.ok

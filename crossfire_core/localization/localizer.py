@@ -136,7 +136,7 @@ class Localizer:
                 best = found
             if found.ok:
                 break
-        return replace(best, timings_ms=clock.ms)
+        return best
 
     def candidates(
         self, dense: DenseDescriptors, camera: Camera, clock: _Stopwatch | None = None
@@ -205,7 +205,7 @@ class Localizer:
             rests = metres < c.converged_m and radians < np.radians(c.converged_deg)
             if known and not coarse and rests:
                 break
-        return replace(estimate, timings_ms=dict(clock.ms))
+        return estimate
 
     def _once(
         self,
@@ -267,20 +267,25 @@ class Localizer:
     def _polish(
         self, image: NDArray[np.uint8], camera: Camera, estimate: PoseEstimate
     ) -> PoseEstimate:
-        """The mean of a pose and of what colours make of it, unless that is far away."""
+        """The mean of a pose and of what colours make of it, unless that is far away.
+
+        Covariance, inliers and residual stay those of the matches.
+        """
         c = self.config
         start, matches = estimate.map_from_camera, estimate.details
         assert start is not None and matches is not None
-        found = align_colours(self.renderer, image, camera, start, rays=c.colour_rays, seed=c.seed)
+        found = align_colours(
+            self.renderer, image, camera, start, c.colour_rays, c.min_opacity, c.seed
+        )
         if found is None:
             return estimate
         seen = matches.points[matches.inlier]
         moved = camera.project(found.inverse().apply(seen))
         moved -= camera.project(start.inverse().apply(seen))
         median = float(np.median(np.linalg.norm(moved, axis=1)))
-        if not median < c.colour_reach_px * max(camera.size) / 640.0:  # also refuses NaN
+        if not median < self._limit(camera):  # also refuses NaN
             return estimate
-        return replace(estimate, map_from_camera=start.interpolate(found, c.colour_share))
+        return replace(estimate, map_from_camera=start.interpolate(found, 0.5))
 
     def _limit(self, camera: Camera) -> float:
         """The inlier threshold in pixels of this camera."""

@@ -3,7 +3,7 @@
 Descriptors say what is where, but are learned and vary slowly over the image; colours are what
 the geometry was trained on and as sharp as the render (the idea of iNeRF, Yen-Chen et al. 2021,
 as Gauss-Newton with depths held still in place of gradient descent through the field). The
-errors of both are of different kinds, so the localizer takes a mean of the two poses.
+errors of both are of different kinds, so the localizer takes the mean of the two poses.
 """
 
 from __future__ import annotations
@@ -12,19 +12,16 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from crossfire_core.features.network import fitted
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.localization.alignment import cells_and_jacobian
-from crossfire_core.rendering.renderer import Renderer, ray_colours, sample_rays
+from crossfire_core.localization.alignment import cells_and_jacobian, lens_slope
+from crossfire_core.rendering.renderer import Renderer
 
 FloatArray = NDArray[np.float64]
-_LUMA = np.array([0.299, 0.587, 0.114])
 _BORDER = 6  # pixels that take no part: slopes are wrong there, and a small step leaves the image
 _LEAST_POINTS = 100
-_MIN_OPACITY = 0.6
 
 
 @dataclass(frozen=True)
@@ -81,17 +78,15 @@ class GreyImage:
         return sample(self.value), np.column_stack([sample(self.slope_x), sample(self.slope_y)])
 
 
-@torch.no_grad()
 def align_colours(
     renderer: Renderer,
     image: NDArray[np.uint8],
     camera: Camera,
     map_from_camera: Pose,
-    *,
     rays: int,
+    min_opacity: float,
+    seed: int,
     side: int = 640,
-    iterations: int = 5,
-    seed: int = 0,
 ) -> Pose | None:
     """The pose at which the rendered edges lie on the image's.
 
@@ -101,9 +96,9 @@ def align_colours(
         camera: its calibration.
         map_from_camera: start, within a pixel or two of the truth.
         rays: points of the image that are rendered.
-        side: the image is shrunk to this longer side.
-        iterations: at most this many steps.
+        min_opacity: fainter ones take no part.
         seed: of the choice of points.
+        side: the image is shrunk to this longer side.
 
     Returns:
         ``map_from_camera``, or None where too little is rendered or nothing is to be seen.
@@ -112,24 +107,28 @@ def align_colours(
     pixels = grey.edges(rays, np.random.default_rng(seed))
     if len(pixels) < _LEAST_POINTS:
         return None
-    points, colours = _rendered(renderer, camera, map_from_camera, pixels)
+    points, rendered = _rendered(renderer, camera, map_from_camera, pixels, min_opacity)
     if len(points) < _LEAST_POINTS:
         return None
-    found = slide(grey, points, colours @ _LUMA, camera, map_from_camera.inverse(), iterations)
+    found = slide(grey, points, rendered, camera, map_from_camera.inverse())
     return found.inverse() if found is not None and found.is_finite() else None
 
 
 def _rendered(
-    renderer: Renderer, camera: Camera, map_from_camera: Pose, pixels: FloatArray
+    renderer: Renderer,
+    camera: Camera,
+    map_from_camera: Pose,
+    pixels: FloatArray,
+    min_opacity: float,
 ) -> tuple[FloatArray, FloatArray]:
-    """Surface points ``[n, 3]`` and colours ``[n, 3]`` of those pixels that show a surface."""
+    """Surface points ``[n, 3]`` and grey values ``[n]`` of those pixels that show a surface."""
     rays = renderer.rays(camera, map_from_camera, pixels)
-    samples = sample_rays(renderer.field, rays, renderer.spacing, renderer.config)
-    light = renderer.field.mean_appearance()[None].expand(len(pixels), -1)
-    colours = ray_colours(renderer.field, rays, samples, light)
-    points = rays.origins + rays.directions * samples.depth()[:, None]
-    solid = samples.opacity() > _MIN_OPACITY
-    return points[solid].double().cpu().numpy(), colours[solid].double().cpu().numpy()
+    colours, depth, opacity = renderer.colours(rays)
+    solid = opacity > min_opacity
+    points = (rays.origins + rays.directions * depth[:, None])[solid].double().cpu().numpy()
+    image = colours[solid][None].cpu().numpy()
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[0] if len(points) else np.zeros(0)
+    return points, grey.astype(np.float64)
 
 
 def slide(
@@ -154,8 +153,9 @@ def slide(
         ``camera_from_map``; None once fewer than 100 points are in the image.
     """
     pose = camera_from_map
+    lens = lens_slope(pose, points, camera, grey.scale)
     for _ in range(iterations):
-        cells, by_twist = cells_and_jacobian(pose, points, camera, grey.scale)
+        cells, by_twist = cells_and_jacobian(pose, points, camera, grey.scale, lens)
         value, slope = grey.at(cells)
         seen = np.isfinite(value) & np.isfinite(slope).all(axis=1)
         if seen.sum() < _LEAST_POINTS:

@@ -205,25 +205,29 @@ class Renderer:
         return torch.cat(points), torch.cat(opacity), torch.cat(spread)
 
     @torch.no_grad()
+    def colours(self, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
+        """RGB ``[n, 3]``, depth along the ray ``[n]`` in metres and opacity ``[n]``, at once."""
+        samples = sample_rays(self.field, rays, self.spacing, self.config)
+        light = self.field.mean_appearance()[None].expand(len(rays.origins), -1)
+        seen = ray_colours(self.field, rays, samples, light)
+        return seen, samples.depth(), samples.opacity()
+
+    @torch.no_grad()
     def render(self, camera: Camera, map_from_camera: Pose) -> Rendering:
         """Render every pixel of a camera (resize the camera first for a smaller image)."""
         rays = self.rays(camera, map_from_camera, camera.pixel_grid())
-        light = self.field.mean_appearance()[None]
         colours, depths, opacities, descriptors = [], [], [], []
         for start in range(0, len(rays.origins), self.chunk):
             part = Rays(
                 rays.origins[start : start + self.chunk],
                 rays.directions[start : start + self.chunk],
             )
-            samples = sample_rays(self.field, part, self.spacing, self.config)
-            depth = samples.depth()
-            colours.append(
-                ray_colours(self.field, part, samples, light.expand(len(part.origins), -1))
-            )
+            colour, depth, opacity = self.colours(part)
             surface = part.origins + part.directions * depth[:, None]
             descriptors.append(self.field.descriptors(surface))
+            colours.append(colour)
             depths.append(depth)
-            opacities.append(samples.opacity())
+            opacities.append(opacity)
         forward = torch.tensor(map_from_camera.rotation[:, 2], dtype=torch.float32)
         z_depth = torch.cat(depths) * (rays.directions @ forward.to(self.device))
         shape = (camera.height, camera.width)

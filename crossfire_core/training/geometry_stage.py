@@ -110,14 +110,11 @@ class GeometryStage:
         return self.table.poses()
 
     def _draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Rays anywhere and at edges, then patches, then known depths (returned as indices)."""
+        """Random rays, then patches, then rays with known depth (returned as indices)."""
         c = self.config.geometry
         views, pixels = [], []
-        count = self._part(c.rays)
-        steep = round(c.edge_share * count)
         for view, pixel in (
-            self.table.draw(count - steep, rng),
-            *([self.table.draw_edges(steep, rng)] if steep else []),
+            self.table.draw(self._part(c.rays), rng),
             self.table.draw_patches(self._part(c.patches), c.patch_size, rng),
         ):
             views.append(view)

@@ -226,8 +226,6 @@ class Trainer:
         self.field.to(self.device)
         self.network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.table = RayTable(self.views, self.device)
-        if c.geometry.edge_share:
-            self.table.keep_edges(self.views, c.seed)
         self.geometry = GeometryStage(self.field, self.table, self.survey, c)
         self.descriptors: DescriptorStage | None = None
         self.surfaces: Surfaces | None = None

@@ -139,18 +139,6 @@ class RayTable:
         share = torch.rand(count, generator=rng, device=self.device)
         return view, (share * self.counts[view]).long()
 
-    def keep_edges(self, views: Sequence[View], seed: int, count: int = 16384) -> None:
-        """Choose pixels of every view for :meth:`draw_edges`, the likelier the steeper."""
-        rng = np.random.default_rng(seed)
-        chosen = [_steep_pixels(view.image, count, rng) for view in views]
-        self.edges = torch.from_numpy(np.stack(chosen)).to(self.device)
-
-    def draw_edges(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Pixels where images are steep, evenly over all views: (view ``[n]``, pixel ``[n]``)."""
-        view = torch.randint(len(self), (count,), generator=rng, device=self.device)
-        which = torch.randint(self.edges.shape[1], (count,), generator=rng, device=self.device)
-        return view, self.edges[view, which].long()
-
     def draw_patches(self, count: int, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Square patches: (view, pixel), each ``[count * size * size]``, patch by patch."""
         view = torch.randint(len(self), (count,), generator=rng, device=self.device)
@@ -165,15 +153,3 @@ class RayTable:
         columns = (x[:, None] + step)[:, None, :]
         pixel = rows * self.widths[view][:, None, None] + columns
         return view.repeat_interleave(size * size), pixel.reshape(-1)
-
-
-def _steep_pixels(
-    image: NDArray[np.uint8], count: int, rng: np.random.Generator
-) -> NDArray[np.int32]:
-    """Indices ``[count]`` of pixels, drawn in proportion to the slope of the grey image there."""
-    grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1.0)
-    steep = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
-    # the floor lets a blank image be drawn from too, and no pixel be drawn all the time
-    total = np.cumsum(np.minimum(steep, np.percentile(steep, 95)).ravel() + 1e-3, dtype=np.float64)
-    found = np.searchsorted(total, rng.random(count) * total[-1], side="right")
-    return np.asarray(np.minimum(found, total.size - 1), dtype=np.int32)
