@@ -38,7 +38,7 @@ from crossfire_core.files import write_bytes
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.rendering.sampling import Spacing
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _HEADER_KEY = "crossfire_map"
 _MAX_HEADER_BYTES = 32 << 20
 _MAX_SIDE = 16384  # of the mapping camera's image, pixels

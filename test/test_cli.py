@@ -50,6 +50,11 @@ def test_each_help_teaches_with_an_example(name, capsys):
     assert "Example" in shown and "crossfire" in shown
 
 
+def test_help_keeps_the_brackets_of_extras(capsys):
+    run(["train", "--help"])
+    assert "crossfire_ros[sfm]" in capsys.readouterr().out
+
+
 def test_help_imports_nothing_heavy():
     script = (
         "import sys; from crossfire_core.cli import run; run(['--help']);"

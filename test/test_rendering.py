@@ -105,6 +105,12 @@ def test_the_fast_finder_answers_as_the_renderer(
     assert float(error.median()) < 0.002 and float(error.quantile(0.98)) < 0.02
     torch.testing.assert_close(fast[1], slow[1], atol=0.02, rtol=0.02)
     assert float((fast[2] - slow[2])[solid].abs().median()) < 0.005
+    colours = [Renderer(field, SPACING, config), Renderer(field, SPACING, config).freeze()]
+    seen, fast_seen = (renderer.colours(rays) for renderer in colours)
+    assert float(seen[0].std()) > 0.01  # not all the same grey
+    torch.testing.assert_close(fast_seen[0], seen[0], atol=0.03, rtol=0.03)
+    torch.testing.assert_close(fast_seen[1], fast[0])
+    torch.testing.assert_close(fast_seen[2], fast[1])
 
 
 def test_padding_of_a_narrow_grid_is_a_bias_in_the_fast_finder_too() -> None:
@@ -156,8 +162,8 @@ def test_the_backend_does_not_show() -> None:
 
 def test_an_empty_bundle_of_rays() -> None:
     none = Rays(torch.zeros(0, 3), torch.zeros(0, 3))
-    found = Renderer(wall_field(), SPACING, RenderConfig(16, 8)).freeze().surface(none)
-    assert [len(t) for t in found] == [0, 0, 0]
+    renderer = Renderer(wall_field(), SPACING, RenderConfig(16, 8)).freeze()
+    assert [len(t) for t in (*renderer.surface(none), *renderer.colours(none))] == 6 * [0]
 
 
 # -- sampling ----------------------------------------------------------------------------------

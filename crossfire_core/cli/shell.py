@@ -28,7 +28,7 @@ app = typer.Typer(
     name="crossfire",
     help="Find a camera's pose in a neural map.\n\nTrain a map from a recording with poses, then "
     "localize images in it. Start with: crossfire sample room, or your own rosbag2.",
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",  # "rich" would swallow the brackets of extras
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

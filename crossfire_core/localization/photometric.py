@@ -123,9 +123,9 @@ def _rendered(
 ) -> tuple[FloatArray, FloatArray]:
     """Surface points ``[n, 3]`` and grey values ``[n]`` of those pixels that show a surface."""
     rays = renderer.rays(camera, map_from_camera, pixels)
-    colours, depth, opacity = renderer.colours(rays)
+    colours, surface, opacity = renderer.colours(rays)
     solid = opacity > min_opacity
-    points = (rays.origins + rays.directions * depth[:, None])[solid].double().cpu().numpy()
+    points = surface[solid].double().cpu().numpy()
     image = colours[solid][None].cpu().numpy()
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[0] if len(points) else np.zeros(0)
     return points, grey.astype(np.float64)

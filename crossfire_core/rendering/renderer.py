@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from crossfire_core.rendering.surface_cpu import SurfaceFinder
 
 
-_LEAST_WEIGHT = 1e-4  # samples that contribute less are black
-
-
 @dataclass(frozen=True)
 class Rays:
     """Half-lines in the map frame.
@@ -117,26 +114,23 @@ def sample_rays(
     return RaySamples(fine_m, weights, features, coarse, proposal, fine)
 
 
-def ray_colours(
-    field: SceneField, rays: Rays, samples: RaySamples, appearance: Tensor, background: float = 0.0
-) -> Tensor:
-    """Composite RGB ``[rays, 3]``.
+def ray_colours(field: SceneField, rays: Rays, samples: RaySamples, appearance: Tensor) -> Tensor:
+    """RGB ``[rays, 3]`` before a black background.
+
+    The samples' features are composited and the colour network is asked once a ray, not once a
+    sample (deferred shading, as in SNeRG, Hedman et al. 2021): training makes nearly twice the
+    steps in the same time.
 
     Args:
         field: the field.
         rays: the rays.
         samples: what :func:`sample_rays` gave for them.
         appearance: ``[rays, a]``, the light to render with.
-        background: grey level behind everything.
     """
     count, per_ray = samples.weights.shape
-    # most samples of a trained ray lie in the air: the colour network is asked for the others
-    chosen = (samples.weights.detach().flatten() > _LEAST_WEIGHT).nonzero()[:, 0]
-    ray = chosen // per_ray
-    some = field.colours(samples.features[chosen], rays.directions[ray], appearance[ray])
-    colours = some.new_zeros(count * per_ray, 3).index_copy(0, chosen, some).view(count, -1, 3)
-    seen = (samples.weights[..., None] * colours).sum(dim=1)
-    return seen + background * (1.0 - samples.opacity()[:, None])
+    features = torch.bmm(samples.weights[:, None], samples.features.view(count, per_ray, -1))
+    seen = field.colours(features[:, 0], rays.directions, appearance)
+    return samples.opacity()[:, None] * seen
 
 
 def _midpoints(rays: Rays, edges: Tensor) -> Tensor:
@@ -206,30 +200,34 @@ class Renderer:
 
     @torch.no_grad()
     def colours(self, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
-        """RGB ``[n, 3]``, depth along the ray ``[n]`` in metres and opacity ``[n]``, at once."""
-        samples = sample_rays(self.field, rays, self.spacing, self.config)
+        """RGB ``[n, 3]``, surface points ``[n, 3]`` in metres and opacity ``[n]``, at once."""
         light = self.field.mean_appearance()[None].expand(len(rays.origins), -1)
+        if self.finder is not None:
+            features, points, opacity = self.finder.shade(rays.origins, rays.directions)
+            seen = opacity[:, None] * self.field.colours(features, rays.directions, light)
+            return seen, points, opacity
+        samples = sample_rays(self.field, rays, self.spacing, self.config)
         seen = ray_colours(self.field, rays, samples, light)
-        return seen, samples.depth(), samples.opacity()
+        points = rays.origins + rays.directions * samples.depth()[:, None]
+        return seen, points, samples.opacity()
 
     @torch.no_grad()
     def render(self, camera: Camera, map_from_camera: Pose) -> Rendering:
         """Render every pixel of a camera (resize the camera first for a smaller image)."""
         rays = self.rays(camera, map_from_camera, camera.pixel_grid())
+        forward = rays.origins.new_tensor(map_from_camera.rotation[:, 2])
         colours, depths, opacities, descriptors = [], [], [], []
         for start in range(0, len(rays.origins), self.chunk):
             part = Rays(
                 rays.origins[start : start + self.chunk],
                 rays.directions[start : start + self.chunk],
             )
-            colour, depth, opacity = self.colours(part)
-            surface = part.origins + part.directions * depth[:, None]
+            colour, surface, opacity = self.colours(part)
             descriptors.append(self.field.descriptors(surface))
             colours.append(colour)
-            depths.append(depth)
+            depths.append((surface - part.origins) @ forward)
             opacities.append(opacity)
-        forward = torch.tensor(map_from_camera.rotation[:, 2], dtype=torch.float32)
-        z_depth = torch.cat(depths) * (rays.directions @ forward.to(self.device))
+        z_depth = torch.cat(depths)
         shape = (camera.height, camera.width)
         return Rendering(
             torch.cat(colours).reshape(*shape, 3).clamp(0, 1).cpu().numpy(),

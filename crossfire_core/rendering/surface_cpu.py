@@ -8,6 +8,7 @@ happens to a ray before and after the network is one kernel each.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numba
@@ -41,7 +42,7 @@ class SurfaceFinder:
         )
         width = self.layout.width  # columns beyond it meet the ones that pad the input: a bias
         self.hidden, self.bias = hidden[:, :width].T.contiguous(), hidden[:, width:].sum(dim=1)
-        self.density_row = last[0].contiguous()
+        self.density_row, self.last = last[0].contiguous(), last.T.contiguous()
         self.box = np.array([*field.box.centre, field.box.half_size], np.float32)
         self.proposal = _bake(field)
         edges = spacing.distance(torch.linspace(0, 1, config.proposal_samples + 1))
@@ -57,30 +58,41 @@ class SurfaceFinder:
             origins: ``[n, 3]`` metres, map frame.
             directions: ``[n, 3]`` unit vectors.
         """
-        start, along = origins.contiguous().numpy(), directions.contiguous().numpy()
-        count = len(start)
-        points = np.empty((count, 3), np.float32)
-        opacity, spread = np.empty(count, np.float32), np.empty(count, np.float32)
-        for first in range(0, count, _CHUNK):
-            part = slice(first, min(first + _CHUNK, count))
-            self._chunk(start[part], along[part], points[part], opacity[part], spread[part])
-        return torch.from_numpy(points), torch.from_numpy(opacity), torch.from_numpy(spread)
+        parts = [self._chunk(*part)[:3] for part in _chunks(origins, directions)]
+        points, opacity, spread = (torch.cat(column) for column in zip(*parts, strict=True))
+        return points, opacity, spread
+
+    @torch.no_grad()
+    def shade(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What colour is made from ``[n, f]``, surface points ``[n, 3]`` and opacity ``[n]``.
+
+        Args:
+            origins: ``[n, 3]`` metres, map frame.
+            directions: ``[n, 3]`` unit vectors.
+        """
+        features, points, opacity = [], [], []
+        for part in _chunks(origins, directions):
+            point, light, _, weights, hidden = self._chunk(*part)
+            # the last layer is linear: composited before it, it is evaluated once a ray
+            seen = torch.bmm(weights[:, None], hidden.view(*weights.shape, len(self.last)))
+            features.append(seen[:, 0] @ self.last)
+            points.append(point)
+            opacity.append(light)
+        return torch.cat(features), torch.cat(points), torch.cat(opacity)
 
     def _chunk(
-        self,
-        origins: NDArray[np.float32],
-        directions: NDArray[np.float32],
-        points: NDArray[np.float32],
-        opacity: NDArray[np.float32],
-        spread: NDArray[np.float32],
-    ) -> None:
-        rays, samples = len(origins), self.samples
+        self, start: NDArray[np.float32], along: NDArray[np.float32]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Points, opacity, spread, weights ``[n, samples]``, hidden ``[n * samples, width]``."""
+        rays, samples = len(start), self.samples
         edges = np.empty((rays, samples + 1), np.float32)
         inside = np.empty((rays * samples, 3), np.float32)
+        points, weights = np.empty((rays, 3), np.float32), np.empty((rays, samples), np.float32)
+        opacity, spread = np.empty(rays, np.float32), np.empty(rays, np.float32)
 
         def place(a: int, b: int) -> None:
             _place_samples(
-                origins, directions, self.box, self.proposal, self.coarse, self.curve,
+                start, along, self.box, self.proposal, self.coarse, self.curve,
                 edges, inside, a, b,
             )  # fmt: skip
 
@@ -90,9 +102,20 @@ class SurfaceFinder:
         raw = (hidden @ self.density_row).numpy().reshape(rays, samples)
 
         def settle(a: int, b: int) -> None:
-            _settle(origins, directions, edges, raw, self.box[3], points, opacity, spread, a, b)
+            _settle(start, along, edges, raw, self.box[3], points, opacity, spread, weights, a, b)
 
         for_ranges(settle, rays, smallest=256)
+        made = [torch.from_numpy(a) for a in (points, opacity, spread, weights)]
+        return made[0], made[1], made[2], made[3], hidden
+
+
+def _chunks(
+    origins: Tensor, directions: Tensor
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Rays in parts whose samples fit in the cache; one empty part where there are none."""
+    start, along = origins.contiguous().numpy(), directions.contiguous().numpy()
+    for first in range(0, max(1, len(start)), _CHUNK):
+        yield start[first : first + _CHUNK], along[first : first + _CHUNK]
 
 
 @torch.no_grad()
@@ -182,8 +205,10 @@ def _place_samples(origins, directions, box, grid, coarse, curve, edges, inside,
 
 
 @numba.njit(**_JIT)
-def _settle(origins, directions, edges, raw, half_size, points, opacity, spread, start, stop):  # type: ignore[no-untyped-def]
-    """Composite the weights; write the median's point, the opacity and the quartiles' distance."""
+def _settle(  # type: ignore[no-untyped-def]
+    origins, directions, edges, raw, half_size, points, opacity, spread, weights, start, stop
+):
+    """Write weights, the median's point, the opacity and the quartiles' distance."""
     samples = raw.shape[1]
     one = np.float32(1)
     cdf = np.empty(samples + 1, np.float32)
@@ -193,7 +218,8 @@ def _settle(origins, directions, edges, raw, half_size, points, opacity, spread,
         for k in range(samples):
             density = np.exp(min(raw[ray, k] - one, np.float32(15))) / half_size
             clear = np.exp(-density * (edges[ray, k + 1] - edges[ray, k]))
-            cdf[k + 1] = cdf[k] + passed * (one - clear)
+            weights[ray, k] = passed * (one - clear)
+            cdf[k + 1] = cdf[k] + weights[ray, k]
             passed *= clear
         total = cdf[samples]
         first = _invert(cdf, edges, ray, np.float32(0.25) * total)

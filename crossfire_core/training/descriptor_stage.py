@@ -105,6 +105,12 @@ def _smooth(inverse_depth: Tensor) -> Tensor:
     return (inverse_depth - median).abs() < 0.05 * median
 
 
+def _small(view: View, side: int) -> tuple[Tensor, tuple[float, float]]:
+    """A view's image as the network takes it, but in bytes, and its descriptors' scale."""
+    image, scale = network_input(view.image, side)
+    return image.mul(255).to(torch.uint8), scale
+
+
 class DescriptorStage:
     """One step takes one image and pulls its descriptors and the field's together."""
 
@@ -129,8 +135,7 @@ class DescriptorStage:
         """
         self.field, self.network, self.surfaces, self.config = field, network, surfaces, config
         self.device = surfaces.nodes.device
-        prepared = [network_input(v.image, config.features.side) for v in views]
-        self.images = [(image.mul(255).to(torch.uint8), scale) for image, scale in prepared]
+        self.images = [_small(view, config.features.side) for view in views]
         rates = config.descriptor
         self.optimizer = torch.optim.Adam(
             [

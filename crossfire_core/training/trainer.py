@@ -226,6 +226,7 @@ class Trainer:
         self.field.to(self.device)
         self.network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.table = RayTable(self.views, self.device)
+        self.views = self.table.share_images(self.views)
         self.geometry = GeometryStage(self.field, self.table, self.survey, c)
         self.descriptors: DescriptorStage | None = None
         self.surfaces: Surfaces | None = None
