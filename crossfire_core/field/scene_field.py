@@ -82,7 +82,7 @@ class SceneField(nn.Module):
         return self._density(features[:, 0]), features
 
     def colours(self, features: Tensor, directions: Tensor, appearance: Tensor) -> Tensor:
-        """RGB in [0, 1], ``[n, 3]``, from a ray's features, unit directions and appearance vectors."""
+        """RGB in [0, 1], ``[n, 3]``, from features, unit directions and appearance vectors."""
         inputs = torch.cat([features, spherical_harmonics(directions), appearance], dim=1)
         return torch.sigmoid(networks.evaluate(self.colour, inputs, self.colour_layout))
 
