@@ -147,7 +147,9 @@ def test_benchmark_names_what_can_be_chosen(failing, tmp_path):
 
 def test_ctrl_c_ends_with_130_and_no_traceback():
     script = (
-        "import crossfire_core.recordings as r, time, sys\n"
+        "import signal, time, crossfire_core.recordings as r\n"
+        # a shell starts background jobs, the whole suite perhaps, with Ctrl-C ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def slow(*a): print('ready', flush=True); time.sleep(60)\n"
         "r.open_recording = slow\n"
         "from crossfire_core.cli import main; main()"
