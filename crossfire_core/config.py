@@ -103,21 +103,22 @@ class DescriptorTraining:
     window_share: float = option(
         0.6, "share of an image's width and height that a step looks at", min=0.1, max=1.0
     )
-    zoom: float = option(0.2, "largest zoom in or out of that window", min=0.0, max=1.0)
-    turn_deg: float = option(8.0, "largest rotation of that window, degrees", min=0.0, max=180.0)
-    pixels: int = option(1024, "pixels of one window a step", min=16)
+    zoom: float = option(0.15, "largest zoom in or out of that window", min=0.0, max=1.0)
+    turn_deg: float = option(5.0, "largest rotation of that window, degrees", min=0.0, max=180.0)
+    pixels: int = option(1024, "pixels of one window that are compared with each other", min=16)
+    groups: int = option(2, "groups of so many pixels in a window a step", min=1)
     clustered: float = option(0.5, "share of them drawn side by side", min=0.0, max=1.0)
-    clusters: int = option(8, "places where they are drawn side by side", min=1)
+    clusters: int = option(8, "places of a group where they are drawn side by side", min=1)
     cluster_size: float = option(14.0, "side of such a place, pixels of the window", min=2.0)
-    others: int = option(1024, "points from anywhere in the scene, as negatives", min=0)
+    others: int = option(512, "points from anywhere in the scene, as negatives of a group", min=0)
     temperature: float = option(0.07, "scale of the similarities", min=1e-3)
     margin: float = option(
         0.0035, "nearer points are not negatives, as a share of the median distance", min=0.0
     )
     grid_rate: float = option(1e-2, "learning rate of the descriptor grid", min=0.0)
     network_rate: float = option(2e-3, "learning rate of the networks", min=0.0)
-    brightness: float = option(0.25, "largest change of brightness and contrast", min=0.0, max=0.9)
-    blur_px: float = option(7.0, "longest motion blur, pixels of the window", min=0.0, max=50.0)
+    brightness: float = option(0.2, "largest change of brightness and contrast", min=0.0, max=0.9)
+    blur_px: float = option(4.0, "longest motion blur, pixels of the window", min=0.0, max=50.0)
     surface_nodes: int = option(96, "surface points along a view's longer side", min=16)
 
 
@@ -149,7 +150,7 @@ class TrainingConfig:
     image_side: int = option(640, "mapping images are shrunk to this longer side, pixels", min=64)
     max_views: int = option(160, "mapping images kept, spread evenly over the path", min=2)
     geometry_share: float = option(
-        0.4, "share of the budget for the first stage", min=0.05, max=0.95
+        0.3, "share of the budget for the first stage", min=0.05, max=0.95
     )
     warm_up: float = option(0.01, "share of a stage in which rates rise", min=0.0, max=0.5)
     final_rate: float = option(

@@ -41,6 +41,20 @@ def test_descriptors_move_with_the_image(network: ImageNetwork) -> None:
     assert float(similarity.median()) > 0.999
 
 
+@torch.no_grad()
+def test_bfloat16_hardly_changes_descriptors(
+    network: ImageNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A map trained on a CPU with the instructions is used on one without, and the reverse."""
+    image = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+    found = []
+    for able in (True, False):
+        monkeypatch.setattr("crossfire_core.features.network._cpu_has_bfloat16", lambda a=able: a)
+        found.append(network(image))
+    assert not torch.equal(*found)
+    assert float((found[0] * found[1]).sum(dim=1).min()) > 0.999
+
+
 @pytest.mark.parametrize("size", [(640, 480), (752, 480), (333, 555), (60, 40)])
 def test_the_scale_says_where_a_pixel_is_among_the_descriptors(size: tuple[int, int]) -> None:
     """A bright blob is found where cell = pixel * scale - 0.5 says, whatever the image's size."""

@@ -102,6 +102,24 @@ def test_held_out_images_are_localized(trained: NeuralMap, with_prior: bool) -> 
     assert degrees < 2.5
 
 
+def test_what_no_mapping_camera_saw_takes_no_part(trained: NeuralMap) -> None:
+    frame = next(iter(ToyRoom(30).frames([0])))
+    everywhere = Localizer(trained).localize(frame.image, frame.camera, frame.world_from_camera)
+    assert everywhere.details is not None
+    axis = int(np.ptp(everywhere.details.points, axis=0).argmax())
+    across = everywhere.details.points[:, axis]
+    places, middle = trained.places, float(np.median(across))
+    left = places.points[:, axis] < middle
+    half = replace(places, points=places.points[left], point_view=places.point_view[left])
+    seen = Localizer(NeuralMap(trained.header, trained.field, trained.network, half)).localize(
+        frame.image, frame.camera, frame.world_from_camera
+    )
+    assert seen.details is not None
+    reach = trained.header.box.half_size / 4.0
+    assert len(seen.details.points) > 20 and seen.details.points[:, axis].max() < middle + reach
+    assert across.max() > middle + reach
+
+
 def test_the_map_says_where_it_comes_from(trained: NeuralMap) -> None:
     room = ToyRoom(30)
     names = [v.name for v in trained.header.views]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -43,13 +45,30 @@ class ImageNetwork(nn.Module):
         height, width = images.shape[2:]
         below, right = -height % _COARSEST, -width % _COARSEST
         x = functional.pad((images - 0.45) * 4.0, (0, right, 0, below), mode="replicate")
-        half = self.stem(x)
-        quarter = self.quarter(half)
-        context = _grow(self.eighth(quarter))
-        quarter = self.mix_quarter(self.join_quarter(torch.cat([quarter, context], dim=1)))
-        out = self.head(self.join_half(torch.cat([half, _grow(quarter)], dim=1)))
-        out = out[:, :, : -(-height // STRIDE), : -(-width // STRIDE)]
+        with _short_floats(images.device):
+            half = self.stem(x)
+            quarter = self.quarter(half)
+            context = _grow(self.eighth(quarter))
+            quarter = self.mix_quarter(self.join_quarter(torch.cat([quarter, context], dim=1)))
+            out = self.head(self.join_half(torch.cat([half, _grow(quarter)], dim=1)))
+        out = out[:, :, : -(-height // STRIDE), : -(-width // STRIDE)].float()
         return functional.normalize(out, dim=1, eps=1e-6)
+
+
+def _short_floats(device: torch.device) -> AbstractContextManager[object]:
+    """Convolutions in bfloat16 on CPUs with instructions for it, where they take half the time."""
+    if device.type == "cpu" and _cpu_has_bfloat16():
+        return torch.autocast("cpu", torch.bfloat16)
+    return nullcontext()
+
+
+@cache
+def _cpu_has_bfloat16() -> bool:
+    # Without the instructions bfloat16 is emulated, which is slower than float32.
+    if not hasattr(torch.cpu, "get_capabilities"):  # older releases cannot tell
+        return False
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def _conv(inputs: int, outputs: int, size: int, stride: int = 1, dilation: int = 1) -> nn.Module:

@@ -18,6 +18,7 @@ from crossfire_core.features.network import DenseDescriptors, fitted, network_in
 from crossfire_core.features.places import signature
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.alignment import align
+from crossfire_core.localization.covisibility import SeenSpace, grouped, shared_views
 from crossfire_core.localization.estimate import Matches, PoseEstimate
 from crossfire_core.localization.matching import CellMatches, match_everywhere, match_wide
 from crossfire_core.localization.photometric import align_colours
@@ -76,6 +77,10 @@ class Localizer:
         self._words = places.words.to(neural_map.device)
         self._signatures = places.signatures.to(neural_map.device)
         self._points = places.points.to(neural_map.device)
+        self._seen = SeenSpace(header.box, self._points)
+        self._shared = shared_views(
+            header.box, places.points, places.point_view, len(places.signatures)
+        )
         with torch.no_grad():
             self._point_descriptors = neural_map.field.descriptors(self._points)
 
@@ -144,17 +149,20 @@ class Localizer:
         """Poses worth trying without a prior, the likeliest first, with their uncertainty.
 
         First what the image's descriptors say when matched with the surface points of the best
-        retrieved views, then with those of the whole map, then the retrieved views themselves.
+        retrieved views, those that see the same at a time; then with those of the whole map,
+        then the retrieved views themselves.
         """
         clock = clock or _Stopwatch()
         with clock.time("retrieve"):
             likeness = self._signatures @ signature(dense.values, self._words)
             order = likeness.argsort(descending=True).cpu().numpy()
-            nearest = order[: 4 * self.config.candidates]
-            seen = torch.from_numpy(np.isin(self.neural_map.places.point_view.numpy(), nearest))
-            first = self._from_points(dense, camera, seen.nonzero()[:, 0])
-        if first is not None:
-            yield first, self._wide_sigma(camera)
+            groups = grouped(order[: 4 * self.config.candidates].tolist(), self._shared)
+        for group in groups[: self.config.candidates]:
+            with clock.time("retrieve"):
+                theirs = np.isin(self.neural_map.places.point_view.numpy(), group)
+                found = self._from_points(dense, camera, torch.from_numpy(theirs).nonzero()[:, 0])
+            if found is not None:
+                yield found, self._wide_sigma(camera)
         with clock.time("retrieve"):
             whole = self._from_points(dense, camera, torch.arange(len(self._points)))
         if whole is not None:
@@ -305,6 +313,7 @@ class Localizer:
         rays = Rays(origin.expand(len(bearings), 3), bearings @ rotation.T)
         points, opacity, spread = self.renderer.surface(rays)
         clear = (opacity > c.min_opacity) & (spread < c.max_depth_spread)
+        clear &= self._seen.contains(points)  # elsewhere the field was never taught
         return pixels[clear], points[clear]
 
     def _ray_grid(self, camera: Camera, along: int) -> tuple[Tensor, Tensor]:

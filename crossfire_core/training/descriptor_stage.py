@@ -175,20 +175,47 @@ class DescriptorStage:
         image = stored.to(self.device).float() / 255.0
         size = (image.shape[3], image.shape[2])
         warp = Warp.draw(size, c.window_share, c.zoom, c.turn_deg, rng)
-        pixels, points = self._draw(view, warp, (scale[0] * STRIDE, scale[1] * STRIDE), rng)
+        shrink = (scale[0] * STRIDE, scale[1] * STRIDE)
+        groups = [self._draw(view, warp, shrink, rng) for _ in range(c.groups)]
         window = relight(shake(warp.cut(image), c.blur_px, rng), c.brightness, rng)
         dense = self.network(window.contiguous(memory_format=torch.channels_last))
-        seen = DenseDescriptors(dense[0], (1.0 / STRIDE, 1.0 / STRIDE)).sample(pixels)
-        others = torch.randint(len(self.bank), (c.others,), generator=rng, device=self.device)
-        other_points = self.bank[others]
-        described = self.field.descriptors(torch.cat([points, other_points]))
-        rendered, other = described.split([len(points), c.others])
-        loss = losses.metric_loss(
-            seen, rendered, points, other, other_points, c.temperature, self.margin_m
-        )
+        pixels, points = zip(*groups, strict=True)
+        seen = DenseDescriptors(dense[0], (1.0 / STRIDE, 1.0 / STRIDE)).sample(torch.cat(pixels))
+        loss, agreement = self._compare(seen, points, rng)
         gradients = torch.autograd.grad(loss / self.shares, self.parameters)
-        agreement = (seen.detach() * rendered.detach()).sum(dim=1).mean()
-        return list(gradients), (float(loss.detach()), float(agreement))
+        return list(gradients), (float(loss.detach()), agreement)
+
+    def _compare(
+        self, seen: Tensor, groups: Sequence[Tensor], rng: torch.Generator
+    ) -> tuple[Tensor, float]:
+        """Loss of groups of pixels, each among itself, and how well they agree with the field.
+
+        All groups share the window's descriptors, which cost most of a step; within a group all
+        pairs are compared, so two groups cost half of one that is twice as large.
+
+        Args:
+            seen: ``[n, d]`` the image's descriptors, group after group.
+            groups: the points ``[n_i, 3]`` behind them.
+            rng: draws points from elsewhere.
+        """
+        c = self.config.descriptor
+        draw = lambda: torch.randint(  # noqa: E731
+            len(self.bank), (c.others,), generator=rng, device=self.device
+        )
+        others = [self.bank[draw()] for _ in groups]
+        # in one call, so that the gradient of the whole table is made once
+        described = self.field.descriptors(torch.cat([*groups, *others]))
+        found = described.split([len(points) for points in (*groups, *others)])
+        own = seen.split([len(points) for points in groups])
+        terms = [
+            losses.metric_loss(
+                own[i], found[i], points, found[len(groups) + i], others[i], c.temperature,
+                self.margin_m,
+            )
+            for i, points in enumerate(groups)
+        ]  # fmt: skip
+        agreement = (seen.detach() * described[: len(seen)].detach()).sum(dim=1).mean()
+        return torch.stack(terms).mean(), float(agreement)
 
     def _draw(
         self, view: int, warp: Warp, shrink: tuple[float, float], rng: torch.Generator
