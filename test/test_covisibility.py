@@ -28,9 +28,9 @@ def test_what_was_seen_is_known_again_and_what_lies_elsewhere_is_not(distance: f
     assert not seen.contains(surface(500, 1, -distance - 1.5)).any()
 
 
-def test_a_map_without_points_saw_nothing() -> None:
+def test_a_map_that_is_being_trained_has_no_points_and_leaves_nothing_out() -> None:
     none = torch.zeros(0, 3)
-    assert not SeenSpace(BOX, none).contains(surface(10, 0)).any()
+    assert SeenSpace(BOX, none).contains(surface(10, 0)).all()
     assert not shared_views(BOX, none, none[:, 0].long(), 3).any()
 
 

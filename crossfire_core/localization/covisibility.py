@@ -29,13 +29,14 @@ class SeenSpace:
 
         Args:
             box: of the map.
-            points: ``[n, 3]`` surface points that the mapping views saw, metres.
+            points: ``[n, 3]`` surface points that the mapping views saw, metres; without any,
+                as while a map is being trained, nothing is known and everything counts as seen.
         """
         self._box = box
         marked = torch.zeros(_CELLS**3, device=points.device)
         marked[cells_of(box, points)] = 1.0
         grown = functional.max_pool3d(marked.view(1, _CELLS, _CELLS, _CELLS), 3, 1, 1)
-        self._seen = grown.flatten() > 0
+        self._seen = (grown.flatten() > 0) | (len(points) == 0)
 
     def contains(self, points: Tensor) -> Tensor:
         """Which points ``[n, 3]`` lie where something was seen, ``[n]`` bool."""
