@@ -289,9 +289,15 @@ class Trainer:
             self.survey.spacing.knee,
             self.config,
         )
+        self._release_images()
         if self._moments:
             checkpoint.restore_optimizer(self.descriptors.optimizer, self._moments, "descriptors.")
         self._loop(self.descriptor_budget, self.descriptors.step)
+
+    def _release_images(self) -> None:
+        """Give back what only the first stage needs; the second has small images of its own."""
+        self.table.pixels = self.table.pixels[:0].clone()
+        self.views = [replace(v, image=v.image[:0].copy(), depth=None) for v in self.views]
 
     _moments: dict[str, Tensor] | None = None
 
