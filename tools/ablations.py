@@ -140,7 +140,7 @@ def measure(
             errors.append(found.map_from_camera.distance(frame.world_from_camera))
     spent = 1e3 * (time.process_time() - start) / len(frames)
     match_px = float(np.median(np.concatenate([match_errors(localizer, f) for f in frames])))
-    cm, deg = (np.array(errors) * [100.0, 180.0 / np.pi]).T
+    cm, deg = (np.array(errors or [(np.inf, np.inf)]) * [100.0, 180.0 / np.pi]).T
     good = ((cm < 2) & (deg < 2)).sum() / len(frames)
     failed = len(frames) - len(errors)
     size = path.stat().st_size / 1e6
