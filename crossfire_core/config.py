@@ -105,7 +105,7 @@ class DescriptorTraining:
     )
     zoom: float = option(0.15, "largest zoom in or out of that window", min=0.0, max=1.0)
     turn_deg: float = option(5.0, "largest rotation of that window, degrees", min=0.0, max=180.0)
-    pixels: int = option(1024, "pixels of one window that are compared with each other", min=16)
+    pixels: int = option(640, "pixels of one window that are compared with each other", min=16)
     groups: int = option(2, "groups of so many pixels in a window a step", min=1)
     clustered: float = option(0.5, "share of them drawn side by side", min=0.0, max=1.0)
     clusters: int = option(8, "places of a group where they are drawn side by side", min=1)

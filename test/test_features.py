@@ -9,9 +9,10 @@ import torch
 from torch.nn import functional
 
 from crossfire_core.config import FeatureConfig
-from crossfire_core.features.augmentation import relight
+from crossfire_core.features.augmentation import Warp, relight
 from crossfire_core.features.network import DenseDescriptors, ImageNetwork, network_input
 from crossfire_core.features.places import choose_words, signature
+from crossfire_core.field import precision
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_bfloat16_hardly_changes_descriptors(
     image = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(0))
     found = []
     for able in (True, False):
-        monkeypatch.setattr("crossfire_core.features.network._cpu_has_bfloat16", lambda a=able: a)
+        monkeypatch.setattr(precision, "has_bfloat16", lambda device, able=able: able)
         found.append(network(image))
     assert not torch.equal(*found)
     assert float((found[0] * found[1]).sum(dim=1).min()) > 0.999
@@ -132,3 +133,21 @@ def test_network_input_keeps_the_colour_order() -> None:
     image[:, :, 0] = 200
     tensor, _ = network_input(cv2.GaussianBlur(image, (3, 3), 0), 64)
     assert float(tensor[0, 0].mean()) > 0.7 and float(tensor[0, 1:].max()) == 0.0
+
+
+def test_a_window_shows_the_image_where_it_says() -> None:
+    """Cut out of an image of its own coordinates, a window holds what ``undo`` gives."""
+    rng = torch.Generator().manual_seed(3)
+    y, x = torch.meshgrid(torch.arange(120) + 0.5, torch.arange(160) + 0.5, indexing="ij")
+    for _ in range(10):
+        warp = Warp.draw((160, 120), 0.6, 0.2, 10.0, rng)
+        window = warp.cut(torch.stack([x, y])[None])[0]
+        width, height = warp.size
+        v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+        pixels = torch.stack([u.flatten(), v.flatten()], dim=1)
+        where = warp.undo(pixels)
+        inner = ((where > 1) & (where < torch.tensor([159.0, 119.0]))).all(dim=1)
+        assert float(inner.float().mean()) > 0.7
+        torch.testing.assert_close(window.flatten(1).T[inner], where[inner], atol=2e-3, rtol=0)
+        border = warp.inside(pixels, 3.0).view(height, width)
+        assert border[4, 4] and not border[2, 10] and not border[10, 2] and not border[-3, 10]

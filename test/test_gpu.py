@@ -14,6 +14,7 @@ from toy_room import ToyRoom
 
 from crossfire_core.config import GridConfig, LocalizationConfig
 from crossfire_core.field import backends, encoding_torch
+from crossfire_core.field.graphs import Graphed
 from crossfire_core.field.layout import GridLayout
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.localization.matching import _match_window_torch, match_window
@@ -73,6 +74,26 @@ def test_windows_are_matched_as_on_the_cpu() -> None:
     np.testing.assert_allclose(found.cell, expected.cell, atol=1e-3)
 
 
+def test_a_graph_gives_what_the_function_gives() -> None:
+    weights = torch.randn(64, 64, device=GPU)
+    graphed = Graphed(lambda x: (torch.relu(x @ weights), x.sum(dim=1)))
+    inputs = [torch.randn(1000, 64, device=GPU) for _ in range(4)]
+    found = [graphed(x) for x in inputs]
+    assert graphed.problem is None and any(graphed.recordings.values())
+    for x, (a, b) in zip(inputs, found, strict=True):
+        torch.testing.assert_close(a, torch.relu(x @ weights), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(b, x.sum(dim=1), rtol=1e-3, atol=1e-3)
+
+
+def test_what_waits_is_not_recorded_but_still_done() -> None:
+    graphed = Graphed(lambda x: (x[x > 0],))
+    for _ in range(3):
+        x = torch.randn(100, device=GPU)
+        assert torch.equal(graphed(x)[0], x[x > 0])
+    assert graphed.problem is not None
+    assert float(torch.ones(3, device=GPU).sum()) == 3.0  # the GPU is fine afterwards
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("gpu") / "gpu.map"
@@ -95,6 +116,19 @@ def test_a_map_trained_on_the_gpu_localizes_on_both(trained: Path) -> None:
             assert found.map_from_camera is not None
             poses.append(found.map_from_camera)
     assert poses[0].distance(poses[2])[0] < 0.1
+
+
+def test_localization_is_recorded_and_stays_the_same(trained: Path) -> None:
+    frame = next(iter(ToyRoom(12).frames([4])))
+    neural_map = NeuralMap.load(trained, device="cuda")
+    localizer = Localizer(neural_map, LocalizationConfig(points_along=48, min_inliers=20))
+    prior = neural_map.header.views[3].map_from_camera
+    poses = [localizer.localize(frame.image, frame.camera, prior).map_from_camera for _ in range(4)]
+    for graphed in (localizer._network, localizer._surface):
+        assert graphed.problem is None, graphed.problem
+        assert any(graphed.recordings.values())
+    assert poses[0] is not None and poses[3] is not None
+    assert poses[0].distance(poses[3])[0] < 1e-3
 
 
 def test_a_training_on_the_gpu_can_be_stopped_and_resumed(tmp_path: Path) -> None:

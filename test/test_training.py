@@ -74,7 +74,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> NeuralMap:
     path = tmp_path_factory.mktemp("toy") / "toy.map"
     train_map(
         ToyRoom(30, depth=True), path, SMALL, steps=600, holdout_every=HELD_OUT, use_depth=True,
-        device="cpu",
+        device="cpu", seed=1,
     )  # fmt: skip
     assert not checkpoint_path(path).exists()
     return NeuralMap.load(path, device="cpu")

@@ -79,8 +79,8 @@ TRAINING: dict[str, dict[str, Any]] = {
 DESCRIPTORS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "another seed": {"seed": 1},
-    "one group of 1024 pixels": {"descriptor": {"groups": 1, "others": 1024}},
-    "one group of 2048 pixels": {"descriptor": {"groups": 1, "pixels": 2048, "others": 1024}},
+    "one group of 640 pixels": {"descriptor": {"groups": 1, "others": 1024}},
+    "one group of 1280 pixels": {"descriptor": {"groups": 1, "pixels": 1280, "others": 1024}},
     "four groups": {"descriptor": {"groups": 4}},
     "temperature of 0.05": {"descriptor": {"temperature": 0.05}},
     "temperature of 0.1": {"descriptor": {"temperature": 0.1}},

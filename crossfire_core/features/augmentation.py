@@ -14,16 +14,20 @@ from torch.nn import functional
 class Warp:
     """A similarity from an image to a smaller window cut out of it.
 
-    ``image = centre + turn @ (window - window_centre)`` with pixel centres at .5.
+    ``image = centre + turn @ (window - window_centre)`` with pixel centres at .5 and
+    ``turn = [[cosine, -sine], [sine, cosine]]``. Plain numbers, so that none of them has to
+    travel to a GPU.
 
     Attributes:
-        centre: ``[2]`` in the image, pixels.
-        turn: ``[2, 2]`` rotation times scale.
+        centre: (x, y) in the image, pixels.
+        cosine: zoom times the cosine of the rotation.
+        sine: zoom times its sine.
         size: (width, height) of the window.
     """
 
-    centre: Tensor
-    turn: Tensor
+    centre: tuple[float, float]
+    cosine: float
+    sine: float
     size: tuple[int, int]
 
     @staticmethod
@@ -42,47 +46,41 @@ class Warp:
             share: of the image's width and height that the window takes.
             scale: largest relative zoom in or out.
             degrees: largest rotation.
-            rng: source of all random choices.
+            rng: source of all random choices, on the host.
             multiple: the window's sides are multiples of this.
         """
         width, height = (max(multiple, round(share * n / multiple) * multiple) for n in image_size)
-        u = torch.rand(4, generator=rng, device=rng.device).tolist()
+        u = torch.rand(4, generator=rng).tolist()
         zoom = math.exp((2 * u[0] - 1) * math.log1p(scale))
         angle = (2 * u[1] - 1) * math.radians(degrees)
         slack = [max(0.0, n - zoom * w) for n, w in zip(image_size, (width, height), strict=True)]
-        centre = [n / 2 + (v - 0.5) * s for n, v, s in zip(image_size, u[2:], slack, strict=True)]
-        c, s = zoom * math.cos(angle), zoom * math.sin(angle)
-        return Warp(
-            torch.tensor(centre, device=rng.device),
-            torch.tensor([[c, -s], [s, c]], device=rng.device),
-            (width, height),
-        )
+        x, y = (n / 2 + (v - 0.5) * s for n, v, s in zip(image_size, u[2:], slack, strict=True))
+        return Warp((x, y), zoom * math.cos(angle), zoom * math.sin(angle), (width, height))
 
     def cut(self, image: Tensor) -> Tensor:
         """The window ``[b, channels, height, width]`` of an image ``[b, channels, h, w]``."""
         width, height = self.size
-        x = torch.arange(width, device=image.device) + 0.5 - width / 2
-        y = torch.arange(height, device=image.device) + 0.5 - height / 2
-        offset = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-        source = self.centre + offset @ self.turn.T
-        size = source.new_tensor([image.shape[3], image.shape[2]])
-        unit = (2.0 * source / size - 1.0)[None].expand(len(image), -1, -1, -1)
+        column = torch.arange(width, device=image.device) + 0.5
+        row = torch.arange(height, device=image.device) + 0.5
+        x, y = self._undo(column[None, :], row[:, None])
+        rows, columns = image.shape[2:]
+        unit = torch.stack([2.0 * x / columns - 1.0, 2.0 * y / rows - 1.0], dim=-1)
+        unit = unit[None].expand(len(image), -1, -1, -1)
         return functional.grid_sample(image, unit, padding_mode="border", align_corners=False)
 
     def undo(self, window_pixels: Tensor) -> Tensor:
         """Pixels ``[n, 2]`` of the window, in the image."""
-        middle = window_pixels.new_tensor(self.size) / 2
-        return self.centre + (window_pixels - middle) @ self.turn.T
+        return torch.stack(self._undo(window_pixels[:, 0], window_pixels[:, 1]), dim=1)
 
-    def apply(self, pixels: Tensor) -> Tensor:
-        """Pixels ``[n, 2]`` of the image, in the window."""
-        inverse: Tensor = torch.linalg.inv(self.turn)
-        return (pixels - self.centre) @ inverse.T + pixels.new_tensor(self.size) / 2
+    def _undo(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        u, v = x - self.size[0] / 2, y - self.size[1] / 2
+        c, s = self.cosine, self.sine
+        return self.centre[0] + c * u - s * v, self.centre[1] + s * u + c * v
 
     def inside(self, window_pixels: Tensor, border: float = 3.0) -> Tensor:
         """Which pixels ``[n, 2]`` of the window lie well within it."""
-        size = window_pixels.new_tensor(self.size)
-        return ((window_pixels > border) & (window_pixels < size - border)).all(dim=1)
+        (x, y), (width, height) = window_pixels.unbind(1), self.size
+        return (x > border) & (y > border) & (x < width - border) & (y < height - border)
 
 
 def shake(image: Tensor, longest: float, rng: torch.Generator) -> Tensor:
@@ -91,9 +89,9 @@ def shake(image: Tensor, longest: float, rng: torch.Generator) -> Tensor:
     Args:
         image: ``[b, 3, h, w]``.
         longest: length of the line at most, pixels; below 2 nothing happens.
-        rng: source of all random choices.
+        rng: source of all random choices, on the host.
     """
-    u = torch.rand(3, generator=rng, device=image.device).tolist()
+    u = torch.rand(3, generator=rng).tolist()
     length = u[0] * longest
     if u[1] < 0.5 or length < 2.0:
         return image

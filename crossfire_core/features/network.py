@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 
 import cv2
 import numpy as np
@@ -14,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from crossfire_core.config import FeatureConfig
+from crossfire_core.field.constants import constant
+from crossfire_core.field.precision import short_convolutions
 
 STRIDE = 2  # pixels of the network's input a descriptor
 _COARSEST = 8  # inputs are padded to a multiple of this
@@ -45,7 +45,7 @@ class ImageNetwork(nn.Module):
         height, width = images.shape[2:]
         below, right = -height % _COARSEST, -width % _COARSEST
         x = functional.pad((images - 0.45) * 4.0, (0, right, 0, below), mode="replicate")
-        with _short_floats(images.device):
+        with short_convolutions(images.device):
             half = self.stem(x)
             quarter = self.quarter(half)
             context = _grow(self.eighth(quarter))
@@ -53,22 +53,6 @@ class ImageNetwork(nn.Module):
             out = self.head(self.join_half(torch.cat([half, _grow(quarter)], dim=1)))
         out = out[:, :, : -(-height // STRIDE), : -(-width // STRIDE)].float()
         return functional.normalize(out, dim=1, eps=1e-6)
-
-
-def _short_floats(device: torch.device) -> AbstractContextManager[object]:
-    """Convolutions in bfloat16 on CPUs with instructions for it, where they take half the time."""
-    if device.type == "cpu" and _cpu_has_bfloat16():
-        return torch.autocast("cpu", torch.bfloat16)
-    return nullcontext()
-
-
-@cache
-def _cpu_has_bfloat16() -> bool:
-    # Without the instructions bfloat16 is emulated, which is slower than float32.
-    if not hasattr(torch.cpu, "get_capabilities"):  # older releases cannot tell
-        return False
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def _conv(inputs: int, outputs: int, size: int, stride: int = 1, dilation: int = 1) -> nn.Module:
@@ -100,9 +84,8 @@ class DenseDescriptors:
     def sample(self, pixels: Tensor) -> Tensor:
         """Bilinear descriptors ``[n, d]``, unit length, at image pixels ``[n, 2]``."""
         rows, columns = self.values.shape[1:]
-        unit = pixels * pixels.new_tensor(
-            [2.0 * self.scale[0] / columns, 2.0 * self.scale[1] / rows]
-        )
+        step = (2.0 * self.scale[0] / columns, 2.0 * self.scale[1] / rows)
+        unit = pixels * constant(step, pixels)
         found = functional.grid_sample(
             self.values[None], (unit - 1.0)[None, None], align_corners=False, padding_mode="border"
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -33,16 +35,16 @@ def _encode_level(table: Tensor, positions: Tensor, layout: GridLayout, level: i
     corner0 = cell.long()
     out = table.new_zeros(len(positions), layout.features)
     for bits in range(8):
-        step = torch.tensor([bits & 1, bits >> 1 & 1, bits >> 2], device=positions.device)
-        weight = torch.where(step.bool(), fraction, 1.0 - fraction).prod(dim=1)
-        entry = _entry(corner0 + step, layout, level)
-        out = out + weight[:, None] * table[entry]
+        step = (bits & 1, bits >> 1 & 1, bits >> 2)
+        weights = [fraction[:, i] if s else 1.0 - fraction[:, i] for i, s in enumerate(step)]
+        entry = _entry([corner0[:, i] + s for i, s in enumerate(step)], layout, level)
+        out = out + (weights[0] * weights[1] * weights[2])[:, None] * table[entry]
     return out
 
 
-def _entry(corner: Tensor, layout: GridLayout, level: int) -> Tensor:
-    """Row of the table for integer corners ``[n, 3]``; the modulo also wraps x = 1 when dense."""
-    x, y, z = corner.unbind(1)
+def _entry(corner: Sequence[Tensor], layout: GridLayout, level: int) -> Tensor:
+    """Row of the table for integer corners x, y, z; the modulo also wraps x = 1 when dense."""
+    x, y, z = corner
     if layout.dense[level]:
         side = int(layout.resolution[level])
         index = x + y * side + z * side * side

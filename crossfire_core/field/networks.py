@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from crossfire_core.field.layout import NetworkLayout
+from crossfire_core.field.precision import short_products
 
 
 def initial_parameters(layout: NetworkLayout, generator: torch.Generator) -> Tensor:
@@ -35,6 +36,7 @@ def evaluate(parameters: Tensor, inputs: Tensor, layout: NetworkLayout) -> Tenso
     *hidden, last = matrices(parameters, layout)
     missing = hidden[0].shape[1] - inputs.shape[1]
     x = torch.nn.functional.pad(inputs, (0, missing), value=1.0) if missing else inputs
-    for weight in hidden:
-        x = torch.relu(x @ weight.T)
-    return x @ last.T
+    with short_products(inputs.device):
+        for weight in hidden:
+            x = torch.relu(x @ weight.T)
+        return (x @ last.T).float()

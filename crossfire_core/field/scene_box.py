@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from crossfire_core.field.constants import constant
+
 
 @dataclass(frozen=True)
 class SceneBox:
@@ -25,6 +27,6 @@ class SceneBox:
         Beyond the box, space is contracted along rays from the centre in the maximum norm:
         ``x (2 - 1/|x|) / |x|``, the L-infinity form of mip-NeRF 360's eq. 10.
         """
-        x = (points - points.new_tensor(self.centre)) / self.half_size
+        x = (points - constant(self.centre, points)) / self.half_size
         norm = x.detach().abs().amax(dim=-1, keepdim=True).clamp_min(1.0)
         return ((x * ((2.0 - 1.0 / norm) / norm) + 2.0) * 0.25).clamp(0.0, 1.0)

@@ -16,6 +16,8 @@ from crossfire_core.config import LocalizationConfig
 from crossfire_core.errors import CalibrationError
 from crossfire_core.features.network import DenseDescriptors, fitted, network_input
 from crossfire_core.features.places import signature
+from crossfire_core.field.constants import constant
+from crossfire_core.field.graphs import Graphed
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.alignment import align
 from crossfire_core.localization.covisibility import SeenSpace, grouped, shared_views
@@ -73,6 +75,8 @@ class Localizer:
         self.renderer = Renderer(neural_map.field, header.spacing, header.render)
         self.renderer.freeze(self.config.samples)
         places = neural_map.places
+        self._network = Graphed(lambda images: (neural_map.network(images),))
+        self._surface = Graphed(self._clear_surface)
         self._grids: dict[tuple[Camera, int], tuple[Tensor, Tensor]] = {}
         self._words = places.words.to(neural_map.device)
         self._signatures = places.signatures.to(neural_map.device)
@@ -126,9 +130,8 @@ class Localizer:
     def describe(self, image: NDArray[np.uint8]) -> DenseDescriptors:
         """Dense descriptors of an image."""
         tensor, scale = network_input(image, self.neural_map.header.features.side)
-        return DenseDescriptors(
-            self.neural_map.network(tensor.to(self.neural_map.device))[0], scale
-        )
+        (values,) = self._network(tensor.to(self.neural_map.device))
+        return DenseDescriptors(values[0], scale)
 
     def _search(
         self, dense: DenseDescriptors, camera: Camera, iterations: int, clock: _Stopwatch
@@ -232,7 +235,7 @@ class Localizer:
             if look.radius is None:
                 found = match_everywhere(descriptors, dense.values)
             else:
-                centre = pixels * pixels.new_tensor(dense.scale) - 0.5
+                centre = pixels * constant(dense.scale, pixels) - 0.5
                 found = match_wide(descriptors, dense.values, centre, look.radius)
         with clock.time("solve"):
             start = pose.inverse() if look.known else None
@@ -306,15 +309,22 @@ class Localizer:
 
     def _render(self, camera: Camera, pose: Pose, along: int) -> tuple[Tensor, Tensor]:
         """Pixels ``[n, 2]`` of a grid and the surface points ``[n, 3]`` behind them."""
-        c = self.config
         pixels, bearings = self._ray_grid(camera, along)
         rotation = torch.tensor(pose.rotation, dtype=torch.float32, device=pixels.device)
         origin = torch.tensor(pose.translation, dtype=torch.float32, device=pixels.device)
+        points, clear = self._surface(bearings, rotation, origin)
+        return pixels[clear], points[clear]
+
+    def _clear_surface(
+        self, bearings: Tensor, rotation: Tensor, origin: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Points ``[n, 3]`` behind bearings of a camera, and which are clear and known ``[n]``."""
+        c = self.config
         rays = Rays(origin.expand(len(bearings), 3), bearings @ rotation.T)
         points, opacity, spread = self.renderer.surface(rays)
         clear = (opacity > c.min_opacity) & (spread < c.max_depth_spread)
-        clear &= self._seen.contains(points)  # elsewhere the field was never taught
-        return pixels[clear], points[clear]
+        # where no mapping view saw anything the field was never taught
+        return points, clear & self._seen.contains(points)
 
     def _ray_grid(self, camera: Camera, along: int) -> tuple[Tensor, Tensor]:
         """Pixels and bearings of a rendered grid, kept while the camera stays the same."""

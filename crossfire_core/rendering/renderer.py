@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crossfire_core.config import RenderConfig
+from crossfire_core.field.constants import constant
 from crossfire_core.field.scene_field import SceneField
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.rendering.sampling import (
@@ -241,6 +242,6 @@ def depth_spread(samples: RaySamples) -> Tensor:
     """Distance between the quartiles of the weight along each ray, ``[rays]``, metres."""
     total = torch.cumsum(samples.weights, dim=1)
     total = torch.cat([torch.zeros_like(total[:, :1]), total], dim=1)
-    levels = total[:, -1:] * total.new_tensor([0.25, 0.75])
+    levels = total[:, -1:] * constant((0.25, 0.75), total)
     quartiles = interpolate(total, samples.edges, levels)
     return quartiles[:, 1] - quartiles[:, 0]

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -24,11 +23,12 @@ from crossfire_core.features.network import (
     fitted,
     network_input,
 )
+from crossfire_core.field.constants import constant
 from crossfire_core.field.scene_field import SceneField
 from crossfire_core.field.threads import side_by_side
 from crossfire_core.rendering.renderer import Renderer
 from crossfire_core.training import losses
-from crossfire_core.training.schedule import share_count, sum_of
+from crossfire_core.training.schedule import draw_seeds, generator, share_count, sum_of
 from crossfire_core.training.views import View
 
 _MIN_OPACITY, _MAX_SPREAD = 0.6, 0.06
@@ -105,10 +105,10 @@ def _smooth(inverse_depth: Tensor) -> Tensor:
     return (inverse_depth - median).abs() < 0.05 * median
 
 
-def _small(view: View, side: int) -> tuple[Tensor, tuple[float, float]]:
+def _small(view: View, side: int, device: torch.device) -> tuple[Tensor, tuple[float, float]]:
     """A view's image as the network takes it, but in bytes, and its descriptors' scale."""
     image, scale = network_input(view.image, side)
-    return image.mul(255).to(torch.uint8), scale
+    return image.mul(255).to(torch.uint8).to(device), scale
 
 
 class DescriptorStage:
@@ -135,7 +135,7 @@ class DescriptorStage:
         """
         self.field, self.network, self.surfaces, self.config = field, network, surfaces, config
         self.device = surfaces.nodes.device
-        self.images = [_small(view, config.features.side) for view in views]
+        self.images = [_small(view, config.features.side, self.device) for view in views]
         rates = config.descriptor
         self.optimizer = torch.optim.Adam(
             [
@@ -150,44 +150,51 @@ class DescriptorStage:
         self.shares = share_count(self.device)
         self.margin_m = config.descriptor.margin * median_distance
         self.bank, _ = surfaces.clear()
-        self.usable = (surfaces.nodes[:, 4].sum(dim=(1, 2)) >= 64).nonzero()[:, 0].cpu()
+        clear = surfaces.nodes[:, 4].sum(dim=(1, 2)) >= 64
+        self.usable = clear.nonzero()[:, 0].tolist()
 
-    def step(self, rate_factor: float, rng: torch.Generator) -> dict[str, float]:
-        """Improve once; returns ``loss`` and ``agreement`` (mean cosine of true pairs)."""
+    def step(self, rate_factor: float, rng: torch.Generator) -> dict[str, Tensor]:
+        """Improve once; the host waits for nothing that happens on a GPU.
+
+        Args:
+            rate_factor: scales all learning rates.
+            rng: source of all random choices, on the host.
+
+        Returns:
+            ``loss`` and ``agreement`` (mean cosine of true pairs), one number each, on the device.
+        """
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * rate_factor
-        seeds = torch.randint(2**62, (self.shares,), generator=rng, device=rng.device).tolist()
-        gradients, figures = zip(
-            *side_by_side([partial(self._share, seed) for seed in seeds]), strict=True
-        )
+        shares = [partial(self._share, seed) for seed in draw_seeds(self.shares, rng)]
+        gradients, figures = zip(*side_by_side(shares), strict=True)
         for parameter, *parts in zip(self.parameters, *gradients, strict=True):
             parameter.grad = sum_of(parts)
         self.optimizer.step()
-        loss, agreement = np.mean(figures, axis=0)
-        return {"loss": float(loss), "agreement": float(agreement)}
+        loss, agreement = torch.stack(figures).mean(dim=0)
+        return {"loss": loss, "agreement": agreement}
 
-    def _share(self, seed: int) -> tuple[list[Tensor | None], tuple[float, float]]:
-        """Gradients of one window of one image, its loss and the agreement of true pairs."""
-        c, rng = self.config.descriptor, torch.Generator(self.device).manual_seed(seed)
-        pick = torch.randint(len(self.usable), (1,), generator=rng, device=self.device)
-        view = int(self.usable[pick.cpu()])
+    def _share(self, seed: int) -> tuple[list[Tensor | None], Tensor]:
+        """Gradients of one window of one image; loss and agreement of true pairs ``[2]``."""
+        c, host = self.config.descriptor, torch.Generator().manual_seed(seed)
+        rng = host if self.device.type == "cpu" else generator(self.device, seed)
+        view = self.usable[int(torch.randint(len(self.usable), (1,), generator=host))]
         stored, scale = self.images[view]
-        image = stored.to(self.device).float() / 255.0
+        image = stored.float() / 255.0
         size = (image.shape[3], image.shape[2])
-        warp = Warp.draw(size, c.window_share, c.zoom, c.turn_deg, rng)
+        warp = Warp.draw(size, c.window_share, c.zoom, c.turn_deg, host)
         shrink = (scale[0] * STRIDE, scale[1] * STRIDE)
         groups = [self._draw(view, warp, shrink, rng) for _ in range(c.groups)]
-        window = relight(shake(warp.cut(image), c.blur_px, rng), c.brightness, rng)
+        window = relight(shake(warp.cut(image), c.blur_px, host), c.brightness, rng)
         dense = self.network(window.contiguous(memory_format=torch.channels_last))
         pixels, points = zip(*groups, strict=True)
         seen = DenseDescriptors(dense[0], (1.0 / STRIDE, 1.0 / STRIDE)).sample(torch.cat(pixels))
         loss, agreement = self._compare(seen, points, rng)
         gradients = torch.autograd.grad(loss / self.shares, self.parameters)
-        return list(gradients), (float(loss.detach()), agreement)
+        return list(gradients), torch.stack([loss.detach(), agreement])
 
     def _compare(
         self, seen: Tensor, groups: Sequence[Tensor], rng: torch.Generator
-    ) -> tuple[Tensor, float]:
+    ) -> tuple[Tensor, Tensor]:
         """Loss of groups of pixels, each among itself, and how well they agree with the field.
 
         All groups share the window's descriptors, which cost most of a step; within a group all
@@ -215,25 +222,47 @@ class DescriptorStage:
             for i, points in enumerate(groups)
         ]  # fmt: skip
         agreement = (seen.detach() * described[: len(seen)].detach()).sum(dim=1).mean()
-        return torch.stack(terms).mean(), float(agreement)
+        return torch.stack(terms).mean(), agreement
 
     def _draw(
         self, view: int, warp: Warp, shrink: tuple[float, float], rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Pixels of a window and their points: some anywhere, some side by side.
+        """Pixels of a window and their points: some side by side, some anywhere.
 
         The ones side by side teach sharp peaks, the ones anywhere teach what is where.
         """
         c = self.config.descriptor
-        size = torch.tensor(warp.size, dtype=torch.float32, device=self.device)
+        size = constant((float(warp.size[0]), float(warp.size[1])), self.bank)
         draw = lambda n: torch.rand((n, 2), generator=rng, device=self.device)  # noqa: E731
-        clustered = round(c.pixels * c.clustered)
-        each = -(-clustered // c.clusters)
-        middle = (draw(c.clusters) * size).repeat_interleave(each, dim=0)[:clustered]
-        close = middle + (draw(clustered) - 0.5) * c.cluster_size
-        within = torch.cat([close, draw(c.pixels - clustered) * size])
-        points, clear = self.surfaces.at(view, warp.undo(within) / within.new_tensor(shrink))
+        near = round(c.pixels * c.clustered)
+        each = -(-_with_spare(near) // c.clusters)
+        middles = (draw(c.clusters) * size).repeat(each, 1)
+        close = middles + (draw(len(middles)) - 0.5) * c.cluster_size
+        anywhere = draw(_with_spare(c.pixels - near)) * size
+        pixels, points = zip(
+            self._clear(view, warp, shrink, close, near),
+            self._clear(view, warp, shrink, anywhere, c.pixels - near),
+            strict=True,
+        )
+        return torch.cat(pixels), torch.cat(points)
+
+    def _clear(
+        self, view: int, warp: Warp, shrink: tuple[float, float], within: Tensor, count: int
+    ) -> tuple[Tensor, Tensor]:
+        """The first ``count`` pixels on clear surfaces and their points.
+
+        Always as many, so that nothing must be read back from a GPU: where there are fewer they
+        are taken again, and where there is hardly a surface, half-clear points will do.
+        """
+        points, clear = self.surfaces.at(view, warp.undo(within) / constant(shrink, within))
         keep = clear & warp.inside(within)
-        if int(keep.sum()) < 16:  # hardly a surface in this window: half-clear points will do
-            keep = torch.ones_like(keep)
-        return within[keep], points[keep]
+        order = keep.int().argsort(descending=True, stable=True)
+        found = keep.sum()
+        found = torch.where(found < 16, len(keep), found)
+        index = order[torch.arange(count, device=self.device) % found]
+        return within[index], points[index]
+
+
+def _with_spare(count: int) -> int:
+    """How many pixels to draw so that about ``count`` of them are clear."""
+    return round(1.5 * count)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from crossfire_core.field.threads import side_by_side
 from crossfire_core.geometry import Pose
 from crossfire_core.rendering.renderer import RaySamples, ray_colours, sample_rays
 from crossfire_core.training import losses
-from crossfire_core.training.schedule import share_count, sum_of
+from crossfire_core.training.schedule import draw_seeds, generator, share_count, sum_of
 from crossfire_core.training.survey import Survey
 from crossfire_core.training.views import RayTable
 
@@ -60,31 +59,29 @@ class GeometryStage:
         self.depth_distance = offset.norm(dim=1)
         self.depth_sigma = torch.from_numpy(sparse.sigma_m).float().to(device)
 
-    def step(self, rate_factor: float, rng: torch.Generator) -> dict[str, float]:
-        """Improve once.
+    def step(self, rate_factor: float, rng: torch.Generator) -> dict[str, Tensor]:
+        """Improve once; the host waits for nothing that happens on a GPU.
 
         Args:
             rate_factor: scales all learning rates.
-            rng: source of all random choices.
+            rng: source of all random choices, on the host.
 
         Returns:
-            ``loss`` and ``psnr`` of this step's rays.
+            ``loss`` and ``psnr`` of this step's rays, one number each, on the device.
         """
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * rate_factor
-        seeds = torch.randint(2**62, (self.shares,), generator=rng, device=rng.device).tolist()
-        gradients, figures = zip(
-            *side_by_side([partial(self._share, seed) for seed in seeds]), strict=True
-        )
+        shares = [partial(self._share, seed) for seed in draw_seeds(self.shares, rng)]
+        gradients, figures = zip(*side_by_side(shares), strict=True)
         for parameter, *parts in zip(self.parameters, *gradients, strict=True):
             parameter.grad = sum_of(parts)
         self.optimizer.step()
-        loss, mse = np.mean(figures, axis=0)
-        return {"loss": float(loss), "psnr": float(-10.0 * np.log10(max(mse, 1e-12)))}
+        loss, mse = torch.stack(figures).mean(dim=0)
+        return {"loss": loss, "psnr": -10.0 * mse.clamp_min(1e-12).log10()}
 
-    def _share(self, seed: int) -> tuple[list[Tensor | None], tuple[float, float]]:
-        """Gradients of one share of the step's rays, its loss and squared error."""
-        rng = torch.Generator(self.table.device).manual_seed(seed)
+    def _share(self, seed: int) -> tuple[list[Tensor | None], Tensor]:
+        """Gradients of one share of the step's rays, its loss and squared error ``[2]``."""
+        rng = generator(self.table.device, seed)
         view, pixel, depths = self._draw(rng)
         rays = self.table.rays(view, pixel, self.twists if self.corrects_poses else None)
         samples = sample_rays(self.field, rays, self.survey.spacing, self.config.render, rng)
@@ -95,7 +92,7 @@ class GeometryStage:
         if self.corrects_poses:
             loss = loss + self.config.geometry.pose_weight * self.twists.square().sum(dim=1).mean()
         gradients = torch.autograd.grad(loss / self.shares, self.parameters, allow_unused=True)
-        return list(gradients), (float(loss.detach()), float(error.detach().mean()))
+        return list(gradients), torch.stack([loss.detach(), error.detach().mean()])
 
     @property
     def corrects_poses(self) -> bool:

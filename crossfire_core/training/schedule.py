@@ -85,6 +85,16 @@ def one_torch_thread_a_share(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def draw_seeds(count: int, rng: torch.Generator) -> list[int]:
+    """Seeds for the shares of a step; ``rng`` lives on the host, so nothing is waited for."""
+    return [int(seed) for seed in torch.randint(2**62, (count,), generator=rng).tolist()]
+
+
+def generator(device: torch.device, seed: int) -> torch.Generator:
+    """A seeded source of random numbers on a device."""
+    return torch.Generator(device).manual_seed(seed)
+
+
 def sum_of(parts: Sequence[Tensor | None]) -> Tensor | None:
     """Sum of the gradients that exist, in order, so that it is the same every time."""
     total = None

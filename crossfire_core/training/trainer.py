@@ -46,6 +46,7 @@ from crossfire_core.training.views import RayTable, View, view_of
 
 _CHECKPOINT_SECONDS = 60.0
 _TEST_SECONDS = 45.0
+_READ_SECONDS = 0.5
 _WORDS = 256
 _POINTS_A_VIEW = 96
 DEFAULT_MINUTES = 15.0
@@ -147,7 +148,8 @@ class Trainer:
         self.elapsed_before = 0.0
         self.started = time.monotonic()
         self.smooth: dict[str, float] = {}
-        self.last_report = self.last_test = 0.0
+        self.unread: list[dict[str, Tensor]] = []
+        self.last_report = self.last_test = self.last_read = 0.0
         self.last_checkpoint = time.monotonic()
 
     def observe(self, on_progress: Callable[[Progress], None], log_dir: Path | None) -> None:
@@ -230,7 +232,7 @@ class Trainer:
         self.geometry = GeometryStage(self.field, self.table, self.survey, c)
         self.descriptors: DescriptorStage | None = None
         self.surfaces: Surfaces | None = None
-        self.rng = torch.Generator(self.device).manual_seed(c.seed)
+        self.rng = torch.Generator().manual_seed(c.seed)  # on the host: see draw_seeds
         self.renderer = Renderer(self.field, self.survey.spacing, c.render)
         self.geometry_budget, self.descriptor_budget = self._budgets()
         if saved is not None:
@@ -302,26 +304,39 @@ class Trainer:
     _moments: dict[str, Tensor] | None = None
 
     def _loop(
-        self, budget: Budget, step: Callable[[float, torch.Generator], dict[str, float]]
+        self, budget: Budget, step: Callable[[float, torch.Generator], dict[str, Tensor]]
     ) -> None:
         c = self.config
         budget.start()
         with one_torch_thread_a_share(self.device):
             while not budget.over:
                 factor = rate_factor(budget.fraction, c.warm_up, c.final_rate)
-                values = step(factor, self.rng)
+                self.unread.append(step(factor, self.rng))
                 budget.advance()
-                if not np.isfinite(values["loss"]):
-                    raise TrainingError(
-                        "the loss is no longer a number: lower the learning rates, "
-                        "or check the poses"
-                    )
-                for name, value in values.items():
-                    self.smooth[name] = 0.97 * self.smooth.get(name, value) + 0.03 * value
                 self._between_steps(budget)
+
+    def _read_figures(self) -> None:
+        """Take the steps' figures over; only here does the host wait for a GPU.
+
+        Raises:
+            TrainingError: the loss is no longer a number.
+        """
+        for name in self.unread[0] if self.unread else ():
+            values = torch.stack([figures[name] for figures in self.unread]).tolist()
+            if not np.isfinite(values).all():
+                raise TrainingError(
+                    "the loss is no longer a number: lower the learning rates, or check the poses"
+                )
+            for value in values:
+                self.smooth[name] = 0.97 * self.smooth.get(name, value) + 0.03 * value
+        self.unread.clear()
 
     def _between_steps(self, budget: Budget) -> None:
         now = time.monotonic()
+        if not budget.over and now - self.last_read < _READ_SECONDS:
+            return
+        self._read_figures()
+        self.last_read = time.monotonic()
         held_out = None
         if now - self.last_test > _TEST_SECONDS:
             held_out = self.test()
