@@ -120,6 +120,12 @@ class DescriptorTraining:
     brightness: float = option(0.2, "largest change of brightness and contrast", min=0.0, max=0.9)
     blur_px: float = option(4.0, "longest motion blur, pixels of the window", min=0.0, max=50.0)
     surface_nodes: int = option(96, "surface points along a view's longer side", min=16)
+    start: str = option(
+        "rooms",
+        "first weights of the image network: learnt in generated rooms, or random; "
+        "a network of other than the default size starts at random",
+        choices=("rooms", "random"),
+    )
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,7 @@ class TrainingConfig:
     image_side: int = option(640, "mapping images are shrunk to this longer side, pixels", min=64)
     max_views: int = option(160, "mapping images kept, spread evenly over the path", min=2)
     geometry_share: float = option(
-        0.3, "share of the budget for the first stage", min=0.05, max=0.95
+        0.4, "share of the budget for the first stage", min=0.05, max=0.95
     )
     warm_up: float = option(0.01, "share of a stage in which rates rise", min=0.0, max=0.5)
     final_rate: float = option(

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from toy_room import ToyRoom
 
 from crossfire_core.config import FeatureConfig
 from crossfire_core.features.augmentation import Warp, relight
-from crossfire_core.features.network import DenseDescriptors, ImageNetwork, network_input
+from crossfire_core.features.network import (
+    DenseDescriptors,
+    ImageNetwork,
+    network_input,
+    start_from_rooms,
+)
 from crossfire_core.features.places import choose_words, signature
 from crossfire_core.field import precision
 
@@ -151,3 +159,49 @@ def test_a_window_shows_the_image_where_it_says() -> None:
         torch.testing.assert_close(window.flatten(1).T[inner], where[inner], atol=2e-3, rtol=0)
         border = warp.inside(pixels, 3.0).view(height, width)
         assert border[4, 4] and not border[2, 10] and not border[10, 2] and not border[-3, 10]
+
+
+# -- the first weights -------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def share_found(network: ImageNetwork) -> float:
+    """Of pixels of one image of a room, how many find their place in another to 4 pixels.
+
+    The other one is taken from elsewhere and in darker light.
+    """
+    a, b = ToyRoom(30, depth=True).frames([3, 7])
+    b = replace(b, image=np.rint(255.0 * (b.image / 255.0) ** 1.6).astype(np.uint8))
+    assert a.depth is not None and a.world_from_camera is not None
+    assert b.world_from_camera is not None
+    pixels = a.camera.pixel_grid(20, 15)
+    at = np.floor(pixels).astype(int)
+    rays = a.camera.bearings(pixels)
+    points = rays * (a.depth[at[:, 1], at[:, 0]] / rays[:, 2])[:, None]
+    space = a.world_from_camera.apply(points)
+    expected = b.camera.project(b.world_from_camera.inverse().apply(space))
+    inside = ((expected > 8) & (expected < np.array(b.camera.size) - 8)).all(axis=1)
+    assert inside.sum() > 100
+    dense = []
+    for frame in (a, b):
+        tensor, scale = network_input(frame.image, 320)
+        dense.append(DenseDescriptors(network(tensor)[0], scale))
+    wanted = dense[0].sample(torch.from_numpy(pixels[inside]).float())
+    best = (wanted @ dense[1].values.flatten(1)).argmax(dim=1).numpy()
+    row, column = np.divmod(best, dense[1].values.shape[2])
+    found = (np.stack([column, row], axis=1) + 0.5) / np.array(dense[1].scale)
+    return float((np.linalg.norm(found - expected[inside], axis=1) < 4.0).mean())
+
+
+def test_first_weights_recognise_places_that_they_have_never_seen() -> None:
+    torch.manual_seed(0)
+    network = ImageNetwork(FeatureConfig(), 32).eval()
+    before = share_found(network)
+    assert start_from_rooms(network)
+    assert share_found(network) > 0.75 > 0.3 > before
+
+
+def test_a_network_of_another_size_stays_as_it_is(network: ImageNetwork) -> None:
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    assert not start_from_rooms(network)
+    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())

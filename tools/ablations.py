@@ -79,6 +79,7 @@ TRAINING: dict[str, dict[str, Any]] = {
 DESCRIPTORS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "another seed": {"seed": 1},
+    "image network starts at random": {"descriptor": {"start": "random"}},
     "one group of 640 pixels": {"descriptor": {"groups": 1, "others": 1024}},
     "one group of 1280 pixels": {"descriptor": {"groups": 1, "pixels": 1280, "others": 1024}},
     "four groups": {"descriptor": {"groups": 4}},

@@ -17,7 +17,7 @@ from torch import Tensor
 from crossfire_core import __version__
 from crossfire_core.config import LocalizationConfig, TrainingConfig, to_dict
 from crossfire_core.errors import TrainingError
-from crossfire_core.features.network import ImageNetwork
+from crossfire_core.features.network import ImageNetwork, start_from_rooms
 from crossfire_core.features.places import choose_words, signature
 from crossfire_core.field.backends import encoder, resolve_device
 from crossfire_core.field.scene_box import SceneBox
@@ -225,6 +225,8 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(c.seed)
             self.network = ImageNetwork(c.features, c.field.descriptor_size)
+        if c.descriptor.start == "rooms":
+            start_from_rooms(self.network)
         self.field.to(self.device)
         self.network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.table = RayTable(self.views, self.device)
