@@ -83,7 +83,10 @@ setup(
     author="crossfire_ros maintainers",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["crossfire_core", "crossfire_core.*", NAME, f"{NAME}.*"]),
-    package_data={"crossfire_core": ["py.typed", "features/*.safetensors"], NAME: ["*.xml", "*.yaml"]},
+    package_data={
+        "crossfire_core": ["py.typed", "features/*.safetensors"],
+        NAME: ["*.xml", "*.yaml"],
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (SHARE, ["package.xml"]),
