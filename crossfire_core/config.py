@@ -207,7 +207,10 @@ class LocalizationConfig:
     )
     align: bool = option(True, "finish each step by aligning descriptors directly")
     colour_rays: int = option(
-        0, "rendered points whose colours polish the final pose, 1000 do; 0 saves the time", min=0
+        1000,
+        "rendered points whose colours polish the pose of a single image; not of one whose prior "
+        "has an uncertainty, as while a robot is followed, where time counts; 0 for none",
+        min=0,
     )
     covariance_inflation: float = option(
         1.2, "by how much correlated errors exceed independent ones", min=0.1

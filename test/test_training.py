@@ -343,3 +343,20 @@ def test_colours_that_say_nothing_or_something_else_change_no_pose(
     assert found.ok and expected.ok
     assert found.map_from_camera is not None and expected.map_from_camera is not None
     assert sum(found.map_from_camera.distance(expected.map_from_camera)) < 1e-9
+
+
+def test_colours_polish_single_images_and_not_while_a_robot_is_followed(
+    trained: NeuralMap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = next(iter(ToyRoom(30).frames([0])))
+    asked = []
+    monkeypatch.setattr(
+        "crossfire_core.localization.localizer.align_colours",
+        lambda *_: asked.append(True),
+    )
+    localizer = Localizer(trained, LocalizationConfig(points_along=48, min_inliers=20))
+    truth = frame.world_from_camera
+    assert localizer.localize(frame.image, frame.camera, truth, prior_sigma=(0.05, 0.02)).ok
+    assert not asked
+    assert localizer.localize(frame.image, frame.camera, truth).ok
+    assert len(asked) == 1

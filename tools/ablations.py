@@ -43,7 +43,7 @@ LOCALIZATION: dict[str, dict[str, Any]] = {
     "two iterations": {"iterations": 2},
     "three iterations always": {"converged_m": 0.0},
     "no descriptor alignment": {"align": False},
-    "colours": {"colour_rays": 1000},
+    "no colours": {"colour_rays": 0},
     "40 points along": {"points_along": 40, "search_along": 40},
     "80 points along": {"points_along": 80},
     "120 points along": {"points_along": 120},

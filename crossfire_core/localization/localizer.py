@@ -122,7 +122,7 @@ class Localizer:
             found = self._refine(dense, camera, prior, prior_sigma, count, clock)
         else:
             found = self._search(dense, camera, count, clock)
-        if found.ok and self.config.colour_rays:
+        if found.ok and self.config.colour_rays and prior_sigma is None:
             with clock.time("colours"):
                 found = self._polish(image, camera, found)
         return replace(found, timings_ms=dict(clock.ms))

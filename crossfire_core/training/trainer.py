@@ -412,7 +412,8 @@ class Trainer:
         )  # fmt: skip
         self.network.eval()
         localizer = Localizer(
-            NeuralMap(self._header(), self.field, self.network, nothing), LocalizationConfig()
+            NeuralMap(self._header(), self.field, self.network, nothing),
+            LocalizationConfig(colour_rays=0),
         )
         errors = []
         for frame in self.test_frames:
