@@ -209,7 +209,8 @@ class LocalizationConfig:
     colour_rays: int = option(
         1000,
         "rendered points whose colours polish the pose of a single image; not of one whose prior "
-        "has an uncertainty, as while a robot is followed, where time counts; 0 for none",
+        "has an uncertainty, as while a robot is followed, where time counts, and not where the "
+        "image does not look like the render; 0 for none",
         min=0,
     )
     covariance_inflation: float = option(

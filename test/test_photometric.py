@@ -7,7 +7,13 @@ import pytest
 import toy_room
 
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.localization.photometric import GreyImage, fit_light, slide
+from crossfire_core.localization.photometric import (
+    GreyImage,
+    align_colours,
+    fit_light,
+    likeness,
+    slide,
+)
 
 CAMERA = Camera(320, 240, 260.0, 258.0, 161.0, 119.0)
 LENSES = {
@@ -55,6 +61,31 @@ def test_nothing_in_the_image_is_no_pose() -> None:
     grey, points, value = seen(CAMERA)
     away = TRUTH @ Pose.exp(np.array([0, 0, 0, 0, 3.0, 0]))
     assert slide(grey, points, value, CAMERA, away.inverse()) is None
+
+
+def test_likeness_knows_the_same_room_from_another() -> None:
+    """Brighter or with less contrast it is the same room; with other textures it is not."""
+    grey, points, value = seen(CAMERA)
+    assert likeness(grey, points, 0.5 * value + 0.3, CAMERA, TRUTH.inverse()) > 0.95
+    strange = np.random.default_rng(0).permutation(value)
+    assert abs(likeness(grey, points, strange, CAMERA, TRUTH.inverse())) < 0.2
+    assert likeness(grey, points, np.full(len(points), 0.5), CAMERA, TRUTH.inverse()) == 0.0
+    behind = TRUTH @ Pose.exp(np.array([0, 0, 0, 0, 3.0, 0]))
+    assert likeness(grey, points, value, CAMERA, behind.inverse()) == 0.0
+
+
+def test_an_image_that_does_not_look_like_the_render_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image, _ = toy_room.look(toy_room.textures(), TRUTH, CAMERA)
+    _, points, value = seen(CAMERA)
+    for rendered, expected in ((value, True), (1.0 - value, False)):
+        monkeypatch.setattr(
+            "crossfire_core.localization.photometric._rendered",
+            lambda *_, rendered=rendered: (points, rendered),
+        )
+        found = align_colours(None, image, CAMERA, NEAR, 800, 0.5, 0)  # type: ignore[arg-type]
+        assert (found is not None) == expected
 
 
 def test_light_is_fitted_despite_outliers() -> None:

@@ -22,6 +22,7 @@ from crossfire_core.rendering.renderer import Renderer
 FloatArray = NDArray[np.float64]
 _BORDER = 6  # pixels that take no part: slopes are wrong there, and a small step leaves the image
 _LEAST_POINTS = 100
+_LEAST_LIKENESS = 0.85  # of image and render; below, as in other light, poses get worse
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def align_colours(
         side: the image is shrunk to this longer side.
 
     Returns:
-        ``map_from_camera``, or None where too little is rendered or nothing is to be seen.
+        ``map_from_camera``, or None where too little is rendered, nothing is to be seen, or the
+        image does not look like the render, as in other light.
     """
     grey = GreyImage.of(image, side)
     pixels = grey.edges(rays, np.random.default_rng(seed))
@@ -109,6 +111,8 @@ def align_colours(
         return None
     points, rendered = _rendered(renderer, camera, map_from_camera, pixels, min_opacity)
     if len(points) < _LEAST_POINTS:
+        return None
+    if likeness(grey, points, rendered, camera, map_from_camera.inverse()) < _LEAST_LIKENESS:
         return None
     found = slide(grey, points, rendered, camera, map_from_camera.inverse())
     return found.inverse() if found is not None and found.is_finite() else None
@@ -129,6 +133,30 @@ def _rendered(
     image = colours[solid][None].cpu().numpy()
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[0] if len(points) else np.zeros(0)
     return points, grey.astype(np.float64)
+
+
+def likeness(
+    grey: GreyImage,
+    points: FloatArray,
+    rendered: FloatArray,
+    camera: Camera,
+    camera_from_map: Pose,
+) -> float:
+    """Correlation of the image's grey values with the rendered ones, -1 to 1; 0 if all alike.
+
+    Args:
+        grey: the image.
+        points: ``[n, 3]`` map frame, metres.
+        rendered: ``[n]`` grey values of the points in the map.
+        camera: the image's camera, distortion included.
+        camera_from_map: the pose.
+    """
+    pixels = camera.project(camera_from_map.apply(points))
+    value, _ = grey.at(pixels * np.array(grey.scale) - 0.5)
+    seen = np.isfinite(value)
+    if seen.sum() < 2 or np.ptp(value[seen]) == 0 or np.ptp(rendered[seen]) == 0:
+        return 0.0
+    return float(np.corrcoef(value[seen], rendered[seen])[0, 1])
 
 
 def slide(
