@@ -72,7 +72,7 @@ def start_from_rooms(network: ImageNetwork) -> bool:
     """Give a network the weights that ``tools/pretrain.py`` learnt in generated rooms.
 
     Corners, edges and blots look alike everywhere, so a network that has learnt to recognise
-    them from elsewhere needs a third of the steps in a new scene.
+    them from elsewhere needs less than half of the steps in a new scene.
 
     Returns:
         False, and the network stays as it was, if its layers are of another size.
