@@ -50,6 +50,7 @@ _PLACES = {  # arrays whose shapes are free, with their types
     "places.points": _FLOATS,
     "places.point_view": ("I32",),
 }
+_OPTIONAL = {"places.shifts": _FLOATS}  # likewise; maps of before have none
 
 
 @dataclass(frozen=True)
@@ -153,19 +154,22 @@ class MapHeader:
 
 @dataclass(frozen=True)
 class Places:
-    """What finds a place without a prior.
+    """What the mapping images say: finds a place without a prior, and corrects points.
 
     Attributes:
         words: ``[k, d]`` unit descriptors spread over the scene.
         signatures: ``[views, k]`` unit: how strongly each view shows each word.
         points: ``[n, 3]`` surface points seen by the mapping views, metres.
         point_view: ``[n]`` int64, which view saw each.
+        shifts: ``[n, 3]`` by how much the points are to be moved so that they lie where that
+            view's image shows them, metres; zero where that is not known.
     """
 
     words: Tensor
     signatures: Tensor
     points: Tensor
     point_view: Tensor
+    shifts: Tensor
 
 
 class NeuralMap:
@@ -191,6 +195,7 @@ class NeuralMap:
         tensors["places.signatures"] = self.places.signatures.half()
         tensors["places.points"] = self.places.points.float()
         tensors["places.point_view"] = self.places.point_view.to(torch.int32)
+        tensors["places.shifts"] = self.places.shifts.half()
         plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         header = json.dumps(self.header.to_json(), sort_keys=True, allow_nan=False)
         data = to_bytes(plain, metadata={_HEADER_KEY: header})
@@ -351,12 +356,12 @@ def _check_arrays(path: Path, file: Any, header: MapHeader) -> None:
     for name, (length,) in grids.items():
         wanted[name.removesuffix(_GRID) + _SCALE] = [-(-length // storage.BLOCK)]
     wanted |= {f"network.{k}": list(v.shape) for k, v in network.state_dict().items()}
-    kinds = _PLACES | dict.fromkeys(grids, ("I8",))
+    kinds = _PLACES | _OPTIONAL | dict.fromkeys(grids, ("I8",))
     found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
     for name in sorted(wanted.keys() | _PLACES.keys() | found.keys()):
         if name not in found:
             raise MapFormatError(f"map {path} lacks the array {name}: it is damaged")
-        if name not in wanted and name not in _PLACES:
+        if name not in wanted and name not in _PLACES | _OPTIONAL:
             raise MapFormatError(f"map {path} holds an unknown array: {_line(name)}")
         shape, kind = found[name].get_shape(), found[name].get_dtype()
         if shape != wanted.get(name, shape) or kind not in kinds.get(name, _FLOATS):
@@ -410,6 +415,7 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _places(part: dict[str, Tensor], header: MapHeader) -> Places:
     words, signatures = part["words"], part["signatures"]
     points, view = part["points"], part["point_view"].long()
+    shifts = part.get("shifts", torch.zeros_like(points))
     count = len(header.views)
     fits = (
         words.ndim == 2
@@ -417,8 +423,9 @@ def _places(part: dict[str, Tensor], header: MapHeader) -> Places:
         and signatures.shape == (count, len(words))
         and points.ndim == 2
         and points.shape == (len(view), 3)
+        and shifts.shape == points.shape
         and (len(view) == 0 or (int(view.min()) >= 0 and int(view.max()) < count))
     )
     if not fits:
         raise ValueError("places have the wrong shapes")
-    return Places(words, signatures, points, view)
+    return Places(words, signatures, points, view, shifts)

@@ -56,7 +56,7 @@ def tiny_map() -> NeuralMap:
     )  # fmt: skip
     words = torch.nn.functional.normalize(torch.randn(5, 16), dim=1).half().float()
     signatures = torch.nn.functional.normalize(torch.rand(3, 5), dim=1).half().float()
-    places = Places(words, signatures, torch.randn(20, 3), torch.arange(20) % 3)
+    places = Places(words, signatures, torch.randn(20, 3), torch.arange(20) % 3, torch.randn(20, 3))
     return NeuralMap(header, field.requires_grad_(False), network.eval(), places)
 
 

@@ -129,7 +129,15 @@ def test_the_map_says_where_it_comes_from(trained: NeuralMap) -> None:
     assert trained.header.provenance["recording"] == "toy room"
     assert trained.header.provenance["pose_source"] == "the formula"
     assert sum(trained.header.provenance["steps"]) == 600
+    assert trained.header.provenance["first_weights"] == "random"  # SMALL has another network
     assert trained.header.field == SMALL.field
+
+
+def test_the_map_knows_where_its_images_saw_its_points(trained: NeuralMap) -> None:
+    places = trained.places
+    known = (places.shifts != 0.0).any(dim=1)
+    assert known.float().mean() > 0.5
+    assert float(places.shifts[known].norm(dim=1).median()) < 0.1  # of a room of 3 m
 
 
 # -- the same again ----------------------------------------------------------------------------

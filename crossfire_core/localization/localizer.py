@@ -30,6 +30,7 @@ from crossfire_core.localization.pose_solver import (
     rescore,
     solve_pose,
 )
+from crossfire_core.localization.shifts import PointShifts
 from crossfire_core.neural_map import NeuralMap
 from crossfire_core.rendering.renderer import Rays, Renderer
 
@@ -85,6 +86,11 @@ class Localizer:
         self._shared = shared_views(
             header.box, places.points, places.point_view, len(places.signatures)
         )
+        self.shifts = PointShifts(
+            places.points.double().cpu().numpy(), places.shifts.double().cpu().numpy(),
+            places.point_view.cpu().numpy(), [view.map_from_camera for view in header.views],
+            header.spacing.knee,
+        )  # fmt: skip
         with torch.no_grad():
             self._point_descriptors = neural_map.field.descriptors(self._points)
 
@@ -132,6 +138,28 @@ class Localizer:
         tensor, scale = network_input(image, self.neural_map.header.features.side)
         (values,) = self._network(tensor.to(self.neural_map.device))
         return DenseDescriptors(values[0], scale)
+
+    @torch.no_grad()
+    def matches_at(
+        self, dense: DenseDescriptors, camera: Camera, map_from_camera: Pose
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Pixels ``[n, 2]`` and points ``[n, 3]`` of matches near a pose, none sorted out."""
+        pixels, points = self._render(camera, map_from_camera, self.config.points_along)
+        if len(points) == 0:
+            return np.zeros((0, 2)), np.zeros((0, 3))
+        found, _ = self._match(dense, pixels, points, self.config.track_radius)
+        index = torch.from_numpy(found.index).to(points.device)
+        return _centres(found, dense), points[index].double().cpu().numpy()
+
+    def _match(
+        self, dense: DenseDescriptors, pixels: Tensor, points: Tensor, radius: int | None
+    ) -> tuple[CellMatches, Tensor]:
+        """Rendered points found in the image, around their pixels or anywhere; descriptors."""
+        descriptors = self.neural_map.field.descriptors(points)
+        if radius is None:
+            return match_everywhere(descriptors, dense.values), descriptors
+        centre = pixels * constant(dense.scale, pixels) - 0.5
+        return match_wide(descriptors, dense.values, centre, radius), descriptors
 
     def _search(
         self, dense: DenseDescriptors, camera: Camera, iterations: int, clock: _Stopwatch
@@ -228,18 +256,13 @@ class Localizer:
     ) -> PoseEstimate | None:
         with clock.time("render"):
             pixels, points = self._render(camera, pose, look.along)
-            descriptors = self.neural_map.field.descriptors(points)
         if len(points) < self._needed(look.along):
             return None
         with clock.time("match"):
-            if look.radius is None:
-                found = match_everywhere(descriptors, dense.values)
-            else:
-                centre = pixels * constant(dense.scale, pixels) - 0.5
-                found = match_wide(descriptors, dense.values, centre, look.radius)
+            found, descriptors = self._match(dense, pixels, points, look.radius)
         with clock.time("solve"):
             start = pose.inverse() if look.known else None
-            solved = self._solve(dense, camera, found, points, start=start)
+            solved = self._solve(dense, camera, found, points, start=start, seen_from=pose)
         if solved is None:
             return None
         if self.config.align:
@@ -346,9 +369,12 @@ class Localizer:
         points: Tensor,
         error_scale: float = 1.0,
         start: Pose | None = None,
+        seen_from: Pose | None = None,
     ) -> tuple[SolvedPose, Matches] | None:
-        pixels = (found.cell.astype(np.float64) + 0.5) / np.array(dense.scale)
+        pixels = _centres(found, dense)
         space = points[torch.from_numpy(found.index).to(points.device)].double().cpu().numpy()
+        if seen_from is not None and self.config.shift_points:
+            space += self.shifts.at(space, seen_from)
         weights = found.confidence.astype(np.float64)
         limit = error_scale * self._limit(camera)
         solved = solve_pose(
@@ -414,3 +440,8 @@ class Localizer:
         angle = 3.0 * (sigma[1] + sigma[0] / nearest)
         cells = int(np.ceil(angle * camera.fx * dense.scale[0])) + 2
         return None if cells > self.config.window_radius else max(cells, self.config.track_radius)
+
+
+def _centres(found: CellMatches, dense: DenseDescriptors) -> NDArray[np.float64]:
+    """Pixels ``[n, 2]`` of the image at the matches' cells."""
+    return np.asarray((found.cell.astype(np.float64) + 0.5) / np.array(dense.scale))

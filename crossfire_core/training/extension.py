@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from crossfire_core.config import TrainingConfig
 from crossfire_core.features.network import fitted
+from crossfire_core.localization.localizer import Localizer
 from crossfire_core.neural_map import MapHeader, NeuralMap
 from crossfire_core.recordings.lazy import LazyRecording
 from crossfire_core.rendering.renderer import Renderer
@@ -155,6 +157,17 @@ class Extension(Trainer):
             self.field.state_dict()[name].copy_(value)
         self.field.appearance.copy_(light.expand_as(self.field.appearance))
         self.network.load_state_dict(self.old.network.state_dict())
+        self.first_weights = "the extended map"
+
+    def _shifts(self, made: NeuralMap) -> Tensor:
+        """Pictures of the old map show its points where it renders them, real images beside."""
+        shifts, places = super()._shifts(made), made.places
+        known = Localizer(self.old).shifts
+        for number, view in enumerate(self.rehearsed):
+            mine = (places.point_view == number) & (shifts != 0.0).any(dim=1)
+            before = known.at(places.points[mine].double().numpy(), view.map_from_camera)
+            shifts[mine] += torch.from_numpy(before).float()
+        return shifts
 
     def _header(self) -> MapHeader:
         made, old = super()._header(), self.old.header

@@ -42,6 +42,7 @@ from crossfire_core.training.selection import select_frames
 from crossfire_core.training.sparse_points import SparsePoints, depth_image_points, triangulate
 from crossfire_core.training.survey import Survey, survey
 from crossfire_core.training.tracked_points import tracked_points
+from crossfire_core.training.view_shifts import measure_shifts
 from crossfire_core.training.views import RayTable, View, view_of
 
 _CHECKPOINT_SECONDS = 60.0
@@ -49,6 +50,7 @@ _TEST_SECONDS = 45.0
 _READ_SECONDS = 0.5
 _WORDS = 256
 _POINTS_A_VIEW = 96
+_FINISH_SECONDS, _FINISH_SECONDS_A_VIEW = 6.0, 0.08  # what comes after the last step, on 2 cores
 DEFAULT_MINUTES = 15.0
 
 
@@ -225,8 +227,9 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(c.seed)
             self.network = ImageNetwork(c.features, c.field.descriptor_size)
-        if c.descriptor.start == "rooms":
-            start_from_rooms(self.network)
+        self.first_weights = "random"  # also where the network is of another size than known ones
+        if c.descriptor.start == "rooms" and start_from_rooms(self.network):
+            self.first_weights = "rooms"
         self.field.to(self.device)
         self.network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.table = RayTable(self.views, self.device)
@@ -279,7 +282,9 @@ class Trainer:
                 "(crossfire check), or train longer"
             )
         if self.seconds is not None and self.descriptor_budget.done == 0:
-            self.descriptor_budget.seconds = max(1.0, self.seconds - self.elapsed() - 6.0)
+            after = _FINISH_SECONDS + _FINISH_SECONDS_A_VIEW * len(self.views)
+            after = min(after, 0.2 * self.seconds)
+            self.descriptor_budget.seconds = max(1.0, self.seconds - self.elapsed() - after)
 
     def learn_descriptors(self) -> None:
         """The field's descriptors and the image network."""
@@ -356,7 +361,14 @@ class Trainer:
         self.report(held_out=None, force=True)
         round_as_stored(self.field, self.network)  # what follows is made from what a reader sees
         self.network.eval()
-        return NeuralMap(self._header(), self.field, self.network, self._places())
+        made = NeuralMap(self._header(), self.field, self.network, self._places())
+        made.places = replace(made.places, shifts=self._shifts(made))
+        return made
+
+    def _shifts(self, made: NeuralMap) -> Tensor:
+        """Where the views' images see the map's points, ``[n, 3]``."""
+        assert self.descriptors is not None
+        return measure_shifts(Localizer(made), self.views, self.descriptors.images)
 
     def _header(self) -> MapHeader:
         c = self.config
@@ -368,6 +380,7 @@ class Trainer:
             "holdout_every": self.holdout_every,
             "steps": [self.geometry_budget.done, self.descriptor_budget.done],
             "seed": c.seed,
+            "first_weights": self.first_weights,
             "program": f"crossfire {__version__}",
             "training": {k: to_dict(getattr(c, k)) for k in ("geometry", "descriptor")},
         }
@@ -391,7 +404,9 @@ class Trainer:
             signature(self.network(image.to(self.device).float() / 255.0)[0], words)
             for image, _ in self.descriptors.images
         ]
-        return Places(words.cpu(), torch.stack(signatures).cpu(), points.cpu(), view)
+        points = points.cpu()
+        none = torch.zeros_like(points)
+        return Places(words.cpu(), torch.stack(signatures).cpu(), points, view, none)
 
     # -- reports and checkpoints ---------------------------------------------------------------
 
@@ -408,7 +423,7 @@ class Trainer:
             return {"psnr": self._test_psnr()}
         nothing = Places(
             torch.zeros(1, self.config.field.descriptor_size), torch.zeros(len(self.views), 1),
-            torch.zeros(0, 3), torch.zeros(0, dtype=torch.long),
+            torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), torch.zeros(0, 3),
         )  # fmt: skip
         self.network.eval()
         localizer = Localizer(
