@@ -98,7 +98,9 @@ class Localizer:
         """Compile kernels and allocate buffers by localizing a grey image."""
         camera = camera or self.neural_map.header.camera
         image = np.full((camera.height, camera.width, 3), 128, np.uint8)
-        self.localize(image, camera, self.neural_map.header.views[0].map_from_camera)
+        pose = self.neural_map.header.views[0].map_from_camera
+        self.localize(image, camera, pose)
+        self.shifts.at(np.zeros((1, 3)), pose)  # where nothing matched, this was not reached
 
     @torch.no_grad()
     def localize(
