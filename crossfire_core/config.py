@@ -79,8 +79,8 @@ class FeatureConfig:
 class GeometryTraining:
     """The first stage: density and colour from the images."""
 
-    rays: int = option(1280, "random rays a step", min=1)
-    patches: int = option(4, "square patches a step", min=0)
+    rays: int = option(1024, "random rays a step", min=1)
+    patches: int = option(8, "square patches a step", min=0)
     patch_size: int = option(8, "side of a patch, pixels", min=3)
     depth_rays: int = option(384, "rays with a measured depth a step", min=0)
     grid_rate: float = option(1e-2, "learning rate of the hash grids", min=0.0)
@@ -89,7 +89,11 @@ class GeometryTraining:
         0.0, "learning rate of the mapping poses, metres and radians; 0 trusts them", min=0.0
     )
     pose_weight: float = option(1.0, "keeps corrections of poses small", min=0.0)
-    ssim_weight: float = option(5e-4, "weight of the patches' SSIM loss", min=0.0)
+    ssim_weight: float = option(
+        0.05,
+        "weight of the patches' SSIM loss; 0.0005 renders colours truer, and poses are less exact",
+        min=0.0,
+    )
     variation_weight: float = option(0.01, "weight of the depth's total variation", min=0.0)
     interlevel_weight: float = option(1.0, "weight of the proposal's loss", min=0.0)
     distortion_weight: float = option(0.002, "weight of the distortion loss", min=0.0)

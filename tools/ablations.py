@@ -63,7 +63,7 @@ TRAINING: dict[str, dict[str, Any]] = {
     "no measured depths": {"geometry": {"depth_rays": 0, "depth_weight": 0.0}},
     "no total variation": {"geometry": {"variation_weight": 0.0}},
     "no SSIM": {"geometry": {"ssim_weight": 0.0}},
-    "SSIM weighs 0.05": {"geometry": {"ssim_weight": 0.05}},
+    "SSIM weighs 0.0005": {"geometry": {"ssim_weight": 5e-4}},
     "no distortion loss": {"geometry": {"distortion_weight": 0.0}},
     "margin of 2 % of the distance, not 0.35 %": {"descriptor": {"margin": 0.02}},
     "no pixels side by side": {"descriptor": {"clustered": 0.0}},

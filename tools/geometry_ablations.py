@@ -33,10 +33,11 @@ from crossfire_core.training.views import RayTable, View, view_of
 CHANGES: dict[str, dict[str, Any]] = {
     "defaults": {},
     "another seed": {"seed": 1},
-    "SSIM weighs 0.05": {"geometry": {"ssim_weight": 0.05}},
     "SSIM weighs 0.005": {"geometry": {"ssim_weight": 0.005}},
     "no SSIM": {"geometry": {"ssim_weight": 0.0}},
-    "8 patches, 1024 rays": {"geometry": {"patches": 8, "rays": 1024}},
+    "SSIM weighs 0.0005, 4 patches, 1280 rays": {
+        "geometry": {"ssim_weight": 5e-4, "patches": 4, "rays": 1280}
+    },
     "no patches, 1536 rays": {"geometry": {"patches": 0, "rays": 1536}},
     "no total variation": {"geometry": {"variation_weight": 0.0}},
     "no distortion loss": {"geometry": {"distortion_weight": 0.0}},
