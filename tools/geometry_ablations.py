@@ -120,6 +120,8 @@ def depth_figures(stage: Trainer, truth: Truth) -> tuple[float, float, float]:
     seen = np.linalg.norm(points.numpy() - truth.origins, axis=1)
     clear = (spread.numpy() < limits.max_depth_spread) & (opacity.numpy() > limits.min_opacity)
     off = np.abs(seen / distance - 1.0)[clear]
+    if len(off) == 0:  # trained too briefly, or the query images share no points
+        return 0.0, float("nan"), float("nan")
     return float(clear.mean()), float(np.median(off)), float(np.percentile(off, 90))
 
 
