@@ -26,7 +26,7 @@ from crossfire_core.config import (
 from crossfire_core.errors import CrossfireError, TrainingError
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.localizer import Localizer
-from crossfire_core.neural_map import NeuralMap, Places
+from crossfire_core.neural_map import NeuralMap
 from crossfire_core.training.checkpoint import checkpoint_path
 from crossfire_core.training.schedule import Budget, rate_factor
 from crossfire_core.training.selection import select_frames
@@ -110,10 +110,8 @@ def test_what_no_mapping_camera_saw_takes_no_part(trained: NeuralMap) -> None:
     across = everywhere.details.points[:, axis]
     places, middle = trained.places, float(np.median(across))
     left = places.points[:, axis] < middle
-    half = Places(
-        places.words, places.signatures, places.points[left], places.point_view[left],
-        places.shifts[left],
-    )  # fmt: skip
+    kept = {k: getattr(places, k)[left] for k in ("points", "point_view", "shifts")}
+    half = replace(places, **kept)
     seen = Localizer(NeuralMap(trained.header, trained.field, trained.network, half)).localize(
         frame.image, frame.camera, frame.world_from_camera
     )

@@ -23,8 +23,8 @@ from crossfire_core.geometry import Pose
 
 FloatArray = NDArray[np.float64]
 _NEAR = 0.07  # views this far off (radians of parallax and of turning) still see the same error
-_FAR = 0.005  # weight of all others: where none is near, their mean counts
-_VIEWS = 32  # as many of them are asked
+_FAR = 0.005  # weight of the others asked: where none is near, their mean counts
+_VIEWS = 32  # so many, the nearest, are asked
 _REACH = 0.05  # of the distance: points this far apart have much the same error
 _PRIOR = 0.5  # weight of no shift at all, in observations by the nearest view
 _CUT = 2.5  # observations further off than this many reaches do not count
