@@ -159,6 +159,11 @@ class TrainingConfig:
     sfm: SfmConfig = SfmConfig()
     image_side: int = option(640, "mapping images are shrunk to this longer side, pixels", min=64)
     max_views: int = option(160, "mapping images kept, spread evenly over the path", min=2)
+    correct_poses: bool = option(
+        True,
+        "make the mapping images agree with each other before training, by moving given poses a "
+        "little; localization still answers in the frame of the given ones",
+    )
     geometry_share: float = option(
         0.4, "share of the budget for the first stage", min=0.05, max=0.95
     )

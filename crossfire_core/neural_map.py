@@ -60,12 +60,25 @@ class MappingView:
     Attributes:
         name: the frame's name in its recording.
         stamp_ns: its stamp.
-        map_from_camera: its pose, after any correction during training.
+        map_from_camera: its pose, after any correction before or during training.
+        recorded: its pose as the recording has it; None where that is the same.
     """
 
     name: str
     stamp_ns: int
     map_from_camera: Pose
+    recorded: Pose | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain types."""
+        plain = {"name": self.name, "stamp_ns": self.stamp_ns, **self.map_from_camera.to_json()}
+        return {**plain, "recorded": self.recorded.to_json()} if self.recorded else plain
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> MappingView:
+        """The inverse of :meth:`to_json`."""
+        recorded = Pose.from_json(data["recorded"]) if "recorded" in data else None
+        return MappingView(str(data["name"]), int(data["stamp_ns"]), Pose.from_json(data), recorded)
 
 
 @dataclass(frozen=True)
@@ -114,20 +127,14 @@ class MapHeader:
             "field": to_dict(self.field),
             "render": to_dict(self.render),
             "features": to_dict(self.features),
-            "views": [
-                {"name": v.name, "stamp_ns": v.stamp_ns, **v.map_from_camera.to_json()}
-                for v in self.views
-            ],
+            "views": [view.to_json() for view in self.views],
             "provenance": self.provenance,
         }
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> MapHeader:
         """The inverse of :meth:`to_json`; raises KeyError, TypeError or ValueError on nonsense."""
-        views = [
-            MappingView(str(v["name"]), int(v["stamp_ns"]), Pose.from_json(v))
-            for v in data["views"]
-        ]
+        views = [MappingView.from_json(view) for view in data["views"]]
         x, y, z = (float(c) for c in data["box"]["centre"])
         box = SceneBox((x, y, z), float(data["box"]["half_size"]))
         spacing = Spacing(**{k: float(v) for k, v in data["spacing"].items()})

@@ -13,6 +13,7 @@ from crossfire_core.mapping_poses.adjustment import (
     Prior,
     Sightings,
     adjust,
+    adjust_gently,
     depth_sigmas,
     join_matches,
 )
@@ -88,11 +89,35 @@ def test_a_wrong_mounting_of_the_camera_is_corrected() -> None:
     rng = np.random.default_rng(2)
     off = Pose.exp((0.02, -0.015, 0.01, 0.04, -0.03, 0.03))
     start = [t @ off @ Pose.exp(rng.normal(0, 0.005, 6)) for t in truth]
-    found = adjust(start, sightings(truth), Prior.of_poses())
+    found = adjust(start, sightings(truth), Prior.of_poses(0.05, 3.0))
     before, after = errors(start, truth), errors(found.poses, truth)
     assert before[1] > 1.0
     assert after[0] < 0.4 * before[0]
     assert after[1] < 0.3 * before[1]
+
+
+def test_poses_are_moved_no_further_than_the_images_ask_for() -> None:
+    truth = path(30)
+    rng = np.random.default_rng(3)
+    noise = [np.concatenate([rng.normal(0, 0.002, 3), rng.normal(0, 0.004, 3)]) for _ in truth]
+    start = [t @ Pose.exp(twist) for t, twist in zip(truth, noise, strict=True)]
+    seen = sightings(truth)
+    loose, gentle = adjust(start, seen, Prior.of_poses(0.05, 3.0)), adjust_gently(start, seen)
+
+    def off(poses: list[Pose]) -> np.ndarray:
+        return np.mean([a.distance(b) for a, b in zip(poses, truth, strict=True)], axis=0)
+
+    assert gentle.median_px[1] < 1.05 * loose.median_px[1] < 0.7 * gentle.median_px[0]
+    assert off(gentle.poses)[0] < off(start)[0] < off(loose.poses)[0]
+    assert off(gentle.poses)[1] < 0.5 * off(start)[1]
+
+
+def test_poses_that_are_far_off_are_still_corrected() -> None:
+    truth = path(30)
+    rng = np.random.default_rng(2)
+    start = [t @ Pose.exp(rng.normal(0, 0.02, 6)) for t in truth]
+    found = adjust_gently(start, sightings(truth))
+    assert errors(found.poses, truth)[1] < 0.3 * errors(start, truth)[1]
 
 
 def test_matches_become_points_and_ambiguous_ones_do_not() -> None:

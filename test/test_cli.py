@@ -8,6 +8,7 @@ import pytest
 import yaml
 from recording_samples import RobotBag, without
 
+import crossfire_core
 from crossfire_core.cli import run
 from crossfire_core.cli.display import clock, figures
 from crossfire_core.cli.shell import app
@@ -41,6 +42,11 @@ def test_help_lists_every_command(capsys):
     shown = capsys.readouterr().out
     for name in ("train", "evaluate", "localize", "info", "render", "sample", "benchmark"):
         assert name in shown and name in names()
+
+
+def test_version_is_said_without_a_command(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"crossfire {crossfire_core.__version__}\n"
 
 
 @pytest.mark.parametrize("name", names())

@@ -241,6 +241,8 @@ def test_results_are_written_as_table_json_and_pictures(tmp_path):
     assert stored[0]["median_translation_m"] == pytest.approx(0.012)
     assert stored[1]["map_bytes"] is None and stored[1]["skipped"] == "no torchvision"
     assert (tmp_path / "out" / "room_recall.png").stat().st_size > 5000
+    frames = json.loads((tmp_path / "out" / "room_sift.json").read_text())["per_frame"]
+    assert [frame["translation_m"] for frame in frames] == [0.012] * 3
 
 
 def test_plans_name_what_there_is(tmp_path):

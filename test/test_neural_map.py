@@ -47,7 +47,13 @@ def tiny_map() -> NeuralMap:
     round_as_stored(field, network)
     rng = np.random.default_rng(0)
     views = tuple(
-        MappingView(f"frame-{i}", 10**18 + i, Pose.exp(rng.normal(0, 1, 6))) for i in range(3)
+        MappingView(
+            f"frame-{i}",
+            10**18 + i,
+            Pose.exp(rng.normal(0, 1, 6)),
+            Pose.exp(rng.normal(0, 1, 6)) if i else None,
+        )
+        for i in range(3)
     )
     header = MapHeader(
         "map", Camera(64, 48, 50.0, 51.0, 32.0, 24.0, "radtan", (-0.2, 0.05, 0.0, 0.001)),
@@ -111,6 +117,9 @@ def test_a_map_comes_back_as_it_was(saved: Path) -> None:
     for a, b in zip(loaded.header.views, made.header.views, strict=True):
         assert (a.name, a.stamp_ns) == (b.name, b.stamp_ns)
         assert max(a.map_from_camera.distance(b.map_from_camera)) < 1e-12
+        assert (a.recorded is None) == (b.recorded is None)
+        if a.recorded and b.recorded:
+            assert max(a.recorded.distance(b.recorded)) < 1e-12
     assert max(loaded.header.base_from_camera.distance(made.header.base_from_camera)) < 1e-12
     assert loaded.header.field.geometry.per_level_scale == 1.3819129
     assert loaded.header.views[0].stamp_ns == 10**18
@@ -309,6 +318,8 @@ WRONG: dict[str, Edit] = {
     "zero quaternion": lambda h: h["views"][0].update(quaternion_xyzw=[0, 0, 0, 0]),
     "short quaternion": lambda h: h["views"][0].update(quaternion_xyzw=[0, 0, 1]),
     "nested pose": lambda h: h["views"][0].update(translation=[[[0, 0, 0]]]),
+    "recorded pose is text": lambda h: h["views"][1].update(recorded="abc"),
+    "recorded pose is nothing": lambda h: h["views"][1].update(recorded=None),
     "infinite stamp": lambda h: h["views"][0].update(stamp_ns=float("inf")),
     "text provenance": at("provenance")("mine"),
 }  # fmt: skip

@@ -60,14 +60,12 @@ LOCALIZATION: dict[str, dict[str, Any]] = {
 TRAINING: dict[str, dict[str, Any]] = {
     "defaults": {},
     "another seed": {"seed": 1},
+    "poses as they are given": {"correct_poses": False},
     "no measured depths": {"geometry": {"depth_rays": 0, "depth_weight": 0.0}},
     "no total variation": {"geometry": {"variation_weight": 0.0}},
     "no SSIM": {"geometry": {"ssim_weight": 0.0}},
     "SSIM weighs 0.0005": {"geometry": {"ssim_weight": 5e-4}},
     "no distortion loss": {"geometry": {"distortion_weight": 0.0}},
-    "margin of 2 % of the distance, not 0.35 %": {"descriptor": {"margin": 0.02}},
-    "no pixels side by side": {"descriptor": {"clustered": 0.0}},
-    "no points from elsewhere": {"descriptor": {"others": 0}},
     "descriptors of 16 numbers": {"field": {"descriptor_size": 16}},
     "no zoom, turn, blur, light": {
         "descriptor": {"zoom": 0.0, "turn_deg": 0.0, "blur_px": 0.0, "brightness": 0.0}
@@ -85,6 +83,9 @@ DESCRIPTORS: dict[str, dict[str, Any]] = {
     "one group of 640 pixels": {"descriptor": {"groups": 1, "others": 1024}},
     "one group of 1280 pixels": {"descriptor": {"groups": 1, "pixels": 1280, "others": 1024}},
     "four groups": {"descriptor": {"groups": 4}},
+    "margin of 2 % of the distance, not 0.35 %": {"descriptor": {"margin": 0.02}},
+    "no pixels side by side": {"descriptor": {"clustered": 0.0}},
+    "no points from elsewhere": {"descriptor": {"others": 0}},
     "temperature of 0.05": {"descriptor": {"temperature": 0.05}},
     "temperature of 0.1": {"descriptor": {"temperature": 0.1}},
     "network's rate doubled": {"descriptor": {"network_rate": 4e-3}},
@@ -93,7 +94,9 @@ DESCRIPTORS: dict[str, dict[str, Any]] = {
         "descriptor": {"zoom": 0.2, "turn_deg": 8.0, "blur_px": 7.0, "brightness": 0.25}
     },
     "no zoom, turn, blur, light": TRAINING["no zoom, turn, blur, light"],
+    "network input of 240": TRAINING["network input of 240"],
     "network input of 480": {"features": {"side": 480}, "descriptor": {"window_share": 0.4}},
+    "descriptors of 16 numbers": TRAINING["descriptors of 16 numbers"],
     "finest cells half as large": {"field": {"descriptor": {"per_level_scale": 2.0}}},
     "descriptor table of 2^16": TRAINING["descriptor table of 2^16"],
 }
@@ -131,13 +134,15 @@ def measure(
     neural_map: NeuralMap,
     config: LocalizationConfig,
     frames: Sequence[Frame],
+    kind: type[Localizer] = Localizer,
 ) -> Row:
-    """Localize frames without a prior."""
-    localizer = Localizer(neural_map, config)
+    """Localize frames without a prior; a ``kind`` that has a ``truth`` is told it."""
+    localizer: Any = kind(neural_map, config)
     localizer.localize(frames[0].image, frames[0].camera)  # compile
     errors = []
     start = time.process_time()
     for frame in frames:
+        localizer.truth = frame.world_from_camera
         found = localizer.localize(frame.image, frame.camera)
         if found.ok and found.map_from_camera and frame.world_from_camera:
             errors.append(found.map_from_camera.distance(frame.world_from_camera))
@@ -207,6 +212,8 @@ class SecondStage(Trainer):
     def look_at_the_scene(self, saved: dict[str, Any] | None) -> None:
         """The old map's box; without points, which only geometry would use."""
         none, header = np.zeros((0, 2)), self.old.header
+        known = {view.name: view.map_from_camera for view in header.views}
+        self.views = [replace(v, map_from_camera=known[v.name]) for v in self.views]
         points = SparsePoints(none[:, 0].astype(np.int64), none, np.zeros((0, 3)), none[:, 0])
         self.survey = Survey(header.box, header.spacing, points)
 

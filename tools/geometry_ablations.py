@@ -43,7 +43,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "no distortion loss": {"geometry": {"distortion_weight": 0.0}},
     "measured depths weigh 0.005": {"geometry": {"depth_weight": 0.005}},
     "no measured depths": {"geometry": {"depth_weight": 0.0}},
-    "poses are corrected": {"geometry": {"pose_rate": 1e-3}},
+    "poses as they are given": {"correct_poses": False},
+    "poses are learned": {"correct_poses": False, "geometry": {"pose_rate": 1e-3}},
     "geometry table of 2^17": {"field": {"geometry": {"log2_entries": 17}}},
     "geometry table of 2^18": {"field": {"geometry": {"log2_entries": 18}}},
 }

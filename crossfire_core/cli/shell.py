@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from crossfire_core import __version__
 from crossfire_core.config import T, replace_from
 from crossfire_core.errors import ConfigError, CrossfireError
 from crossfire_core.field.threads import quiet_thread_pools
@@ -75,6 +76,24 @@ def command(panel: str = "Commands", name: str | None = None) -> Callable[[F], F
         return function
 
     return register
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"crossfire {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_show_version, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options of the program itself; its help is the app's."""
 
 
 def registered() -> list[str]:

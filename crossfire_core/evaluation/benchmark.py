@@ -377,9 +377,15 @@ def markdown(rows: Sequence[Row]) -> str:
 def write_results(rows: Sequence[Row], plan: Plan) -> Path:
     """Write ``benchmark.json``, ``benchmark.md``, plots and a page into the work folder.
 
+    The errors of every single frame go to ``SCENE_METHOD.json`` there, as ``crossfire evaluate
+    --json`` writes them.
+
     Returns:
         Path of the HTML page.
     """
+    for row in rows:
+        if row.evaluation:
+            row.evaluation.save_json(plan.work / f"{row.scene}_{_short(row.method)}.json")
     write_text(plan.work / "benchmark.json", json.dumps(result(rows, plan), indent=1) + "\n")
     write_text(plan.work / "benchmark.md", markdown(rows))
     body = [html.note(", ".join(f"{k}: {v}" for k, v in machine().items() if v))]
@@ -392,6 +398,10 @@ def write_results(rows: Sequence[Row], plan: Plan) -> Path:
     path = plan.work / "benchmark.html"
     write_text(path, html.page("CROSSFIRE and its peers", body))
     return path
+
+
+def _short(title: str) -> str:
+    return next(name for name, each in _TITLES.items() if each == title)
 
 
 def _pictures(scene: str, rows: Sequence[Row]) -> list[html.Picture]:

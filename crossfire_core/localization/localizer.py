@@ -30,6 +30,7 @@ from crossfire_core.localization.pose_solver import (
     rescore,
     solve_pose,
 )
+from crossfire_core.localization.recorded_frame import RecordedFrame
 from crossfire_core.localization.shifts import PointShifts
 from crossfire_core.neural_map import NeuralMap
 from crossfire_core.rendering.renderer import Rays, Renderer
@@ -91,6 +92,11 @@ class Localizer:
             places.point_view.cpu().numpy(), [view.map_from_camera for view in header.views],
             header.spacing.knee,
         )  # fmt: skip
+        self.frame = RecordedFrame(
+            [view.map_from_camera for view in header.views],
+            [view.recorded or view.map_from_camera for view in header.views],
+            header.spacing.knee,
+        )
         with torch.no_grad():
             self._point_descriptors = neural_map.field.descriptors(self._points)
 
@@ -127,13 +133,25 @@ class Localizer:
             dense = self.describe(image)
         count = iterations or self.config.iterations
         if prior is not None:
-            found = self._refine(dense, camera, prior, prior_sigma, count, clock)
+            start = self.frame.trained(prior)
+            found = self._refine(dense, camera, start, prior_sigma, count, clock)
         else:
             found = self._search(dense, camera, count, clock)
         if found.ok and self.config.colour_rays and prior_sigma is None:
             with clock.time("colours"):
                 found = self._polish(image, camera, found)
-        return replace(found, timings_ms=dict(clock.ms))
+        return self._in_recorded_frame(replace(found, timings_ms=dict(clock.ms)))
+
+    def _in_recorded_frame(self, found: PoseEstimate) -> PoseEstimate:
+        """The pose as the recording would have it, and its matches with it."""
+        pose, matches = found.map_from_camera, found.details
+        if pose is None:
+            return found
+        recorded = self.frame.recorded(pose)
+        if matches is not None and recorded is not pose:
+            points = (recorded @ pose.inverse()).apply(matches.points)
+            matches = replace(matches, points=points)
+        return replace(found, map_from_camera=recorded, details=matches)
 
     def describe(self, image: NDArray[np.uint8]) -> DenseDescriptors:
         """Dense descriptors of an image."""

@@ -9,7 +9,7 @@ the images leave open, above all the scale, stays as the given poses have it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -28,12 +28,17 @@ Matches = Mapping[tuple[int, int], NDArray[np.uint32]]
 
 # Errors in pixels beyond which an observation loses its say, one after the other.
 _LIMITS = (30.0, 15.0, 8.0, 4.0, 2.0, 1.0, 1.0, 1.0)
+_LAST_LIMITS = _LIMITS[-2:]
 _STEPS = 3
 _MOST_POINTS = 8000  # those seen most often; more do not make the poses better
 _LEAST_MATCHES = 20
 _EPIPOLAR_PX = 2.0
 _FAR = 50.0  # points beyond so many times the path's extent are not used
 _LEAST_SINE = float(np.sin(np.radians(1.0)))
+
+# How far given poses are trusted, the loosest first: standard deviations in metres and degrees.
+_TRUST = ((0.05, 3.0), (0.02, 1.0), (0.01, 0.5), (0.005, 0.2), (0.002, 0.1), (0.001, 0.05))
+_AGREED = 1.05  # images agree as well as under the loosest trust, to within this factor
 
 
 @dataclass(frozen=True)
@@ -91,9 +96,9 @@ class Prior:
         return Prior(steps, metres, radians, 1e3, 1e3)
 
     @staticmethod
-    def of_poses() -> Prior:
-        """Poses without drift, off by centimetres and degrees."""
-        return Prior((), (), (), 0.05, np.radians(3.0))
+    def of_poses(metres: float, degrees: float) -> Prior:
+        """Poses without drift, each off by about so much."""
+        return Prior((), (), (), metres, float(np.radians(degrees)))
 
 
 @dataclass(frozen=True)
@@ -195,27 +200,56 @@ def adjust(
     seen: Sightings,
     prior: Prior,
     tell: Callable[[int, int], None] = lambda done, total: None,
+    start: Sequence[Pose] | None = None,
 ) -> Adjusted:
     """Improve poses and points together.
 
     Args:
-        poses: ``map_from_camera`` to start from; images without sightings move by the prior.
+        poses: ``map_from_camera`` as given; images without sightings move by the prior.
         seen: the observations.
-        prior: how far the poses are trusted.
+        prior: how far the given poses are trusted.
         tell: called with rounds done and in all.
+        start: poses that agree with the images already, to start from instead.
     """
-    given, now = list(poses), list(poses)
+    given, now = list(poses), list(start or poses)
+    limits = _LAST_LIMITS if start else _LIMITS
     before = 0.0
     points = np.zeros((0, 3))
-    for done, limit in enumerate(_LIMITS):
+    for done, limit in enumerate(limits):
         seen, points = _triangulated(now, seen, 3.0 * limit)
         if done == 0:
             before = _median_error(now, points, seen)
         for _ in range(_STEPS):
             now, points = _step(now, points, seen, given, prior, limit)
-        tell(done + 1, len(_LIMITS))
+        tell(done + 1, len(limits))
     seen, points = _triangulated(now, seen, 3.0)
     return Adjusted(now, seen, points, (before, _median_error(now, points, seen)))
+
+
+def adjust_gently(
+    poses: Sequence[Pose],
+    seen: Sightings,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> Adjusted:
+    """Correct poses without drift by no more than the images ask for.
+
+    What images leave open, above all a slow bend of a long path, drifts under a loose prior. So
+    poses are trusted more and more, for as long as the images agree nearly as well.
+
+    Args:
+        poses: ``map_from_camera`` to start from.
+        seen: the observations.
+        tell: called with rounds done and in all.
+    """
+    best = loosest = adjust(poses, seen, Prior.of_poses(*_TRUST[0]))
+    for done, trust in enumerate(_TRUST[1:], 1):
+        tell(done, len(_TRUST))
+        tighter = adjust(poses, seen, Prior.of_poses(*trust), start=best.poses)
+        if not tighter.median_px[1] <= _AGREED * loosest.median_px[1]:
+            break
+        best = tighter
+    tell(len(_TRUST), len(_TRUST))
+    return replace(best, median_px=(loosest.median_px[0], best.median_px[1]))
 
 
 def depth_sigmas(poses: Sequence[Pose], points: FloatArray, seen: Sightings) -> FloatArray:

@@ -15,6 +15,7 @@ from crossfire_core.mapping_poses.adjustment import (
     Adjusted,
     Prior,
     adjust,
+    adjust_gently,
     depth_sigmas,
     join_matches,
     match_pairs,
@@ -100,8 +101,9 @@ def _adjusted(
             f"the images of {recording.name} have too little in common to correct their poses: "
             "run crossfire check"
         )
-    prior = Prior.of_odometry(start) if odometry else Prior.of_poses()
-    return adjust(start, seen, prior, partial(tell, "adjusting"))
+    if odometry:
+        return adjust(start, seen, Prior.of_odometry(start), partial(tell, "adjusting"))
+    return adjust_gently(start, seen, partial(tell, "adjusting"))
 
 
 def _tracks(recording: LazyRecording, keyframes: Sequence[int], found: Adjusted) -> Tracks:

@@ -106,7 +106,14 @@ class Extension(Trainer):
         for view in rehearsal(self.old, self.new_names()):
             self.rehearsed.append(view)
             self.report(held_out=None)
-        self.views = [*self.rehearsed, *self.views]
+        frame = Localizer(self.old).frame
+        before = [frame.recorded(view.map_from_camera) for view in self.rehearsed]
+        self.recorded = [*before, *self.recorded]
+        new = [
+            replace(view, map_from_camera=frame.trained(view.map_from_camera))
+            for view in self.views
+        ]
+        self.views = [*self.rehearsed, *new]
 
     def new_names(self) -> set[str]:
         """Names that the new recording's views have taken."""

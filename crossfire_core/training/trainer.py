@@ -22,6 +22,7 @@ from crossfire_core.features.places import choose_words, signature
 from crossfire_core.field.backends import encoder, resolve_device
 from crossfire_core.field.scene_box import SceneBox
 from crossfire_core.field.scene_field import SceneField
+from crossfire_core.geometry import Pose
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.neural_map import (
     MapHeader,
@@ -37,6 +38,7 @@ from crossfire_core.rendering.sampling import Spacing
 from crossfire_core.training import checkpoint
 from crossfire_core.training.descriptor_stage import DescriptorStage, Surfaces, measure_surfaces
 from crossfire_core.training.geometry_stage import GeometryStage
+from crossfire_core.training.pose_correction import corrected
 from crossfire_core.training.schedule import Budget, one_torch_thread_a_share, rate_factor
 from crossfire_core.training.selection import select_frames
 from crossfire_core.training.sparse_points import SparsePoints, depth_image_points, triangulate
@@ -202,22 +204,33 @@ class Trainer:
             else:
                 self.views.append(view_of(frame, self.config.image_side))
             self.report(held_out=None)
+        self.recorded = [view.map_from_camera for view in self.views]
 
     def look_at_the_scene(self, saved: dict[str, Any] | None) -> None:
-        """Triangulate sparse points, or take depth images, and fit the box around them."""
+        """Make poses agree, find sparse points or take depth images, fit the box around them."""
         self.stage = "triangulating"
         self.report(held_out=None, force=True)
         if saved is not None:
+            self.views = self._posed_as(saved["tensors"])
             t, h = saved["tensors"], saved["header"]["survey"]
             numbers = [t[f"sparse.{k}"].numpy() for k in ("view", "pixel", "point", "sigma")]
             box = SceneBox(tuple(h["centre"]), h["half_size"])
             self.survey = Survey(box, Spacing(**h["spacing"]), SparsePoints(*numbers))
             return
+        points = tracked_points(self.recording, self.views)  # then poses were corrected, too
+        if points is None and self.config.correct_poses:
+            self.views = corrected(self.views, lambda: self.report(held_out=None))
         if self.use_depth:
             points = depth_image_points(self.views, np.random.default_rng(self.config.seed))
-        else:
-            points = tracked_points(self.recording, self.views) or triangulate(self.views)
-        self.survey = survey(self.views, points)
+        self.survey = survey(self.views, points or triangulate(self.views))
+
+    def _posed_as(self, tensors: dict[str, Tensor]) -> list[View]:
+        """The views with a checkpoint's poses."""
+        poses = [Pose(m[:, :3], m[:, 3]) for m in tensors["views.poses"].numpy()]
+        return [
+            replace(view, map_from_camera=pose)
+            for view, pose in zip(self.views, poses, strict=True)
+        ]
 
     def build(self, saved: dict[str, Any] | None) -> None:
         """Make field, network and both stages' budgets; take over a checkpoint's state."""
@@ -372,7 +385,6 @@ class Trainer:
 
     def _header(self) -> MapHeader:
         c = self.config
-        views = tuple(MappingView(v.name, v.stamp_ns, v.map_from_camera) for v in self.views)
         provenance = {
             "recording": self.recording.name,
             "frames": len(self.recording),
@@ -387,8 +399,18 @@ class Trainer:
         return MapHeader(
             self.recording.world_frame, self.base_camera, self.recording.base_from_camera,
             self.survey.box, self.survey.spacing, c.field, c.render, c.features,
-            views, provenance,
+            self._mapping_views(), provenance,
         )  # fmt: skip
+
+    def _mapping_views(self) -> tuple[MappingView, ...]:
+        # who lets poses be learned does not trust the recording's: then what came out counts
+        learned = self.geometry.corrects_poses
+        views = []
+        for view, pose in zip(self.views, self.recorded, strict=True):
+            same = learned or pose is view.map_from_camera
+            recorded = None if same else pose
+            views.append(MappingView(view.name, view.stamp_ns, view.map_from_camera, recorded))
+        return tuple(views)
 
     @torch.no_grad()
     def _places(self) -> Places:
@@ -493,6 +515,8 @@ class Trainer:
         for name, column in zip(("view", "pixel", "point", "sigma"), columns, strict=True):
             tensors[f"sparse.{name}"] = torch.from_numpy(np.ascontiguousarray(column))
         tensors["rng"] = self.rng.get_state()
+        matrices = np.stack([view.map_from_camera.matrix()[:3] for view in self.views])
+        tensors["views.poses"] = torch.from_numpy(matrices)
         tensors["poses.twists"] = self.geometry.twists
         tensors["poses.rotations"] = self.table.rotations
         tensors["poses.translations"] = self.table.translations

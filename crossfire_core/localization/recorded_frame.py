@@ -1,0 +1,57 @@
+"""Between the poses that a map was trained with and those that its recording has.
+
+Before a map is trained its images are made to agree with each other, which moves their poses: some
+by chance, as where stamps jitter, and whole stretches of the path together, where the recording's
+poses and the images do not agree about a bend. A robot has its goals, and an evaluation its truth,
+in the frame of the recording. So answers are moved back by what the mapping images around were
+moved: chance averages out, what neighbours share comes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfire_core.geometry import Pose
+
+FloatArray = NDArray[np.float64]
+_NEAR = 0.05  # views this far off (radians of parallax and of turning) were moved alike
+_FAR = 1e-3  # weight of all others: where none is near, their mean counts
+
+
+class RecordedFrame:
+    """Moves poses from the frame of the trained map to that of the recording, and back."""
+
+    def __init__(
+        self, trained: Sequence[Pose], recorded: Sequence[Pose], median_distance: float
+    ) -> None:
+        """Keep what was moved.
+
+        Args:
+            trained: ``map_from_camera`` of the mapping views, as the map was trained with.
+            recorded: of the same views, as the recording has them.
+            median_distance: of the surfaces from the cameras, metres.
+        """
+        pairs = list(zip(trained, recorded, strict=True))
+        self._twists = np.stack([(a.inverse() @ b).log() for a, b in pairs])
+        self._centres = np.stack([pose.translation for pose in trained])
+        self._axes = np.stack([pose.rotation[:, 2] for pose in trained])
+        self._distance = median_distance
+        self._same = bool(np.abs(self._twists).max() < 1e-9)
+
+    def recorded(self, pose: Pose) -> Pose:
+        """``map_from_camera`` as the recording would have it, of a pose in the trained map."""
+        return pose if self._same else pose @ Pose.exp(self._twist(pose))
+
+    def trained(self, pose: Pose) -> Pose:
+        """The inverse of :meth:`recorded`, to within what corrections change over their size."""
+        return pose if self._same else pose @ Pose.exp(-self._twist(pose))
+
+    def _twist(self, pose: Pose) -> FloatArray:
+        away = np.linalg.norm(self._centres - pose.translation, axis=1)
+        turned = np.arccos(np.clip(self._axes @ pose.rotation[:, 2], -1.0, 1.0))
+        far = away / self._distance + turned
+        weight = np.exp(-0.5 * (far / _NEAR) ** 2) + _FAR
+        return np.asarray(weight @ self._twists / weight.sum())
