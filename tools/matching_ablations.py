@@ -132,18 +132,21 @@ class Told(Localizer):
     truth: Pose | None = None
     limit = np.inf
 
-    def _solve(
-        self, dense: DenseDescriptors, camera: Camera, found: CellMatches, points: Tensor,
-        *rest: Any, **options: Any,
-    ) -> Any:  # fmt: skip
-        if self.truth is None or options.get("seen_from") is None:
-            return super()._solve(dense, camera, found, points, *rest, **options)
-        space = points.double().numpy()[found.index]
-        expected = camera.project(self.frame.trained(self.truth).inverse().apply(space))
-        pixels = (found.cell.astype(np.float64) + 0.5) / np.array(dense.scale)
-        off = np.linalg.norm(pixels - expected, axis=1) * 640.0 / max(camera.size)
-        kept = taken(found, off < self.limit)
-        return super()._solve(dense, camera, kept, points, *rest, **options)
+    def localize(self, image: Any, camera: Camera, *rest: Any, **options: Any) -> Any:
+        """As ever; the camera is remembered."""
+        self.camera = camera
+        return super().localize(image, camera, *rest, **options)
+
+    def _match(
+        self, dense: DenseDescriptors, pixels: Tensor, points: Tensor, radius: int | None
+    ) -> tuple[CellMatches, Tensor]:
+        found, descriptors = super()._match(dense, pixels, points, radius)
+        if self.truth is None or radius is None:
+            return found, descriptors
+        local = self.frame.trained(self.truth).inverse().apply(points.double()[found.index])
+        seen = (found.cell.astype(np.float64) + 0.5) / np.array(dense.scale)
+        off = np.linalg.norm(seen - self.camera.project(local), axis=1)
+        return taken(found, off * 640.0 / max(self.camera.size) < self.limit), descriptors
 
 
 def taken(found: CellMatches, keep: np.ndarray) -> CellMatches:
