@@ -15,7 +15,6 @@ from crossfire_core.mapping_poses.adjustment import (
     Adjusted,
     Prior,
     adjust,
-    adjust_gently,
     depth_sigmas,
     join_matches,
     match_pairs,
@@ -33,6 +32,7 @@ from crossfire_core.mapping_poses.workspace import Workspace
 from crossfire_core.recordings.lazy import LazyRecording
 
 _LEAST_SIGHTINGS = 500
+_OFF = 0.05, 3.0  # metres and degrees: how far poses are off that somebody wants refined
 
 
 def refine_poses(
@@ -101,9 +101,8 @@ def _adjusted(
             f"the images of {recording.name} have too little in common to correct their poses: "
             "run crossfire check"
         )
-    if odometry:
-        return adjust(start, seen, Prior.of_odometry(start), partial(tell, "adjusting"))
-    return adjust_gently(start, seen, partial(tell, "adjusting"))
+    prior = Prior.of_odometry(start) if odometry else Prior.of_poses(*_OFF)
+    return adjust(start, seen, prior, partial(tell, "adjusting"))
 
 
 def _tracks(recording: LazyRecording, keyframes: Sequence[int], found: Adjusted) -> Tracks:
