@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfire_core.geometry import Pose
+from crossfire_core.localization.nearness import ViewDistances
 
 FloatArray = NDArray[np.float64]
 _NEAR = 0.05  # views this far off (radians of parallax and of turning) were moved alike
@@ -36,9 +37,7 @@ class RecordedFrame:
         """
         pairs = list(zip(trained, recorded, strict=True))
         self._twists = np.stack([(a.inverse() @ b).log() for a, b in pairs])
-        self._centres = np.stack([pose.translation for pose in trained])
-        self._axes = np.stack([pose.rotation[:, 2] for pose in trained])
-        self._distance = median_distance
+        self._views = ViewDistances(trained, median_distance)
         self._same = bool(np.abs(self._twists).max() < 1e-9)
 
     def recorded(self, pose: Pose) -> Pose:
@@ -50,8 +49,5 @@ class RecordedFrame:
         return pose if self._same else pose @ Pose.exp(-self._twist(pose))
 
     def _twist(self, pose: Pose) -> FloatArray:
-        away = np.linalg.norm(self._centres - pose.translation, axis=1)
-        turned = np.arccos(np.clip(self._axes @ pose.rotation[:, 2], -1.0, 1.0))
-        far = away / self._distance + turned
-        weight = np.exp(-0.5 * (far / _NEAR) ** 2) + _FAR
+        weight = np.exp(-0.5 * (self._views.of(pose) / _NEAR) ** 2) + _FAR
         return np.asarray(weight @ self._twists / weight.sum())

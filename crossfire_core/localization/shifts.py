@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from crossfire_core.field.threads import for_ranges
 from crossfire_core.geometry import Pose
+from crossfire_core.localization.nearness import ViewDistances
 
 FloatArray = NDArray[np.float64]
 _NEAR = 0.07  # views this far off (radians of parallax and of turning) still see the same error
@@ -55,9 +56,7 @@ class PointShifts:
         known = (shifts != 0.0).any(axis=1)
         self._points, self._shifts = points[known], shifts[known]
         self._view = point_view[known]
-        self._centres = np.stack([pose.translation for pose in poses])
-        self._axes = np.stack([pose.rotation[:, 2] for pose in poses])
-        self._distance = median_distance
+        self._views = ViewDistances(poses, median_distance)
 
     def at(self, points: FloatArray, map_from_camera: Pose) -> FloatArray:
         """Shifts ``[n, 3]`` of points ``[n, 3]`` as seen from a pose, metres in the map frame."""
@@ -79,9 +78,7 @@ class PointShifts:
 
     def _weights(self, map_from_camera: Pose) -> FloatArray:
         """Of every view, the nearest ones most; 0 for those that are not asked."""
-        away = np.linalg.norm(self._centres - map_from_camera.translation, axis=1)
-        turned = np.arccos(np.clip(self._axes @ map_from_camera.rotation[:, 2], -1.0, 1.0))
-        far = away / self._distance + turned
+        far = self._views.of(map_from_camera)
         weight = _FAR + np.exp(-0.5 * (far / _NEAR) ** 2)
         weight[np.argsort(far)[_VIEWS:]] = 0.0
         return np.asarray(weight / weight.max())

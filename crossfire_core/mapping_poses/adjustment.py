@@ -37,7 +37,8 @@ _FAR = 50.0  # points beyond so many times the path's extent are not used
 _LEAST_SINE = float(np.sin(np.radians(1.0)))
 
 # How far given poses are trusted, the loosest first: standard deviations in metres and degrees.
-_TRUST = ((0.05, 3.0), (0.02, 1.0), (0.01, 0.5), (0.005, 0.2), (0.002, 0.1), (0.001, 0.05))
+LOOSEST = (0.05, 3.0)
+_TRUST = (LOOSEST, (0.02, 1.0), (0.01, 0.5), (0.005, 0.2), (0.002, 0.1), (0.001, 0.05))
 _AGREED = 1.05  # images agree as well as under the loosest trust, to within this factor
 
 
@@ -241,7 +242,7 @@ def adjust_gently(
         seen: the observations.
         tell: called with rounds done and in all.
     """
-    best = loosest = adjust(poses, seen, Prior.of_poses(*_TRUST[0]))
+    best = loosest = adjust(poses, seen, Prior.of_poses(*LOOSEST))
     for done, trust in enumerate(_TRUST[1:], 1):
         tell(done, len(_TRUST))
         tighter = adjust(poses, seen, Prior.of_poses(*trust), start=best.poses)

@@ -12,6 +12,7 @@ from crossfire_core.config import SfmConfig
 from crossfire_core.errors import TrainingError
 from crossfire_core.geometry import Pose
 from crossfire_core.mapping_poses.adjustment import (
+    LOOSEST,
     Adjusted,
     Prior,
     adjust,
@@ -32,7 +33,6 @@ from crossfire_core.mapping_poses.workspace import Workspace
 from crossfire_core.recordings.lazy import LazyRecording
 
 _LEAST_SIGHTINGS = 500
-_OFF = 0.05, 3.0  # metres and degrees: how far poses are off that somebody wants refined
 
 
 def refine_poses(
@@ -101,7 +101,7 @@ def _adjusted(
             f"the images of {recording.name} have too little in common to correct their poses: "
             "run crossfire check"
         )
-    prior = Prior.of_odometry(start) if odometry else Prior.of_poses(*_OFF)
+    prior = Prior.of_odometry(start) if odometry else Prior.of_poses(*LOOSEST)
     return adjust(start, seen, prior, partial(tell, "adjusting"))
 
 
