@@ -10,9 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfire_core.features.sift import root_sift
 from crossfire_core.files import write_bytes
 
 _RATIO = 0.8
+_CONTRAST = 0.015
 _QUANTUM = 512.0  # as COLMAP stores root-SIFT: an eighth of the memory, no visible loss
 
 
@@ -32,16 +34,8 @@ class LocalFeatures:
 def detect(image: NDArray[np.uint8], count: int) -> LocalFeatures:
     """The strongest SIFT keypoints of an image ``[height, width, 3]`` RGB."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    sift = cv2.SIFT_create(  # type: ignore[attr-defined]
-        nfeatures=count, contrastThreshold=0.015
-    )
-    found, values = sift.detectAndCompute(grey, None)
-    if values is None or not found:
-        return LocalFeatures(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
-    pixels = np.array([k.pt for k in found], np.float32)[:count] + np.float32(0.5)
-    values = np.asarray(values, np.float32)[:count]
-    root = np.sqrt(values / np.maximum(values.sum(axis=1, keepdims=True), 1e-9))
-    return LocalFeatures(pixels, _unit(np.rint(root * _QUANTUM).clip(0, 255)))
+    pixels, root = root_sift(grey, count, _CONTRAST)
+    return LocalFeatures(pixels.astype(np.float32), _unit(np.rint(root * _QUANTUM).clip(0, 255)))
 
 
 def match(a: LocalFeatures, b: LocalFeatures) -> NDArray[np.uint32]:

@@ -100,6 +100,8 @@ def image_signatures(descriptors: Sequence[NDArray[np.float32]], seed: int) -> N
     rng = np.random.default_rng(seed)
     everything = np.concatenate(descriptors)
     sample = everything[rng.permutation(len(everything))[:_SAMPLE]]
+    if len(sample) < 2:  # OpenCV takes a single row for a column
+        return np.zeros((len(descriptors), 1), np.float32)
     words = min(_WORDS, len(sample))
     cv2.setRNGSeed(seed)
     stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 15, 1e-4)

@@ -13,11 +13,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfire_core.features.sift import root_sift
 from crossfire_core.geometry import Pose
 from crossfire_core.geometry.pose import skew
 from crossfire_core.training.views import View
 
 FloatArray = NDArray[np.float64]
+_CONTRAST = 0.02
 
 
 @dataclass(frozen=True)
@@ -90,16 +92,8 @@ def view_pairs(views: Sequence[View], neighbours: int) -> list[tuple[int, int]]:
 
 def _detect(view: View, features: int) -> _Keypoints:
     grey = cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY)
-    sift = cv2.SIFT_create(  # type: ignore[attr-defined]
-        nfeatures=features, contrastThreshold=0.02
-    )
-    found, descriptors = sift.detectAndCompute(grey, None)
-    if descriptors is None or not found:
-        none = np.zeros((0, 3))
-        return _Keypoints(none[:, :2], none, np.zeros((0, 128), np.float32))
-    pixels = np.array([k.pt for k in found], dtype=np.float64) + 0.5
-    root = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9))
-    return _Keypoints(pixels, view.camera.bearings(pixels), root.astype(np.float32))
+    pixels, descriptors = root_sift(grey, features, _CONTRAST)
+    return _Keypoints(pixels, view.camera.bearings(pixels), descriptors)
 
 
 def _match_pair(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from crossfire_core.features.sift import root_sift
 
 FloatArray = NDArray[np.float64]
 Descriptors = NDArray[np.float32]
@@ -87,20 +89,14 @@ class Sift:
 
     def __init__(self, count: int = 2000, ratio: float = 0.85) -> None:
         """Keep the ``count`` strongest keypoints; match with a ratio test."""
-        self._detector = cv2.SIFT.create(nfeatures=count, contrastThreshold=0.01)
+        self._count = count
         self._ratio = ratio
 
     def extract(self, image: NDArray[np.uint8]) -> Features:
         """Keypoints of an RGB image."""
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        found: tuple[Any, Any] = self._detector.detectAndCompute(grey, None)
-        points, descriptors = found
-        size = (image.shape[1], image.shape[0])
-        if descriptors is None:  # as OpenCV says that there is no keypoint
-            return Features(np.zeros((0, 2)), np.zeros((0, 128), np.float32), size)
-        root = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9))
-        pixels = np.array([p.pt for p in points], dtype=np.float64) + 0.5
-        return Features(pixels, root.astype(np.float32), size)
+        pixels, descriptors = root_sift(grey, self._count, contrast=0.01)
+        return Features(pixels, descriptors, (image.shape[1], image.shape[0]))
 
     def match(self, a: Features, b: Features) -> Pairs:
         """Mutual nearest neighbours with the ratio test."""

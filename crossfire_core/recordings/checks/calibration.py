@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfire_core.features.sift import root_sift
 from crossfire_core.geometry import Camera, Pose, Trajectory
 from crossfire_core.recordings.checks.finding import Finding, error, good, warning
 from crossfire_core.recordings.lazy import FrameInfo, LazyRecording
@@ -23,7 +24,7 @@ FloatArray = NDArray[np.float64]
 
 _WIDTH = 640
 _FEATURES = 1200
-_RATIO = 0.75
+_RATIO = 0.8
 _MOST_MATCHES = 200
 _LEAST_MATCHES, _LEAST_INLIERS = 25, 0.5
 _PAIRS, _LEAST_PAIRS = 14, 4
@@ -207,11 +208,8 @@ def _features(image: NDArray[np.uint8]) -> tuple[FloatArray, NDArray[np.float32]
     scale = min(1.0, _WIDTH / max(image.shape[:2]))
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    sift: Any = cv2.SIFT.create(nfeatures=_FEATURES)
-    found, descriptors = sift.detectAndCompute(small, None)
-    if descriptors is None:
-        return np.zeros((0, 2)), np.zeros((0, 128), np.float32)
-    return (np.array([point.pt for point in found]) + 0.5) / scale, descriptors
+    pixels, descriptors = root_sift(small, _FEATURES)
+    return pixels / scale, descriptors
 
 
 def _match(
@@ -232,9 +230,12 @@ def _match(
         camera.undistorted().project(camera.bearings(pixels)) for pixels in (first, second)
     )
     threshold = 1.5 * max(camera.size) / _WIDTH
-    _, mask = cv2.findFundamentalMat(
-        a_straight, b_straight, cv2.USAC_MAGSAC, threshold, 0.999, 2000
-    )
+    try:
+        _, mask = cv2.findFundamentalMat(
+            a_straight, b_straight, cv2.USAC_MAGSAC, threshold, 0.999, 2000
+        )
+    except cv2.error:  # as it says of some matches that no matrix explains
+        return None
     inlier = np.asarray(mask).ravel() == 1  # None where no matrix was found
     if inlier.sum() < max(_LEAST_MATCHES, _LEAST_INLIERS * len(good_ones)):
         return None
