@@ -210,6 +210,8 @@ def test_progress_texts():
     assert clock(None) == "-:--" and clock(65) == "1:05" and clock(3723) == "1:02:03"
     assert figures(0.5, 21.26, {}) == "loss 0.500, PSNR 21.3 dB"
     assert "held out 1.5 cm" in figures(0.5, 20, {"median_translation_m": 0.015})
+    lost = figures(0.5, 20, {"median_translation_m": np.inf, "median_rotation_deg": np.inf})
+    assert lost.endswith("dB, held out: not found yet")
 
 
 def test_json_on_stdout_is_nothing_but_json(tmp_path, capsys, monkeypatch):

@@ -70,7 +70,7 @@ def test_the_new_place_is_learnt_and_the_old_one_kept(old_map: Path, tmp_path: P
     assert not checkpoint_path(output).exists()
     new = NeuralMap.load(output, "cpu")
     first, second = part(range(6)), part(range(6, COUNT))
-    assert psnr(new, second) > psnr(old, second) + 0.5
+    assert psnr(new, second) > psnr(old, second) + 0.3
     assert psnr(new, first) > psnr(old, first) - 1.0
     assert new.header.frame_id == old.header.frame_id
     assert new.header.box == old.header.box

@@ -27,7 +27,12 @@ from crossfire_core.mapping_poses.from_map import carried, consistent
 from crossfire_core.mapping_poses.from_motion import odometry_poses, poses_from_motion
 from crossfire_core.mapping_poses.keyframes import Look, choose_keyframes, flow_between, glance
 from crossfire_core.mapping_poses.pairs import loop_pairs, sequential_pairs
-from crossfire_core.mapping_poses.posed import JoinedRecording, PosedRecording, Tracks
+from crossfire_core.mapping_poses.posed import (
+    JoinedRecording,
+    PosedRecording,
+    Tracks,
+    without_holdout,
+)
 from crossfire_core.mapping_poses.reconstruction import colmap_parameters
 from crossfire_core.mapping_poses.refinement import refine_poses
 from crossfire_core.mapping_poses.sources import open_for_mapping, poses_from_odometry
@@ -381,3 +386,45 @@ def test_odometry_carries_poses_between_and_beyond_the_fixes_but_not_far() -> No
         assert pose.distance(truth[index])[0] < 1e-9
     assert carried(50, fixes, odometry) is None
     assert carried(5, fixes, [None] * 60) is None
+
+
+# -- frames that are held out -------------------------------------------------------------------
+
+
+def test_frames_are_held_out_before_poses_are_found(tmp_path: Path) -> None:
+    """Else they become keyframes, and every n-th keyframe is missing instead."""
+    room = DrivenRoom(11, scale=1.01)
+    rest = without_holdout(room, 4)
+    assert rest.held_out == 3  # 0, 4, 8
+    held = {room.infos[i].name for i in (0, 4, 8)}
+    found = refine_poses(
+        rest, odometry_poses(rest), SMALL_SFM, tmp_path / "work", "odometry", odometry=True
+    )
+    assert found.held_out == 3
+    assert {i.name for i in found.infos} == {i.name for i in room.infos} - held
+    frame = next(found.frames([2]))
+    assert frame.name == found.infos[2].name == room.infos[3].name
+    assert (frame.image == next(room.frames([3])).image).all()
+
+
+def test_every_recording_holds_out_frames_of_its_own(tmp_path: Path) -> None:
+    """So that each can be evaluated alone, with the same number."""
+    first = RobotBag().write(tmp_path / "first")
+    second = RobotBag().write(tmp_path / "second")
+    count = len(open_recording(first))
+    both = open_for_mapping(
+        [first, second], RecordingOptions(), "given", SMALL_SFM, tmp_path / "w", holdout_every=3
+    )
+    left = [i for i in range(count) if i % 3]
+    assert len(both) == 2 * len(left)
+    names = [info.name for info in open_recording(second).infos]
+    assert [info.name for info in both.infos][len(left) :] == [f"1/{names[i]}" for i in left]
+
+
+def test_a_recording_with_poses_keeps_held_out_frames_to_be_watched(tmp_path: Path) -> None:
+    """Training holds them out itself and tests the map with some of them meanwhile."""
+    bag = RobotBag().write(tmp_path / "bag")
+    whole = open_for_mapping(
+        [bag], RecordingOptions(), "given", SMALL_SFM, tmp_path / "w", holdout_every=3
+    )
+    assert whole.held_out == 0 and len(whole) == len(open_recording(bag))

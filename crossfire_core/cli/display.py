@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import isfinite
 from typing import Any
 
 from rich.console import Console
@@ -138,11 +139,13 @@ def figures(loss: float, psnr: float, held_out: dict[str, float]) -> str:
     names = {"translation_m": ("cm", 100.0), "rotation_deg": ("°", 1.0)}
     for key, value in held_out.items():
         known = next((n for n in names if key.endswith(n)), None)
-        if known:
+        if known and isfinite(value):
             unit, factor = names[known]
             parts.append(f"held out {factor * value:.1f} {unit}")
-        else:
+        elif not known:
             parts.append(f"{key.replace('_', ' ')} {value:.3g}")
+    if not all(map(isfinite, held_out.values())):
+        parts.append("held out: not found yet")
     return ", ".join(parts)
 
 

@@ -86,7 +86,8 @@ def train(
     with display.stages() as update, keeping(workspace):
         source = sources.open_for_mapping(
             recording, dataclasses.replace(options, use_depth=depth), poses, settings.sfm,
-            workspace, align=align, refine=refine_poses, seed=seed, tell=update,
+            workspace, align=align, refine=refine_poses, holdout_every=holdout_every, seed=seed,
+            tell=update,
         )  # fmt: skip
     tell_source(source)
     made = train_with_bar(
@@ -95,7 +96,7 @@ def train(
         config=settings,
         steps=steps,
         minutes=minutes,
-        holdout_every=holdout_every,
+        holdout_every=0 if source.held_out else holdout_every,
         use_depth=depth,
         resume=resume and can_resume(map_file, workspace),
         device=device,
@@ -170,19 +171,28 @@ def extend(
 
     settings = shell.configured(TrainingConfig(), config, changes)
     old = NeuralMap.load(map_file, device)
-    source = _placed(old, map_file.name, recording, options, poses, settings.sfm.keyframes)
+    source = _placed(
+        old, map_file.name, recording, options, poses, settings.sfm.keyframes, holdout_every
+    )
     tell_source(source)
     target = output or map_file
     made = train_with_bar(
         source, target, train=partial(extend_map, old), config=settings, steps=steps,
-        minutes=minutes, holdout_every=holdout_every, resume=resume, device=device, seed=seed,
+        minutes=minutes, holdout_every=0 if source.held_out else holdout_every, resume=resume,
+        device=device, seed=seed,
     )  # fmt: skip
     display.out.print(f"map: {target} ({target.stat().st_size / 1e6:.1f} MB)")
     shell.emit({"map": str(target), **made.summary()}, json)
 
 
 def _placed(
-    old: NeuralMap, name: str, path: Path, options: RecordingOptions, poses: str, keyframes: int
+    old: NeuralMap,
+    name: str,
+    path: Path,
+    options: RecordingOptions,
+    poses: str,
+    keyframes: int,
+    holdout_every: int,
 ) -> LazyRecording:
     """A recording with poses in a map's frame.
 
@@ -194,6 +204,7 @@ def _placed(
     from crossfire_core.errors import ConfigError
     from crossfire_core.localization.localizer import Localizer
     from crossfire_core.mapping_poses.from_map import poses_from_map
+    from crossfire_core.mapping_poses.posed import without_holdout
     from crossfire_core.recordings import open_recording
     from crossfire_core.recordings.options import NO_POSES
 
@@ -202,7 +213,7 @@ def _placed(
     if poses != "map":
         raise ConfigError(f"--poses is {poses!r}, choose from map, given")
     unposed = dataclasses.replace(options, pose_topic=NO_POSES, require_poses=False)
-    source = open_recording(path, unposed)
+    source = without_holdout(open_recording(path, unposed), holdout_every)
     with display.stages() as update:
         return poses_from_map(source, Localizer(old), keyframes, name, update)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from crossfire_core.geometry import Camera, Pose, Trajectory
 from crossfire_core.recordings.frame import Frame
-from crossfire_core.recordings.lazy import FrameInfo, LazyRecording
+from crossfire_core.recordings.lazy import FrameInfo, LazyRecording, split_holdout
 
 FloatArray = NDArray[np.float64]
 
@@ -36,7 +36,62 @@ class Tracks:
         return len(self.frame)
 
 
-class PosedRecording(LazyRecording):
+class SelectedRecording(LazyRecording):
+    """Some frames of another recording."""
+
+    def __init__(self, base: LazyRecording, kept: Sequence[int]) -> None:
+        """Keep some frames.
+
+        Args:
+            base: where the images come from.
+            kept: positions of the frames, rising.
+        """
+        self._base, self._kept = base, list(kept)
+        infos = base.infos
+        self._infos = [infos[i] for i in self._kept]
+        self.name, self.world_frame = base.name, base.world_frame
+        self.base_from_camera = base.base_from_camera
+        self.pose_source, self.poses_drift = base.pose_source, base.poses_drift
+        self.notes, self.held_out = base.notes, base.held_out
+
+    @property
+    def infos(self) -> Sequence[FrameInfo]:
+        """All frames in order of time, without their pixels."""
+        return self._infos
+
+    def frames(self, indices: Iterable[int]) -> Iterator[Frame]:
+        """Decode some frames; see the base class."""
+        wanted = sorted(set(indices))
+        frames = self._base.frames([self._kept[i] for i in wanted])
+        for index, frame in zip(wanted, frames, strict=True):
+            info = self._infos[index]
+            yield replace(frame, camera=info.camera, world_from_camera=info.world_from_camera)
+
+    def odometry(self) -> Trajectory | None:
+        """``odom_from_base`` over time, or None."""
+        return self._base.odometry()
+
+
+def without_holdout(recording: LazyRecording, every: int) -> LazyRecording:
+    """A recording less every n-th frame; before poses are found, which look at few frames.
+
+    Args:
+        recording: one session.
+        every: 0 keeps none out.
+
+    Raises:
+        ConfigError: nothing would be left.
+    """
+    training, held = split_holdout(range(len(recording)), every)
+    if not held:
+        return recording
+    chosen = SelectedRecording(recording, training)
+    chosen.held_out = len(held)
+    chosen.notes = (*recording.notes, f"{len(held)} of {len(recording)} images are held out")
+    return chosen
+
+
+class PosedRecording(SelectedRecording):
     """Some frames of another recording, with poses found by ourselves."""
 
     def __init__(
@@ -61,40 +116,16 @@ class PosedRecording(LazyRecording):
             tracks: what structure from motion saw; ``frame`` counts the base's frames.
             drift: whether the poses are odometry.
         """
-        self._base = base
-        self._kept = [i for i, pose in enumerate(poses) if pose is not None]
+        super().__init__(base, [i for i, pose in enumerate(poses) if pose is not None])
         cameras = cameras or {}
-        infos = base.infos
         self._infos = [
-            replace(
-                infos[i],
-                world_from_camera=poses[i],
-                camera=cameras.get(infos[i].camera, infos[i].camera),
-            )
-            for i in self._kept
+            replace(info, world_from_camera=poses[i], camera=cameras.get(info.camera, info.camera))
+            for i, info in zip(self._kept, self._infos, strict=True)
         ]
-        self.name, self.world_frame = base.name, "map"
-        self.base_from_camera = base.base_from_camera
+        self.world_frame = "map"
         self.pose_source, self.poses_drift = pose_source, drift
         self.notes = (*base.notes, *notes)
         self.tracks = None if tracks is None else _renumbered(tracks, self._kept)
-
-    @property
-    def infos(self) -> Sequence[FrameInfo]:
-        """All frames in order of time, without their pixels."""
-        return self._infos
-
-    def frames(self, indices: Iterable[int]) -> Iterator[Frame]:
-        """Decode some frames; see the base class."""
-        wanted = sorted(set(indices))
-        frames = self._base.frames([self._kept[i] for i in wanted])
-        for index, frame in zip(wanted, frames, strict=True):
-            info = self._infos[index]
-            yield replace(frame, camera=info.camera, world_from_camera=info.world_from_camera)
-
-    def odometry(self) -> Trajectory | None:
-        """``odom_from_base`` over time, or None."""
-        return self._base.odometry()
 
 
 class JoinedRecording(LazyRecording):
@@ -115,6 +146,7 @@ class JoinedRecording(LazyRecording):
         sources = dict.fromkeys(part.pose_source for part in self.parts if part.pose_source)
         self.pose_source = ", ".join(sources)
         self.poses_drift = any(part.poses_drift for part in self.parts)
+        self.held_out = sum(part.held_out for part in self.parts)
         self.notes = tuple(f"{part.name}: {note}" for part in self.parts for note in part.notes)
         self._first = np.concatenate([[0], np.cumsum([len(part) for part in self.parts])])
         self._infos = self._named()

@@ -12,7 +12,7 @@ from crossfire_core.config import SfmConfig
 from crossfire_core.errors import ConfigError, RecordingError
 from crossfire_core.geometry import Pose
 from crossfire_core.mapping_poses.from_motion import Tell, odometry_poses, poses_from_motion, silent
-from crossfire_core.mapping_poses.posed import JoinedRecording, PosedRecording
+from crossfire_core.mapping_poses.posed import JoinedRecording, PosedRecording, without_holdout
 from crossfire_core.mapping_poses.refinement import refine_poses
 from crossfire_core.recordings.lazy import LazyRecording
 from crossfire_core.recordings.options import NO_POSES, RecordingOptions
@@ -29,6 +29,7 @@ def open_for_mapping(
     *,
     align: bool = False,
     refine: bool = False,
+    holdout_every: int = 0,
     seed: int = 0,
     tell: Tell = silent,
 ) -> LazyRecording:
@@ -42,11 +43,13 @@ def open_for_mapping(
         workspace: where structure from motion keeps what an interruption shall leave behind.
         align: the recordings' poses are in frames of their own: bring them into the first's.
         refine: correct given poses by bundle adjustment; those of odometry always are.
+        holdout_every: every so-manieth frame of each recording shall not be trained on.
         seed: of all random choices.
         tell: called with what is being done, how much of it, and of how much.
 
     Returns:
-        The recording; ``pose_source`` says what was chosen.
+        The recording; ``pose_source`` says what was chosen, ``held_out`` whether it lacks the
+        frames that are held out: one recording with poses of its own still has them.
 
     Raises:
         RecordingError: no poses of the wanted kind.
@@ -61,11 +64,14 @@ def open_for_mapping(
     if align and mode == "odometry":
         raise ConfigError("--align places images by structure from motion: not --poses odometry")
     parts = [_opened(path, options, mode) for path in paths]
+    chosen = _best(parts) if mode == "auto" and not align else mode
+    as_it_is = chosen == "given" and not refine
+    if len(parts) > 1 or not as_it_is:
+        parts = [without_holdout(part, holdout_every) for part in parts]
     if align:
         return _aligned(parts, mode, config, workspace, seed, tell)
     joined = parts[0] if len(parts) == 1 else JoinedRecording(parts)
-    chosen = _best(parts) if mode == "auto" else mode
-    if chosen == "given" and not refine:
+    if as_it_is:
         return joined
     if chosen != "sfm":
         return _refined(parts, chosen, config, workspace, seed, tell)

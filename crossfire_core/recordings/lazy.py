@@ -41,6 +41,7 @@ class LazyRecording(ABC):
         pose_source: for people: where the poses come from; empty without poses.
         poses_drift: whether they are odometry, whose errors grow along the path.
         notes: one line for everything that was left out or assumed.
+        held_out: how many frames were kept out of training already.
     """
 
     name: str
@@ -49,6 +50,7 @@ class LazyRecording(ABC):
     pose_source: str = ""
     poses_drift: bool = False
     notes: tuple[str, ...] = ()
+    held_out: int = 0
 
     @property
     @abstractmethod
