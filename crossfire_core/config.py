@@ -226,7 +226,7 @@ class LocalizationConfig:
         min=0,
     )
     covariance_inflation: float = option(
-        1.2, "by how much correlated errors exceed independent ones", min=0.1
+        1.0, "factor on standard deviations, for errors that matches share", min=0.1
     )
     seed: int = option(0, "seed of the random choices", min=0)
 

@@ -361,6 +361,10 @@ def test_a_second_recording_joins_the_frame_of_the_first(tmp_path: Path) -> None
     assert len(errors) >= 12
     assert np.median(errors) < 0.03  # in the given frame itself, nothing is aligned
     assert "known poses" in found.pose_source
+    of_first = [i for i in found.infos if i.name in names[:8]]  # those stay as they were given
+    assert of_first and all(
+        i.world_from_camera.distance(truth[names.index(i.name)])[0] < 1e-9 for i in of_first
+    )
 
 
 # -- placing a recording in a map --------------------------------------------------------------

@@ -62,6 +62,24 @@ def test_chance_averages_out_far_from_the_views() -> None:
     assert off(frame.recorded(far), far) < 0.3 * one
 
 
+def test_poses_that_were_moved_alike_add_no_uncertainty() -> None:
+    mount = Pose.exp((0.002, -0.001, 0.003, 0.004, -0.003, 0.002))
+    frame = RecordedFrame(TRAINED, [pose @ mount for pose in TRAINED], DISTANCE)
+    assert np.abs(frame.scatter(TRAINED[7])).max() < 1e-12
+
+
+def test_what_poses_differ_by_chance_is_the_uncertainty_of_one() -> None:
+    rng = np.random.default_rng(2)
+    sigma = np.array([0.004, 0.001, 0.001, 0.002, 0.0005, 0.0005])  # of the camera's own axes
+    shaken = [pose @ Pose.exp(rng.normal(0, sigma)) for pose in TRAINED]
+    frame = RecordedFrame(TRAINED, shaken, DISTANCE)
+    found = []
+    for pose in TRAINED:
+        back = np.kron(np.eye(2), pose.rotation.T)
+        found.append(np.diag(back @ frame.scatter(pose) @ back.T))
+    assert np.allclose(np.sqrt(np.mean(found, axis=0)), sigma, rtol=0.35)
+
+
 @pytest.mark.parametrize("step", [1e-3, 1e-2])
 def test_the_frame_has_no_jumps(step: float) -> None:
     """A robot that moves a little is not moved by much more."""

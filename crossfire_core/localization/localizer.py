@@ -148,10 +148,13 @@ class Localizer:
         if pose is None:
             return found
         recorded = self.frame.recorded(pose)
+        covariance = found.covariance
+        if covariance is not None:
+            covariance = covariance + self.frame.scatter(pose)
         if matches is not None and recorded is not pose:
             points = (recorded @ pose.inverse()).apply(matches.points)
             matches = replace(matches, points=points)
-        return replace(found, map_from_camera=recorded, details=matches)
+        return replace(found, map_from_camera=recorded, covariance=covariance, details=matches)
 
     def describe(self, image: NDArray[np.uint8]) -> DenseDescriptors:
         """Dense descriptors of an image."""

@@ -48,6 +48,23 @@ class RecordedFrame:
         """The inverse of :meth:`recorded`, to within what corrections change over their size."""
         return pose if self._same else pose @ Pose.exp(-self._twist(pose))
 
+    def scatter(self, pose: Pose) -> FloatArray:
+        """How much the recording's poses differ by chance, around a pose in the trained map.
+
+        Returns:
+            Covariance ``[6, 6]`` of one of them about :meth:`recorded`: of the camera's position
+            and of a rotation, along the map's axes, metres and radians.
+        """
+        weight = self._weight(pose)
+        beside = self._twists - weight @ self._twists
+        own = (weight[:, None] * beside).T @ beside / max(1.0 - float(weight @ weight), 1e-9)
+        turn = np.kron(np.eye(2), pose.rotation)
+        return np.asarray(turn @ own @ turn.T)
+
     def _twist(self, pose: Pose) -> FloatArray:
+        return np.asarray(self._weight(pose) @ self._twists)
+
+    def _weight(self, pose: Pose) -> FloatArray:
+        """Of every view, the nearest ones most; their sum is 1."""
         weight = np.exp(-0.5 * (self._views.of(pose) / _NEAR) ** 2) + _FAR
-        return np.asarray(weight @ self._twists / weight.sum())
+        return np.asarray(weight / weight.sum())

@@ -14,11 +14,12 @@ import numpy as np
 from crossfire_core.config import SfmConfig, to_dict
 from crossfire_core.errors import TrainingError
 from crossfire_core.geometry import Pose
+from crossfire_core.localization.recorded_frame import RecordedFrame
 from crossfire_core.mapping_poses import gauge, local_features
 from crossfire_core.mapping_poses.keyframes import choose_keyframes, glance
 from crossfire_core.mapping_poses.local_features import LocalFeatures
 from crossfire_core.mapping_poses.pairs import image_signatures, loop_pairs, sequential_pairs
-from crossfire_core.mapping_poses.posed import PosedRecording, sessions
+from crossfire_core.mapping_poses.posed import PosedRecording, Tracks, sessions
 from crossfire_core.mapping_poses.reconstruction import (
     MatchStore,
     Reconstruction,
@@ -74,15 +75,17 @@ def poses_from_motion(
         space.keep(found)
     numbered = {keyframes[number]: pose for number, pose in found.poses.items()}
     measure, notes = _gauge(recording, numbered, odometry, known, found)
-    poses: list[Pose | None] = [None] * len(recording)
-    for index, pose in numbered.items():
-        poses[index] = measure.pose(pose)
-    tracks = replace(
+    placed = {index: measure.pose(pose) for index, pose in numbered.items()}
+    tracks: Tracks | None = replace(
         found.tracks,
         frame=np.array(keyframes, dtype=np.int64)[found.tracks.frame],
         point=measure.points(found.tracks.point),
         sigma_m=measure.scale * found.tracks.sigma_m,
     )
+    if known is not None:
+        assert tracks is not None
+        placed, tracks = _bent_to(known, placed, tracks), None
+    poses = [placed.get(index) for index in range(len(recording))]
     lost = [i for number, i in enumerate(keyframes) if number not in found.poses]
     return PosedRecording(
         recording, poses, _source(found, known), tracks=tracks, cameras=found.cameras,
@@ -226,6 +229,22 @@ def _gauge(
         depths = np.linalg.norm(found.tracks.point - centres, axis=1)
     note = "no odometry: the map's scale is a guess, lengths are not in metres"
     return gauge.from_depth(list(placed.values()), depths), [note]
+
+
+def _bent_to(
+    known: Sequence[Pose | None], placed: dict[int, Pose], tracks: Tracks
+) -> dict[int, Pose]:
+    """Poses as the known ones would have them, and the known ones as they are.
+
+    Structure from motion bends a long path a little, which one scale and one rotation cannot take
+    back: others are moved by what the known poses around them were off. Points do not move along,
+    so the tracks hold no longer.
+    """
+    both = [(pose, truth) for i, pose in placed.items() if (truth := known[i]) is not None]
+    centres = np.stack([placed[int(i)].translation for i in tracks.frame])
+    distance = float(np.median(np.linalg.norm(tracks.point - centres, axis=1)))
+    frame = RecordedFrame([a for a, _ in both], [b for _, b in both], distance)
+    return {i: known[i] or frame.recorded(pose) for i, pose in placed.items()}
 
 
 def _spread_note(measure: gauge.Gauge) -> list[str]:
