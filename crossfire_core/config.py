@@ -19,9 +19,12 @@ from crossfire_core.errors import ConfigError
 T = TypeVar("T")
 
 
-def option(default: Any, help: str, **limits: Any) -> Any:
-    """A dataclass field with its explanation and limits (``min``, ``max``, ``choices``)."""
-    return field(default=default, metadata={"help": help, **limits})
+def option(default: Any, help: str, **more: Any) -> Any:
+    """A dataclass field with its explanation and limits (``min``, ``max``, ``choices``).
+
+    ``internal=True`` marks what no user sets, but a command's own options.
+    """
+    return field(default=default, metadata={"help": help, **more})
 
 
 @dataclass(frozen=True)
@@ -345,8 +348,8 @@ def replace_from(base: T, values: dict[str, Any], where: str = "") -> T:
 
 def checked(value: Any, kind: Any, limits: dict[str, Any], name: str) -> Any:
     """The value, converted to its type and held against its limits, or a ConfigError."""
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+    if kind is float:
+        value = _number(value)
     origin = getattr(kind, "__origin__", kind)
     if origin is tuple and isinstance(value, list):
         value = tuple(value)
@@ -368,6 +371,16 @@ def checked(value: Any, kind: Any, limits: dict[str, Any], name: str) -> Any:
             f"setting {name} is {value!r}, choose from {', '.join(map(str, choices))}"
         )
     return value
+
+
+def _number(value: Any) -> Any:
+    """A whole number, or one written as 5e-4, which YAML takes for a word, as a float."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def to_dict(config: Any) -> dict[str, Any]:

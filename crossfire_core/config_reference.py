@@ -42,7 +42,7 @@ ROOMS = (
     Room(
         "Reading recordings",
         RecordingOptions,
-        "Options of every command that opens a recording, such as `--image-topic`.",
+        "Options of every command that opens a recording: `image_topic` is `--image-topic`.",
     ),
 )
 
@@ -59,7 +59,11 @@ def reference() -> str:
     parts = [_INTRODUCTION]
     for room in ROOMS:
         rows = ["| setting | default | range | meaning |", "| --- | --- | --- | --- |"]
-        rows += [_row(name, field, value) for name, field, value in settings(room.kind())]
+        rows += [
+            _row(name, field, value)
+            for name, field, value in settings(room.kind())
+            if not field.metadata.get("internal")
+        ]
         parts.append(f"## {room.title}\n\n{room.purpose}\n\n" + "\n".join(rows) + "\n")
     return "\n".join(parts)
 

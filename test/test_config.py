@@ -111,3 +111,15 @@ def test_absent_and_empty_files(tmp_path: Path) -> None:
         load_yaml(Sample(), tmp_path / "absent.yaml")
     (tmp_path / "empty.yaml").write_text("# nothing\n")
     assert load_yaml(Sample(), tmp_path / "empty.yaml") == Sample()
+
+
+def test_a_number_may_be_written_as_people_write_it() -> None:
+    """YAML takes 5e-4 for a word, and a whole number is as good as one with a point."""
+    base = config.TrainingConfig()
+    changed = replace_from(base, {"geometry": {"ssim_weight": "5e-4", "depth_weight": 1}})
+    assert changed.geometry.ssim_weight == 5e-4
+    assert changed.geometry.depth_weight == 1.0
+    with pytest.raises(ConfigError, match="expected float"):
+        replace_from(base, {"geometry": {"ssim_weight": "little"}})
+    with pytest.raises(ConfigError, match="NaN"):
+        replace_from(base, {"geometry": {"ssim_weight": "nan"}})

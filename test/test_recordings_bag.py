@@ -120,7 +120,7 @@ def test_poses_from_tf_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["tf:odom", "tf::base_link", "tf:map:base_link", "/nothing"])
 def test_a_pose_source_that_is_not_there_is_named(tmp_path: Path, name: str) -> None:
     path = RobotBag().write(tmp_path / "bag")
-    with pytest.raises(RecordingError, match=r"tf|pose_topic"):
+    with pytest.raises(RecordingError, match=r"tf|--pose-topic"):
         open_recording(path, RecordingOptions(pose_topic=name))
 
 
@@ -129,7 +129,9 @@ def test_two_sources_of_poses_are_listed(tmp_path: Path) -> None:
         writer.pose("/slam/pose", stamp(index), "map", base_pose(index))
 
     path = RobotBag(extra=second).write(tmp_path / "bag")
-    with pytest.raises(RecordingError, match=r"2 sources of poses: /truth, /slam/pose.*pose_topic"):
+    with pytest.raises(
+        RecordingError, match=r"2 sources of poses: /truth, /slam/pose.*--pose-topic"
+    ):
         open_recording(path)
     chosen = open_recording(path, RecordingOptions(pose_topic="/slam/pose"))
     assert chosen.pose_source == "/slam/pose"
@@ -147,7 +149,9 @@ def test_two_image_topics_are_listed(tmp_path: Path) -> None:
         writer.image("/other/image_raw", stamp(index), FRAME, picture(index))
 
     path = RobotBag(extra=second).write(tmp_path / "bag")
-    with pytest.raises(RecordingError, match=r"2 topics of images.*/other/image_raw.*image_topic"):
+    with pytest.raises(
+        RecordingError, match=r"2 topics of images.*/other/image_raw.*--image-topic"
+    ):
         open_recording(path)
     assert len(open_recording(path, RecordingOptions(image_topic=IMAGE))) == 6
 
@@ -181,7 +185,7 @@ def test_no_camera_info(tmp_path: Path) -> None:
 
 def test_no_static_tf_asks_whose_poses_they_are(tmp_path: Path) -> None:
     path = RobotBag(parts=without("static", "odom", "tf")).write(tmp_path / "bag")
-    with pytest.raises(RecordingError, match=f"base_frame={FRAME}"):
+    with pytest.raises(RecordingError, match=f"--base-frame {FRAME}"):
         open_recording(path)
     recording = open_recording(path, RecordingOptions(base_frame=FRAME))
     assert_poses_close([recording.infos[2].world_from_camera], [base_pose(2)], metres=2e-5)

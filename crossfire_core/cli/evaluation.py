@@ -61,6 +61,12 @@ def evaluate(
     chosen = EvaluationOptions(prior, holdout_every, align)  # type: ignore[arg-type]
     localizer = load_localizer(map_file, device, config, changes)
     source = open_recording(recording, options)
+    if source.poses_drift:
+        display.err.print(
+            f"warning: {source.name} has no other poses than {source.pose_source}: errors below "
+            "are also those of the odometry",
+            style="yellow",
+        )
     evaluation = measure(localizer, source, chosen, map_file)
     print_summary(evaluation)
     shell.emit(evaluation.to_json(), json)

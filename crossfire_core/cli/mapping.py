@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from crossfire_core.recordings import LazyRecording
 
 
+Seed = Annotated[
+    int | None,
+    typer.Option(help="In place of the configured one; a seed gives the same map on a CPU."),
+]
+
+
 @shell.command("Make a map")
 def train(
     recording: Annotated[
@@ -61,7 +67,7 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint beside the map.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same map on a CPU.")] = 0,
+    seed: Seed = None,
     log_dir: Annotated[Path | None, typer.Option(help="Folder for TensorBoard.")] = None,
     device: shell.Device = "auto",
     config: shell.Settings = None,
@@ -86,7 +92,8 @@ def train(
     with display.stages() as update, keeping(workspace):
         source = sources.open_for_mapping(
             recording, dataclasses.replace(options, use_depth=depth), poses, settings.sfm,
-            workspace, align=align, refine=refine_poses, holdout_every=holdout_every, seed=seed,
+            workspace, align=align, refine=refine_poses, holdout_every=holdout_every,
+            seed=settings.seed if seed is None else seed,
             tell=update,
         )  # fmt: skip
     tell_source(source)
@@ -152,7 +159,7 @@ def extend(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint beside the map.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same map on a CPU.")] = 0,
+    seed: Seed = None,
     device: shell.Device = "auto",
     config: shell.Settings = None,
     changes: shell.Changes = None,

@@ -51,9 +51,6 @@ Changes = Annotated[
     typer.Option("--set", metavar="NAME=VALUE", help="Change one setting; may be repeated."),
 ]
 
-# Set by a command's own options instead.
-_OWN = ("require_poses", "use_depth")
-
 
 def command(panel: str = "Commands", name: str | None = None) -> Callable[[F], F]:
     """Register a function as a command.
@@ -117,7 +114,7 @@ def _recording_parameters() -> list[inspect.Parameter]:
     hints = get_type_hints(RecordingOptions)
     made = []
     for field in dataclasses.fields(RecordingOptions):
-        if field.name in _OWN:
+        if field.metadata.get("internal"):
             continue
         explained = typer.Option(
             "--" + field.name.replace("_", "-"),

@@ -71,7 +71,7 @@ def encoder(name: str, device: torch.device) -> Encoder:
     except (ImportError, OSError) as error:
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BackendError(
-            f"backend {name} is installed but does not load: {cause}; use --backend auto"
+            f"backend {name} is installed but does not load: {cause}; use --set backend=auto"
         ) from error
 
 

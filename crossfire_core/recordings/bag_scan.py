@@ -199,23 +199,23 @@ class _Collector:
         series.samples.append((message.stamp_ns, pose))
 
 
-def choose(wanted: str, candidates: list[str], what: str, setting: str) -> str:
+def choose(wanted: str, candidates: list[str], what: str, option: str) -> str:
     """The topic that the user named, or the only candidate.
 
     Raises:
-        RecordingError: none or several; the message lists them and names the setting.
+        RecordingError: none or several; the message lists them and names the option.
     """
     if wanted:
         if wanted not in candidates:
             raise RecordingError(
-                f"topic {wanted} ({setting}) holds no {what}; the bag has: "
+                f"topic {wanted} ({option}) holds no {what}; the bag has: "
                 f"{', '.join(candidates) or 'none'}"
             )
         return wanted
     if len(candidates) != 1:
         found = f"{len(candidates)} topics of {what}: {', '.join(sorted(candidates))}"
         raise RecordingError(
-            f"the bag has {found}: choose one with {setting}"
+            f"the bag has {found}: choose one with {option}"
             if candidates
             else f"the bag has no {what}: record them and try again"
         )
@@ -226,12 +226,12 @@ def choose_image_topic(topics: Mapping[str, Topic], options: RecordingOptions) -
     """The topic of the colour or grey images; raw ones before their compressed copies."""
     images = [t.name for t in topics.values() if t.msgtype in IMAGE_TYPES]
     if options.image_topic:
-        return choose(options.image_topic, images, "images", "image_topic")
+        return choose(options.image_topic, images, "images", "--image-topic")
     colour = [name for name in images if not _is_depth(name)]
     originals = [
         n for n in colour if _without_transport(n) == n or _without_transport(n) not in colour
     ]
-    return choose("", originals, "images", "image_topic")
+    return choose("", originals, "images", "--image-topic")
 
 
 def choose_info_topic(
@@ -249,19 +249,19 @@ def choose_info_topic(
         )
     sibling = _sibling_info(image_topic)
     wanted = options.camera_info_topic or (sibling if sibling in infos else "")
-    return choose(wanted, infos, "camera_info", "camera_info_topic")
+    return choose(wanted, infos, "camera_info", "--camera-info-topic")
 
 
 def choose_depth_topic(topics: Mapping[str, Topic], options: RecordingOptions) -> str:
     """The topic of the depth images."""
     images = [t.name for t in topics.values() if t.msgtype in IMAGE_TYPES]
     if options.depth_topic:
-        return choose(options.depth_topic, images, "depth images", "depth_topic")
+        return choose(options.depth_topic, images, "depth images", "--depth-topic")
     depths = [name for name in images if _is_depth(name)]
     originals = [
         n for n in depths if _without_transport(n) == n or _without_transport(n) not in depths
     ]
-    return choose("", originals, "depth images", "depth_topic")
+    return choose("", originals, "depth images", "--depth-topic")
 
 
 def _is_depth(topic: str) -> bool:

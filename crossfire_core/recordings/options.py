@@ -22,11 +22,13 @@ class RecordingOptions:
     )
     odom_topic: str = option("", "topic of the odometry; empty takes the only one")
     base_frame: str = option("", "the robot's frame; empty finds it, base_link by custom")
-    require_poses: bool = option(True, "whether a recording without any pose is refused")
+    require_poses: bool = option(
+        True, "whether a recording without any pose is refused", internal=True
+    )
     max_pose_gap_s: float = option(
         0.5, "poses further apart in time than this are not interpolated, seconds", min=0.0
     )
-    use_depth: bool = option(False, "whether depth images are read as well")
+    use_depth: bool = option(False, "whether depth images are read as well", internal=True)
     depth_topic: str = option("", "topic of the depth images; empty takes the only one")
     pose_file: str = option("pose.txt", "ending of the pose files in a folder of 7-Scenes")
     stride: int = option(1, "keep every n-th frame", min=1)

@@ -60,7 +60,7 @@ def find_base_frame(scan: BagScan, options: RecordingOptions) -> str:
         if not tree.connected(options.base_frame, camera):
             raise RecordingError(
                 f"no tf from {options.base_frame} to {camera}: record /tf_static, or say with "
-                f"base_frame={camera} that the poses are those of the camera itself"
+                f"--base-frame {camera} that the poses are those of the camera itself"
             )
         return plain(options.base_frame)
     carried = [s.child for s in scan.poses.values() if s.child]
@@ -92,7 +92,7 @@ def find_pose_source(scan: BagScan, base: str, options: RecordingOptions) -> Pos
         return _from_tf(wanted, scan)
     if wanted not in scan.poses:
         raise RecordingError(
-            f"topic {wanted} (pose_topic) holds no poses; the bag has: "
+            f"topic {wanted} (--pose-topic) holds no poses; the bag has: "
             f"{', '.join(absolute + drifting) or 'none'}"
         )
     return _from_topic(wanted, scan, base, options)
@@ -108,7 +108,7 @@ def find_odometry(scan: BagScan, base: str, options: RecordingOptions) -> Trajec
     wanted = options.odom_topic
     if wanted and wanted not in topics:
         raise RecordingError(
-            f"topic {wanted} (odom_topic) holds no odometry; the bag has: "
+            f"topic {wanted} (--odom-topic) holds no odometry; the bag has: "
             f"{', '.join(topics) or 'none'}"
         )
     if not wanted and len(topics) > 1:
@@ -116,7 +116,7 @@ def find_odometry(scan: BagScan, base: str, options: RecordingOptions) -> Trajec
         if not usual:
             raise RecordingError(
                 f"the bag has several topics of odometry: {', '.join(topics)}: "
-                "choose one with odom_topic"
+                "choose one with --odom-topic"
             )
         topics = usual
     name = wanted or (topics[0] if topics else "")
@@ -160,12 +160,12 @@ def _only(names: list[str], scan: BagScan) -> str:
     if not names:
         raise RecordingError(
             "the bag has no poses (no PoseStamped, Odometry, or tf to the camera): record them, "
-            "or name a source with pose_topic"
+            "or name a source with --pose-topic"
         )
     if len(names) > 1:
         raise RecordingError(
             f"the bag has {len(names)} sources of poses: {', '.join(names)}: "
-            "choose one with pose_topic"
+            "choose one with --pose-topic"
         )
     return names[0]
 
@@ -173,7 +173,7 @@ def _only(names: list[str], scan: BagScan) -> str:
 def _from_tf(wanted: str, scan: BagScan) -> PoseSource:
     parts = [plain(part) for part in wanted.split(":")[1:]]
     if len(parts) != 2 or not all(parts):
-        raise RecordingError(f"pose_topic {wanted} is not of the form tf:PARENT:CHILD")
+        raise RecordingError(f"--pose-topic {wanted} is not of the form tf:PARENT:CHILD")
     parent, child = parts
     for target, source in ((parent, child), (child, scan.camera_frame)):
         if not scan.tree.connected(target, source):
@@ -189,14 +189,14 @@ def _from_topic(name: str, scan: BagScan, base: str, options: RecordingOptions) 
     if not series.samples:
         raise RecordingError(
             f"all {series.bad} poses on {name} are NaN or have a zero quaternion: "
-            "choose another source with pose_topic"
+            "choose another source with --pose-topic"
         )
     carrier = series.child or base
     guessed = not series.child and not options.base_frame
     if guessed and carrier == scan.camera_frame:  # nothing says what the poses are poses of
         raise RecordingError(
             f"no tf from a base frame to {scan.camera_frame}: record /tf_static, or say with "
-            f"base_frame={scan.camera_frame} that the poses on {name} are the camera's own"
+            f"--base-frame {scan.camera_frame} that the poses on {name} are the camera's own"
         )
     if not scan.tree.connected(carrier, scan.camera_frame):
         raise RecordingError(
