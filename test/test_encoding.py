@@ -240,7 +240,9 @@ def test_a_backend_that_does_not_load_says_why(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(backends, "find_spec", lambda name: object())
     monkeypatch.setattr(backends, "_load", load)
-    with pytest.raises(BackendError, match=r"tinycudann .* built for another GPU; use --backend"):
+    with pytest.raises(
+        BackendError, match=r"tinycudann .* built for another GPU; use --set backend=auto"
+    ):
         backends.encoder("tinycudann", torch.device("cuda"))
 
 

@@ -359,7 +359,9 @@ def test_a_second_recording_joins_the_frame_of_the_first(tmp_path: Path) -> None
         info.world_from_camera.distance(truth[names.index(info.name)])[0] for info in found.infos
     ]
     assert len(errors) >= 12
-    assert np.median(errors) < 0.03  # in the given frame itself, nothing is aligned
+    assert (
+        max(errors) < 0.1 and np.median([e for e in errors if e > 1e-9]) < 0.03
+    )  # in the given frame itself, nothing is aligned
     assert "known poses" in found.pose_source
     of_first = [i for i in found.infos if i.name in names[:8]]  # those stay as they were given
     assert of_first and all(

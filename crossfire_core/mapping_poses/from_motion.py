@@ -242,7 +242,7 @@ def _bent_to(
     """
     both = [(pose, truth) for i, pose in placed.items() if (truth := known[i]) is not None]
     if not both or not len(tracks):
-        return placed
+        return {i: known[i] or pose for i, pose in placed.items()}
     centres = np.stack([placed[int(i)].translation for i in tracks.frame])
     distance = float(np.median(np.linalg.norm(tracks.point - centres, axis=1)))
     frame = RecordedFrame([a for a, _ in both], [b for _, b in both], distance)

@@ -49,7 +49,7 @@ def extend_map(
     holdout_every: int = 0,
     resume: bool = False,
     device: str = "auto",
-    seed: int = 0,
+    seed: int | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> NeuralMap:
     """Train a map further with a recording whose poses are in its frame.
@@ -64,7 +64,7 @@ def extend_map(
         holdout_every: every so-manieth frame of the recording is not trained on.
         resume: go on from the checkpoint.
         device: ``auto``, ``cpu`` or ``cuda``.
-        seed: of all random choices.
+        seed: overrides the configured seed.
         on_progress: called about twice a second.
 
     Returns:
@@ -75,7 +75,9 @@ def extend_map(
     """
     if steps is None and minutes is None:
         minutes = DEFAULT_MINUTES
-    settings = replace(slower(_like(config or TrainingConfig(), old.header)), seed=seed)
+    settings = slower(_like(config or TrainingConfig(), old.header))
+    if seed is not None:
+        settings = replace(settings, seed=seed)
     trainer = Extension(old, recording, output, settings, steps, minutes, holdout_every)
     trainer.observe(on_progress, None)
     return trainer.run(device, resume)
