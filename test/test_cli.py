@@ -291,10 +291,24 @@ def test_where_poses_come_from_is_chosen_on_the_command_line(failing, tmp_path, 
 
     monkeypatch.setattr(sources, "open_for_mapping", opened)
     target = tmp_path / "m.map"
-    failing("train", "a", "b", "--map", target, "--poses", "sfm", "--align", "--set", "sfm.loops=2")
+    failing(
+        "train",
+        "a",
+        "b",
+        "--map",
+        target,
+        "--poses",
+        "sfm",
+        "--align",
+        "--set",
+        "sfm.loops=2",
+        "--holdout-every",
+        "5",
+    )
     assert [str(p) for p in seen["paths"]] == ["a", "b"]
     assert (seen["mode"], seen["align"], seen["refine"]) == ("sfm", True, False)
     assert seen["config"].loops == 2
+    assert seen["holdout_every"] == 5
     assert seen["workspace"].parent == tmp_path  # beside the map
 
 

@@ -103,7 +103,7 @@ def train(
         config=settings,
         steps=steps,
         minutes=minutes,
-        holdout_every=0 if source.held_out else holdout_every,
+        holdout_every=holdout_every,
         use_depth=depth,
         resume=resume and can_resume(map_file, workspace),
         device=device,
@@ -185,7 +185,7 @@ def extend(
     target = output or map_file
     made = train_with_bar(
         source, target, train=partial(extend_map, old), config=settings, steps=steps,
-        minutes=minutes, holdout_every=0 if source.held_out else holdout_every, resume=resume,
+        minutes=minutes, holdout_every=holdout_every, resume=resume,
         device=device, seed=seed,
     )  # fmt: skip
     display.out.print(f"map: {target} ({target.stat().st_size / 1e6:.1f} MB)")

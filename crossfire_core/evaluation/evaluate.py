@@ -22,7 +22,7 @@ from crossfire_core.files import write_text
 from crossfire_core.geometry import Pose, Trajectory
 from crossfire_core.localization.estimate import ImageLocalizer, PoseEstimate
 from crossfire_core.recordings.frame import Frame, Recording
-from crossfire_core.recordings.lazy import LazyRecording
+from crossfire_core.recordings.lazy import LazyRecording, split_holdout
 
 PriorSource = Literal["retrieval", "previous", "odometry"]
 AlignMode = Literal["none", "rigid", "similarity"]
@@ -206,9 +206,8 @@ def chosen(count: int, holdout_every: int) -> list[int]:
     Raises:
         ConfigError: the number is negative or 1.
     """
-    if holdout_every < 0 or holdout_every == 1:
-        raise ConfigError(f"holding out every {holdout_every} frames leaves none: use 0, or 2 up")
-    return list(range(0, count, holdout_every or 1))
+    every_one, held = split_holdout(range(count), holdout_every)
+    return held if holdout_every else every_one
 
 
 def frames_at(recording: Recording, indices: Sequence[int]) -> Iterator[Frame]:

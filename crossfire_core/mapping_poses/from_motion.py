@@ -31,6 +31,7 @@ from crossfire_core.recordings.lazy import LazyRecording
 
 Tell = Callable[[str, int, int], None]
 _NAMES_IN_NOTE = 5
+_KEYPOINTS = 2  # what a workspace keeps holds until they are found otherwise
 _WIDE_SPREAD = 0.05
 
 
@@ -55,7 +56,8 @@ def poses_from_motion(
         workspace: folder for what an interruption shall leave behind; see :class:`.Workspace`.
         seed: of all random choices.
         known: ``map_from_camera`` of some frames, which then decide scale and frame instead of
-            the odometry.
+            the odometry. They stay as they are, others are moved by what those around are off,
+            and no tracks are kept.
         tell: called with what is being done, how much of it, and of how much.
 
     Returns:
@@ -107,7 +109,7 @@ def odometry_poses(recording: LazyRecording) -> list[Pose | None]:
 def fingerprint(recording: LazyRecording, config: SfmConfig, seed: int) -> str:
     """Of everything that decides the outcome."""
     frames = [[i.name, i.stamp_ns, i.camera.to_json()] for i in recording.infos]
-    text = json.dumps([recording.name, frames, to_dict(config), seed], sort_keys=True)
+    text = json.dumps([_KEYPOINTS, recording.name, frames, to_dict(config), seed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

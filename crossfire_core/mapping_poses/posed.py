@@ -73,7 +73,9 @@ class SelectedRecording(LazyRecording):
 
 
 def without_holdout(recording: LazyRecording, every: int) -> LazyRecording:
-    """A recording less every n-th frame; before poses are found, which look at few frames.
+    """A recording less every n-th frame.
+
+    Poses are found for a choice of keyframes: what shall not be trained on must not be chosen.
 
     Args:
         recording: one session.

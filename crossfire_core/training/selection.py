@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from crossfire_core.errors import TrainingError
 from crossfire_core.geometry import Pose
 from crossfire_core.geometry.pose import rotation_angle
+from crossfire_core.recordings.lazy import split_holdout
 
 _TEST_FRAMES = 4
 
@@ -41,8 +42,9 @@ def select_frames(
 
     Raises:
         TrainingError: fewer than two frames with a pose are left.
+        ConfigError: ``holdout_every`` leaves nothing to train on.
     """
-    held = set(range(0, len(poses), holdout_every)) if holdout_every else set()
+    held = set(split_holdout(range(len(poses)), holdout_every)[1])
     posed = [i for i, pose in enumerate(poses) if pose is not None]
     open_to_use = [i for i in posed if i not in held]
     if len(open_to_use) < 2:

@@ -193,7 +193,9 @@ class Trainer:
         """Decode the mapping views and a few frames to test with."""
         infos = self.recording.infos
         poses = [info.world_from_camera for info in infos]
-        chosen = select_frames(poses, self.config.max_views, self.holdout_every)
+        # where poses were found for training, held-out frames were left out before that
+        every = 0 if self.recording.held_out else self.holdout_every
+        chosen = select_frames(poses, self.config.max_views, every)
         self.views: list[View] = []
         self.test_frames: list[Frame] = []
         self.base_camera = infos[chosen.mapping[0]].camera
