@@ -59,18 +59,18 @@ def old_map(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("old") / "old.map"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CROSSFIRE_THREADS", "2")
-        train_map(part(range(6)), path, CONFIG, steps=90, device="cpu")
+        train_map(part(range(6)), path, CONFIG, steps=300, device="cpu")
     return path
 
 
 def test_the_new_place_is_learnt_and_the_old_one_kept(old_map: Path, tmp_path: Path) -> None:
     old = NeuralMap.load(old_map, "cpu")
     output = tmp_path / "new.map"
-    extend_map(old, part(range(6, COUNT)), output, CONFIG, steps=90, device="cpu")
+    extend_map(old, part(range(6, COUNT)), output, CONFIG, steps=300, device="cpu")
     assert not checkpoint_path(output).exists()
     new = NeuralMap.load(output, "cpu")
     first, second = part(range(6)), part(range(6, COUNT))
-    assert psnr(new, second) > psnr(old, second) + 0.3
+    assert psnr(new, second) > psnr(old, second) + 0.5
     assert psnr(new, first) > psnr(old, first) - 1.0
     assert new.header.frame_id == old.header.frame_id
     assert new.header.box == old.header.box
