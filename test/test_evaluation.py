@@ -205,7 +205,7 @@ def test_frames_without_truth_take_no_part_and_none_at_all_is_an_error():
 
 def test_holdout_takes_exactly_the_frames_that_training_leaves_out():
     selection = select_frames([path_pose(i) for i in range(12)], 1000, 5)
-    trained = [f"f{i:03d}" for i in selection.mapping]
+    trained = frozenset(f"f{i:03d}" for i in selection.mapping)
     options = EvaluationOptions(holdout_every=5)
     evaluation = evaluate(FakeLocalizer(), FakeRecording(12), options, trained=trained)
     assert len(evaluation.errors) == 12 - len(trained) >= 2
@@ -214,8 +214,9 @@ def test_holdout_takes_exactly_the_frames_that_training_leaves_out():
 def test_frames_that_were_trained_on_never_count_as_held_out():
     options = EvaluationOptions(holdout_every=4)
     everything = [f"f{i:03d}" for i in range(12)]
-    with pytest.raises(RecordingError, match="kept out of training"):
-        evaluate(FakeLocalizer(), FakeRecording(12), options, trained=everything)
+    for names in (everything, [f"{FakeRecording(12).name}/{name}" for name in everything]):
+        with pytest.raises(RecordingError, match="kept out of training"):
+            evaluate(FakeLocalizer(), FakeRecording(12), options, trained=frozenset(names))
 
 
 @pytest.mark.parametrize("bad", [{"prior": "gps"}, {"align": "affine"}, {"holdout_every": 1}])

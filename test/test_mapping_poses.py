@@ -26,7 +26,7 @@ from crossfire_core.mapping_poses import gauge
 from crossfire_core.mapping_poses.from_map import carried, consistent
 from crossfire_core.mapping_poses.from_motion import odometry_poses, poses_from_motion
 from crossfire_core.mapping_poses.keyframes import Look, choose_keyframes, flow_between, glance
-from crossfire_core.mapping_poses.pairs import loop_pairs, sequential_pairs
+from crossfire_core.mapping_poses.pairs import image_signatures, loop_pairs, sequential_pairs
 from crossfire_core.mapping_poses.posed import (
     JoinedRecording,
     PosedRecording,
@@ -113,6 +113,13 @@ def test_pairs_join_neighbours_and_places_seen_again() -> None:
     assert (0, 7) in loop_pairs(vectors.copy(), [0] * 4 + [1] * 4, far, 2, 1)
 
 
+@pytest.mark.parametrize("keypoints", [0, 1])
+def test_images_without_texture_are_alike_to_nothing(keypoints: int) -> None:
+    nearly_blank = [np.ones((keypoints, 128), np.float32), *[np.zeros((0, 128), np.float32)] * 2]
+    vectors = image_signatures(nearly_blank, 0)
+    assert vectors.shape[0] == 3 and not vectors.any()
+
+
 @pytest.mark.parametrize(
     "camera",
     [
@@ -180,6 +187,27 @@ def test_what_cannot_give_a_scale_is_said() -> None:
         gauge.from_poses(still, walk(10))
 
 
+def test_known_poses_stay_and_others_follow_what_those_around_are_off() -> None:
+    truth = walk(60)
+    bend = [p @ Pose.exp(0.01 * np.array([i / 60, 0.5, 0, 0, i / 60, 0])) for i, p in
+            enumerate(truth)]  # fmt: skip
+    known: list[Pose | None] = [p if i % 2 == 0 else None for i, p in enumerate(truth)]
+    wrong = Pose(truth[20].rotation, truth[20].translation + 0.5)
+    known[20] = wrong
+    poses, outliers = gauge.bent_to_known(dict(enumerate(bend)), known, 3.0)
+    assert outliers == [20]
+    off = np.array([poses[i].distance(t)[0] for i, t in enumerate(truth)])
+    before = np.array([b.distance(t)[0] for b, t in zip(bend, truth, strict=True)])
+    assert all(poses[i] is truth[i] for i in range(0, 60, 2) if i != 20)
+    assert off[20] < before[20] and np.median(off[1::2]) < 0.3 * np.median(before[1::2])
+
+
+def test_without_known_poses_among_those_placed_nothing_is_bent() -> None:
+    truth = walk(5)
+    poses, outliers = gauge.bent_to_known(dict(enumerate(truth)), [None] * 5, 3.0)
+    assert [poses[i] for i in range(5)] == truth and outliers == []
+
+
 # -- recordings with other poses ---------------------------------------------------------------
 
 
@@ -198,8 +226,8 @@ def test_frames_without_a_pose_are_left_out_and_points_renumbered() -> None:
 
 def test_recordings_join_and_names_stay_unique() -> None:
     both = JoinedRecording([ToyRoom(3), ToyRoom(2)])
-    assert [i.name for i in both.infos] == ["000", "001", "002", "1/000", "1/001"]
-    assert [f.name for f in both.frames([1, 4])] == ["001", "1/001"]
+    assert [i.name for i in both.infos] == ["0/000", "0/001", "0/002", "1/000", "1/001"]
+    assert [f.name for f in both.frames([1, 4])] == ["0/001", "1/001"]
     assert [both.session(i) for i in range(5)] == [0, 0, 0, 1, 1]
 
 
@@ -364,6 +392,7 @@ def test_a_second_recording_joins_the_frame_of_the_first(tmp_path: Path) -> None
     )  # in the given frame itself, nothing is aligned
     assert "known poses" in found.pose_source
     of_first = [i for i in found.infos if i.name in names[:8]]  # those stay as they were given
+    assert found.tracks is None  # points were not moved along
     assert of_first and all(
         i.world_from_camera.distance(truth[names.index(i.name)])[0] < 1e-9 for i in of_first
     )
@@ -413,6 +442,11 @@ def test_frames_are_held_out_before_poses_are_found(tmp_path: Path) -> None:
     assert (frame.image == next(room.frames([3])).image).all()
 
 
+def test_a_single_image_cannot_be_held_out() -> None:
+    with pytest.raises(ConfigError, match="has one image"):
+        without_holdout(ToyRoom(1), 5)
+
+
 def test_every_recording_holds_out_frames_of_its_own(tmp_path: Path) -> None:
     """So that each can be evaluated alone, with the same number."""
     first = RobotBag().write(tmp_path / "first")
@@ -424,7 +458,7 @@ def test_every_recording_holds_out_frames_of_its_own(tmp_path: Path) -> None:
     left = [i for i in range(count) if i % 3]
     assert len(both) == 2 * len(left)
     names = [info.name for info in open_recording(second).infos]
-    assert [info.name for info in both.infos][len(left) :] == [f"1/{names[i]}" for i in left]
+    assert [info.name for info in both.infos][len(left) :] == [f"second/{names[i]}" for i in left]
 
 
 def test_a_recording_with_poses_keeps_held_out_frames_to_be_watched(tmp_path: Path) -> None:

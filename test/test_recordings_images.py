@@ -177,20 +177,27 @@ def test_seven_scenes_depth(tmp_path: Path) -> None:
     assert frames[2].depth[0, 0] == 0.0
 
 
-def test_frames_that_lost_tracking_are_left_out(tmp_path: Path) -> None:
+def test_frames_that_lost_tracking_have_no_pose_and_are_counted_all_the_same(
+    tmp_path: Path,
+) -> None:
     folder = write_scene(tmp_path / "s")
     np.savetxt(folder / "frame-000001.pose.txt", np.full((4, 4), -np.inf))
     np.savetxt(folder / "frame-000002.pose.txt", np.zeros((4, 4)))
     recording = open_recording(folder)
-    assert [i.stamp_ns for i in recording.infos] == [0, 3]
-    assert recording.notes == ("2 of 4 frames have no valid pose: left out",)
+    assert [i.world_from_camera is None for i in recording.infos] == [False, True, True, False]
+    assert recording.notes == ("2 of 4 frames have no valid pose",)
+    # every n-th frame is the same one whether poses are given or to be found
+    bare = open_recording(folder, RecordingOptions(pose_topic="none", require_poses=False))
+    assert [i.name for i in bare.infos] == [i.name for i in recording.infos]
 
 
 def test_other_pose_files_and_none(tmp_path: Path) -> None:
     folder = write_scene(tmp_path / "s")
     np.savetxt(folder / "frame-000001.pose_slam.txt", base_pose(9).matrix())
     slam = open_recording(folder, RecordingOptions(pose_file="pose_slam.txt"))
-    assert_poses_close([i.world_from_camera for i in slam.infos], [base_pose(9)])
+    posed = [i for i in slam.infos if i.world_from_camera is not None]
+    assert [i.name for i in posed] == ["frame-000001.color.png"]
+    assert_poses_close([i.world_from_camera for i in posed], [base_pose(9)])
     none = open_recording(folder, RecordingOptions(pose_topic="none", require_poses=False))
     assert [i.world_from_camera for i in none.infos] == [None] * 4
 

@@ -102,6 +102,25 @@ def test_held_out_images_are_localized(trained: NeuralMap, with_prior: bool) -> 
     assert degrees < 2.5
 
 
+def test_poses_that_contradict_each_other_make_answers_less_sure(trained: NeuralMap) -> None:
+    """The recording's poses are off by 15 cm by chance: no answer in its frame is surer."""
+    rng = np.random.default_rng(0)
+    shaken = tuple(
+        replace(v, recorded=v.map_from_camera @ Pose.exp((*rng.normal(0, 0.15, 3), 0, 0, 0)))
+        for v in trained.header.views
+    )
+    header = replace(trained.header, views=shaken)
+    off = NeuralMap(header, trained.field, trained.network, trained.places)
+    frame = next(iter(ToyRoom(30).frames([0])))
+    loose = LocalizationConfig(points_along=48, min_inliers=20, colour_rays=0)
+    variance = []
+    for one in (trained, off):
+        found = Localizer(one, loose).localize(frame.image, frame.camera, frame.world_from_camera)
+        assert found.covariance is not None
+        variance.append(np.trace(found.covariance[:3, :3]) / 3)
+    assert 0.1 < np.sqrt(variance[1] - variance[0]) < 0.25
+
+
 def test_what_no_mapping_camera_saw_takes_no_part(trained: NeuralMap) -> None:
     frame = next(iter(ToyRoom(30).frames([0])))
     everywhere = Localizer(trained).localize(frame.image, frame.camera, frame.world_from_camera)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,6 +21,7 @@ from crossfire_core.evaluation.metrics import (
 from crossfire_core.files import write_text
 from crossfire_core.geometry import Pose, Trajectory
 from crossfire_core.localization.estimate import ImageLocalizer, PoseEstimate
+from crossfire_core.mapping_poses.posed import qualified
 from crossfire_core.recordings.frame import Frame, Recording
 from crossfire_core.recordings.lazy import LazyRecording, split_holdout
 
@@ -147,7 +148,7 @@ def evaluate(
     options: EvaluationOptions | None = None,
     *,
     map_bytes: int = 0,
-    trained: Collection[str] = (),
+    trained: frozenset[str] = frozenset(),
     context: dict[str, Any] | None = None,
     on_frame: Callable[[int, int, FrameError], None] | None = None,
 ) -> Evaluation:
@@ -171,7 +172,9 @@ def evaluate(
     indices = chosen(len(recording), options.holdout_every)
     errors: list[FrameError] = []
     for done, frame in enumerate(frames_at(recording, indices), 1):
-        seen = bool(options.holdout_every) and frame.name in trained
+        seen = bool(options.holdout_every) and not trained.isdisjoint(
+            (frame.name, qualified(recording.name, frame.name))
+        )
         if frame.world_from_camera is None or seen:
             continue
         errors.append(localize_frame(localizer, keeper, frame, frame.world_from_camera))
@@ -186,7 +189,7 @@ def evaluate(
     return Evaluation(errors, map_bytes, notes, alignment)
 
 
-def _nothing(name: str, options: EvaluationOptions, trained: Collection[str]) -> str:
+def _nothing(name: str, options: EvaluationOptions, trained: frozenset[str]) -> str:
     if options.holdout_every and trained:
         return (
             f"no image of {name} was kept out of training: "

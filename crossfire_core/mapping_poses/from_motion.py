@@ -14,7 +14,6 @@ import numpy as np
 from crossfire_core.config import SfmConfig, to_dict
 from crossfire_core.errors import TrainingError
 from crossfire_core.geometry import Pose
-from crossfire_core.localization.recorded_frame import RecordedFrame
 from crossfire_core.mapping_poses import gauge, local_features
 from crossfire_core.mapping_poses.keyframes import choose_keyframes, glance
 from crossfire_core.mapping_poses.local_features import LocalFeatures
@@ -56,8 +55,8 @@ def poses_from_motion(
         workspace: folder for what an interruption shall leave behind; see :class:`.Workspace`.
         seed: of all random choices.
         known: ``map_from_camera`` of some frames, which then decide scale and frame instead of
-            the odometry. They stay as they are, others are moved by what those around are off,
-            and no tracks are kept.
+            the odometry. They stay as they are, but for outliers; others are moved by what those
+            around are off, and no tracks are kept.
         tell: called with what is being done, how much of it, and of how much.
 
     Returns:
@@ -86,7 +85,10 @@ def poses_from_motion(
     )
     if known is not None:
         assert tracks is not None
-        placed, tracks = _bent_to(known, placed, tracks), None
+        distance = _median_distance(placed, tracks)
+        placed, wrong = gauge.bent_to_known(placed, known, distance)
+        notes += _doubted(recording, wrong)
+        tracks = None
     poses = [placed.get(index) for index in range(len(recording))]
     lost = [i for number, i in enumerate(keyframes) if number not in found.poses]
     return PosedRecording(
@@ -233,22 +235,12 @@ def _gauge(
     return gauge.from_depth(list(placed.values()), depths), [note]
 
 
-def _bent_to(
-    known: Sequence[Pose | None], placed: dict[int, Pose], tracks: Tracks
-) -> dict[int, Pose]:
-    """Poses as the known ones would have them, and the known ones as they are.
-
-    Structure from motion bends a long path a little, which one scale and one rotation cannot take
-    back: others are moved by what the known poses around them were off. Points do not move along,
-    so the tracks hold no longer.
-    """
-    both = [(pose, truth) for i, pose in placed.items() if (truth := known[i]) is not None]
-    if not both or not len(tracks):
-        return {i: known[i] or pose for i, pose in placed.items()}
+def _median_distance(placed: dict[int, Pose], tracks: Tracks) -> float:
+    """Of points from the cameras that see them, metres; 1 where there are none."""
+    if not len(tracks):
+        return 1.0
     centres = np.stack([placed[int(i)].translation for i in tracks.frame])
-    distance = float(np.median(np.linalg.norm(tracks.point - centres, axis=1)))
-    frame = RecordedFrame([a for a, _ in both], [b for _, b in both], distance)
-    return {i: known[i] or frame.recorded(pose) for i, pose in placed.items()}
+    return float(np.median(np.linalg.norm(tracks.point - centres, axis=1)))
 
 
 def _spread_note(measure: gauge.Gauge) -> list[str]:
@@ -275,11 +267,24 @@ def _left_out(recording: LazyRecording, keyframes: Sequence[int], lost: Sequence
     if between:
         notes.append(f"{between} of {len(recording)} images lie between the keyframes: not used")
     if lost:
-        infos = recording.infos
-        names = ", ".join(infos[i].name for i in lost[:_NAMES_IN_NOTE])
-        more = f" and {len(lost) - _NAMES_IN_NOTE} more" if len(lost) > _NAMES_IN_NOTE else ""
         notes.append(
             f"{len(lost)} of {len(keyframes)} keyframes could not be placed and are left out: "
-            f"{names}{more}"
+            f"{_names(recording, lost)}"
         )
     return notes
+
+
+def _doubted(recording: LazyRecording, wrong: Sequence[int]) -> list[str]:
+    if not wrong:
+        return []
+    return [
+        f"{len(wrong)} images lie far from where the recording says, by what all others agree on: "
+        f"their poses were replaced: {_names(recording, wrong)}"
+    ]
+
+
+def _names(recording: LazyRecording, frames: Sequence[int]) -> str:
+    infos = recording.infos
+    names = ", ".join(infos[i].name for i in frames[:_NAMES_IN_NOTE])
+    more = f" and {len(frames) - _NAMES_IN_NOTE} more" if len(frames) > _NAMES_IN_NOTE else ""
+    return names + more

@@ -7,7 +7,7 @@ frames, and the origin lies where the odometry began.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 from crossfire_core.errors import TrainingError
 from crossfire_core.geometry import Pose
 from crossfire_core.geometry.pose import nearest_rotation
+from crossfire_core.localization.recorded_frame import RecordedFrame
 
 FloatArray = NDArray[np.float64]
 _ROUNDS = 10
 _PIECE_M = 5.0
 _LEAST_POSES = 3
 _MEDIAN_DEPTH = 3.0
+_OUTLIER = 5.0  # known poses off by more than this many medians are not believed
+_AGREES = (0.001, float(np.radians(0.05)))  # metres, radians: off by less than this is not off
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,34 @@ def from_depth(poses: Sequence[Pose], depths: FloatArray) -> Gauge:
     down = np.mean([pose.rotation[:, 1] for pose in poses], axis=0)
     rotation = _turned_upright(np.eye(3), -down / max(float(np.linalg.norm(down)), 1e-9))
     return Gauge(scale, Pose(rotation, -scale * rotation @ poses[0].translation))
+
+
+def bent_to_known(
+    placed: Mapping[int, Pose], known: Sequence[Pose | None], median_distance: float
+) -> tuple[dict[int, Pose], list[int]]:
+    """Poses as the known ones would have them, and the known ones as they are.
+
+    Structure from motion bends a long path a little, which one similarity cannot take back: others
+    are moved by what the known poses around them were off. Points do not move along.
+
+    Args:
+        placed: ``map_from_camera`` by number of the frame, in the known poses' frame by and large.
+        known: ``map_from_camera`` of every frame, or None.
+        median_distance: of the surfaces from the cameras, metres.
+
+    Returns:
+        Poses by number, and the numbers of known poses that are outliers: those are moved too.
+    """
+    both = [i for i in placed if known[i] is not None]
+    if not both:
+        return dict(placed), []
+    off = np.array([placed[i].distance(truth) for i in both if (truth := known[i]) is not None])
+    limit = np.maximum(_OUTLIER * np.median(off, axis=0), _AGREES)
+    good = {i: truth for i, o in zip(both, off, strict=True)
+            if (truth := known[i]) is not None and (o <= limit).all()}  # fmt: skip
+    frame = RecordedFrame([placed[i] for i in good], list(good.values()), median_distance)
+    bent = {i: good.get(i) or frame.recorded(pose) for i, pose in placed.items()}
+    return bent, [i for i in both if i not in good]
 
 
 def similarity(

@@ -95,7 +95,8 @@ def image_signatures(descriptors: Sequence[NDArray[np.float32]], seed: int) -> N
         seed: of the choice of words.
 
     Returns:
-        ``[n, words * d]`` unit; alike images have a large dot product.
+        ``[n, words * d]`` unit; alike images have a large dot product. With fewer than two
+        descriptors in all, ``[n, 1]`` zeros: nothing is alike.
     """
     rng = np.random.default_rng(seed)
     everything = np.concatenate(descriptors)

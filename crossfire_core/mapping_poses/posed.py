@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfire_core.errors import ConfigError
 from crossfire_core.geometry import Camera, Pose, Trajectory
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.recordings.lazy import FrameInfo, LazyRecording, split_holdout
@@ -87,6 +88,8 @@ def without_holdout(recording: LazyRecording, every: int) -> LazyRecording:
     training, held = split_holdout(range(len(recording)), every)
     if not held:
         return recording
+    if not training:
+        raise ConfigError(f"{recording.name} has one image, and that is held out: train on it")
     chosen = SelectedRecording(recording, training)
     chosen.held_out = len(held)
     chosen.notes = (*recording.notes, f"{len(held)} of {len(recording)} images are held out")
@@ -136,7 +139,7 @@ class JoinedRecording(LazyRecording):
     def __init__(self, parts: Sequence[LazyRecording]) -> None:
         """Put recordings behind each other.
 
-        Frame names that occur twice get their recording's number in front.
+        Where two have frames of the same name, all names get their recording's in front.
 
         Args:
             parts: at least one; the robot's mounting is that of the first.
@@ -173,14 +176,23 @@ class JoinedRecording(LazyRecording):
                 yield replace(frame, name=self._infos[index].name)
 
     def _named(self) -> list[FrameInfo]:
-        seen: set[str] = set()
-        infos = []
-        for number, part in enumerate(self.parts):
-            for info in part.infos:
-                name = info.name if info.name not in seen else f"{number}/{info.name}"
-                seen.add(name)
-                infos.append(replace(info, name=name))
-        return infos
+        parts = self.parts
+        names = [info.name for part in parts for info in part.infos]
+        unique = len(set(names)) == len(names)
+        # who evaluates one of them alone finds its frames again by these names
+        labels = [part.name for part in parts]
+        if len(set(labels)) < len(labels):
+            labels = [f"{number}" for number in range(len(parts))]
+        return [
+            info if unique else replace(info, name=qualified(label, info.name))
+            for label, part in zip(labels, parts, strict=True)
+            for info in part.infos
+        ]
+
+
+def qualified(recording: str, frame: str) -> str:
+    """A frame's name where several recordings have frames of that name."""
+    return f"{recording}/{frame}"
 
 
 def sessions(recording: LazyRecording) -> list[LazyRecording]:

@@ -24,7 +24,7 @@ def is_seven_scenes(path: Path) -> bool:
 
 
 def read_seven_scenes(path: Path, options: RecordingOptions) -> FolderRecording:
-    """List the frames of a folder, those without a valid pose left out.
+    """List the frames of a folder; those without a valid pose have none.
 
     Args:
         path: a sequence, or a scene with sequences ``seq-NN``.
@@ -41,15 +41,13 @@ def read_seven_scenes(path: Path, options: RecordingOptions) -> FolderRecording:
     for number, colour in enumerate(colours):
         stem = colour.with_name(colour.name.split(".")[0])
         pose = _pose(stem.with_name(f"{stem.name}.{options.pose_file}")) if posed else None
-        if posed and pose is None:
-            lost += 1
-            continue
+        lost += posed and pose is None
         depth = stem.with_name(f"{stem.name}.depth.png")
         name = str(colour.relative_to(path))
         info = FrameInfo(name, number, camera, pose)
         files.append(ImageFile(info, colour, depth if depth.is_file() else None))
     if lost:
-        notes.append(f"{lost} of {len(colours)} frames have no valid pose: left out")
+        notes.append(f"{lost} of {len(colours)} frames have no valid pose")
     source = f"frame-*.{options.pose_file}" if posed else ""
     return FolderRecording(path.name, files, options, notes=notes, pose_source=source)
 
