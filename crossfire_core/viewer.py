@@ -28,7 +28,7 @@ def rerun() -> Any:
         import rerun as sdk
     except ImportError as error:
         raise MissingDependencyError(
-            "the viewer needs Rerun: install it with pip install 'crossfire_ros[viz]'"
+            "the viewer needs Rerun: install it with pip install '.[viz]' in the clone"
         ) from error
     return sdk
 

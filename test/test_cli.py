@@ -58,7 +58,7 @@ def test_each_help_teaches_with_an_example(name, capsys):
 
 def test_help_keeps_the_brackets_of_extras(capsys):
     run(["train", "--help"])
-    assert "crossfire_ros[sfm]" in capsys.readouterr().out
+    assert "[sfm]" in capsys.readouterr().out
 
 
 def test_help_imports_nothing_heavy():
@@ -210,6 +210,8 @@ def test_progress_texts():
     assert clock(None) == "-:--" and clock(65) == "1:05" and clock(3723) == "1:02:03"
     assert figures(0.5, 21.26, {}) == "loss 0.500, PSNR 21.3 dB"
     assert "held out 1.5 cm" in figures(0.5, 20, {"median_translation_m": 0.015})
+    assert "held out 20.5 dB" in figures(0.5, 20, {"psnr": 20.46})
+    assert figures(np.nan, np.nan, {}) == ""  # before the first step
     lost = figures(0.5, 20, {"median_translation_m": np.inf, "median_rotation_deg": np.inf})
     assert lost.endswith("dB, held out: not found yet")
 

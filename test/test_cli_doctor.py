@@ -49,7 +49,7 @@ def test_the_viewer_without_rerun_names_the_extra(monkeypatch):
     from crossfire_core.viewer import Viewer
 
     monkeypatch.setitem(sys.modules, "rerun", None)
-    with pytest.raises(MissingDependencyError, match=r"crossfire_ros\[viz\]"):
+    with pytest.raises(MissingDependencyError, match=r"\[viz\]"):
         Viewer()
 
 

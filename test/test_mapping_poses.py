@@ -344,7 +344,7 @@ class Unposed(DrivenRoom):
 
 
 def test_structure_from_motion_places_the_images_and_names_what_failed(tmp_path: Path) -> None:
-    pytest.importorskip("pycolmap", reason="structure from motion needs crossfire_ros[sfm]")
+    pytest.importorskip("pycolmap", reason="structure from motion needs the extra [sfm]")
     room = Unposed(11, scale=1.01)
     told: list[str] = []
     found = poses_from_motion(
@@ -376,7 +376,7 @@ def test_structure_from_motion_places_the_images_and_names_what_failed(tmp_path:
 
 
 def test_a_second_recording_joins_the_frame_of_the_first(tmp_path: Path) -> None:
-    pytest.importorskip("pycolmap", reason="structure from motion needs crossfire_ros[sfm]")
+    pytest.importorskip("pycolmap", reason="structure from motion needs the extra [sfm]")
     first, second = DrivenRoom(8), DrivenRoom(6, start=4)
     known = [*first.poses, *[None] * 6]
     both = JoinedRecording([first, second])

@@ -120,7 +120,8 @@ def training() -> Iterator[Any]:
             if not err.is_terminal and progress.seconds - last_line >= _LINE_SECONDS:
                 last_line = progress.seconds  # a log file wants lines, not a bar
                 numbers = figures(progress.loss, progress.psnr, held_out)
-                err.print(f"{clock(progress.seconds)} {progress.stage}: {numbers}")
+                what = f"{progress.stage}: {numbers}" if numbers else progress.stage
+                err.print(f"{clock(progress.seconds)} {what}")
             bar.update(
                 task,
                 description=progress.stage,
@@ -135,8 +136,9 @@ def training() -> Iterator[Any]:
 
 def figures(loss: float, psnr: float, held_out: dict[str, float]) -> str:
     """Loss, PSNR and held-out error in few characters."""
-    parts = [f"loss {loss:.3f}", f"PSNR {psnr:.1f} dB"]
-    names = {"translation_m": ("cm", 100.0), "rotation_deg": ("°", 1.0)}
+    # before the first step there are none
+    parts = [f"loss {loss:.3f}", f"PSNR {psnr:.1f} dB"] if isfinite(loss) else []
+    names = {"translation_m": ("cm", 100.0), "rotation_deg": ("°", 1.0), "psnr": ("dB", 1.0)}
     for key, value in held_out.items():
         known = next((n for n in names if key.endswith(n)), None)
         if known and isfinite(value):

@@ -77,7 +77,7 @@ def train(
     """Train a neural map from a recording.
 
     Poses are taken from the recording, or found by structure from motion (--poses sfm, which
-    needs the extra crossfire_ros[sfm]), or are those of the odometry, corrected. Ctrl-C keeps
+    needs the extra [sfm]), or are those of the odometry, corrected. Ctrl-C keeps
     what was done; the same command with --resume goes on from it.
 
     Example: crossfire train room/mapping_bag --map room.map --minutes 15

@@ -60,7 +60,7 @@ def load_pycolmap() -> Any:
         import pycolmap
     except ImportError as error:
         raise MissingDependencyError(
-            "structure from motion needs pycolmap: pip install 'crossfire_ros[sfm]', "
+            "structure from motion needs pycolmap: pip install '.[sfm]' in the clone, "
             "or use --poses odometry"
         ) from error
     # its progress goes to stderr line by line, ours is a bar; problems still come through

@@ -133,7 +133,7 @@ def _best(parts: Sequence[LazyRecording]) -> str:
     if any(part.odometry() is None for part in parts):
         raise RecordingError(
             f"{parts[0].name} has neither poses nor odometry: record poses, or let structure from "
-            "motion find them (pip install 'crossfire_ros[sfm]')"
+            "motion find them (pip install '.[sfm]' in the clone)"
         )
     return "odometry"
 

@@ -108,7 +108,7 @@ def _embree() -> tuple[Any, Any]:
     except ImportError as error:
         raise MissingDependencyError(
             "the sample recording is ray cast with trimesh and embreex: "
-            "install them with pip install 'crossfire_ros[demo]'"
+            "install them with pip install '.[demo]' in the clone"
         ) from error
     return trimesh, RayMeshIntersector
 

@@ -124,7 +124,7 @@ def _lightglue_package() -> Any:
 
 
 def _hint(what: str, error: Exception) -> str:
-    return f"this peer needs {what} (pip install 'crossfire_ros[peers]'): {error}"
+    return f"this peer needs {what} (pip install '.[peers]' in the clone): {error}"
 
 
 @torch.inference_mode()
