@@ -115,6 +115,14 @@ class MapHeader:
         earlier = self.provenance.get("earlier_views", ())
         return frozenset((*(view.name for view in self.views), *map(str, earlier)))
 
+    @property
+    def moved(self) -> tuple[float, float]:
+        """By how much training moved the recording's poses, medians in metres and radians."""
+        pairs = [(view.map_from_camera, view.recorded) for view in self.views]
+        moves = [a.distance(b) if b is not None else (0.0, 0.0) for a, b in pairs]
+        metres, radians = np.median(moves, axis=0)
+        return float(metres), float(radians)
+
     def to_json(self) -> dict[str, Any]:
         """As plain types."""
         return {
@@ -251,6 +259,8 @@ class NeuralMap:
             "map_bytes": self.file_bytes,
             "camera": h.camera.to_json(),
             "mapping_views": len(h.views),
+            "poses_moved_m": round(h.moved[0], 5),
+            "poses_moved_deg": round(float(np.degrees(h.moved[1])), 3),
             "path_extent_m": np.ptp(centres, axis=0).round(3).tolist(),
             "box_centre_m": list(h.box.centre),
             "box_half_size_m": h.box.half_size,

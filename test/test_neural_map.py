@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from crossfire_core.cli.mapping import tell_moved
 from crossfire_core.config import FeatureConfig, FieldConfig, GridConfig, RenderConfig
 from crossfire_core.errors import CrossfireError, MapFormatError
 from crossfire_core.features.network import ImageNetwork
@@ -155,6 +157,23 @@ def test_the_summary_is_plain_and_complete(saved: Path) -> None:
     assert summary["mapping_views"] == 3
     assert summary["map_bytes"] == saved.stat().st_size
     assert summary["provenance"]["recording"] == "a bag"
+
+
+@pytest.mark.parametrize("off", [0.0, 0.003, 0.03])
+def test_poses_that_the_images_contradict_are_said(
+    off: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = tiny_map()
+    views = [
+        replace(v, recorded=Pose(v.map_from_camera.rotation, v.map_from_camera.translation + off))
+        for v in made.header.views
+    ]
+    made.header = replace(made.header, views=tuple(views))
+    assert made.header.moved == pytest.approx((np.sqrt(3) * off, 0.0), abs=1e-9)
+    tell_moved(made)
+    said = capsys.readouterr().err
+    assert ("off by 5.2 cm" in said and "--refine-poses" in said) == (off > 0.01)
+    assert bool(said) == (off > 0.01)
 
 
 def test_a_loaded_map_can_be_asked_for_a_pose(saved: Path) -> None:

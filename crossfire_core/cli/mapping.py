@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -111,6 +112,7 @@ def train(
         log_dir=log_dir,
     )
     shutil.rmtree(workspace, ignore_errors=True)
+    tell_moved(made)
     display.out.print(f"map: {map_file} ({map_file.stat().st_size / 1e6:.1f} MB)")
     shell.emit({"map": str(map_file), **made.summary()}, json)
 
@@ -260,6 +262,26 @@ def tell_source(source: Any) -> None:
     )
     for note in getattr(source, "notes", ()):
         display.err.print(f"  {note}", style="dim")
+
+
+# Poses that the images move by more than this are not just a little noisy.
+_PLAINLY_WRONG = (0.01, 0.5)  # metres, degrees
+
+
+def tell_moved(made: NeuralMap) -> None:
+    """Say where the images do not believe the recording's poses."""
+    from crossfire_core.cli import display
+
+    metres, radians = made.header.moved
+    degrees = math.degrees(radians)
+    if metres > _PLAINLY_WRONG[0] or degrees > _PLAINLY_WRONG[1]:
+        display.err.print(
+            f"the images say that the recording's poses are off by {100 * metres:.1f} cm and "
+            f"{degrees:.1f} degrees (median). Answers are in the recording's frame all the same, "
+            "errors included: check base_from_camera and the clocks, or train with --refine-poses "
+            "to believe the images",
+            style="yellow",
+        )
 
 
 @shell.command("Make a map")
