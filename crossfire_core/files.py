@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
+import zipfile
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -34,6 +40,22 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """:func:`write_bytes` for text, as UTF-8."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
+    """:func:`write_bytes` for arrays by name, as an npz file."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
+    """What :func:`write_arrays` wrote; None where it is not there or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
 
 
 def _umask() -> int:

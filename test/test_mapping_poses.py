@@ -22,7 +22,7 @@ from crossfire_core.errors import (
 )
 from crossfire_core.evaluation.metrics import fit
 from crossfire_core.geometry import Camera, Pose, Trajectory
-from crossfire_core.mapping_poses import gauge
+from crossfire_core.mapping_poses import gauge, refinement
 from crossfire_core.mapping_poses.from_map import carried, consistent
 from crossfire_core.mapping_poses.from_motion import odometry_poses, poses_from_motion
 from crossfire_core.mapping_poses.keyframes import Look, choose_keyframes, flow_between, glance
@@ -292,6 +292,36 @@ def error(poses: Sequence[Pose], truth: Sequence[Pose]) -> float:
     return float(
         np.median([found.apply(a).distance(b)[0] for a, b in zip(poses, truth, strict=True)])
     )
+
+
+def test_a_correction_that_was_stopped_goes_on_from_its_matches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = DrivenRoom(8, scale=1.01)
+    start, work = odometry_poses(room), tmp_path / "work"
+    matched: list[tuple[int, int]] = []
+    real = refinement.match_pairs
+
+    def counted(features, cameras, pairs, *rest):  # type: ignore[no-untyped-def]
+        matched.extend(pairs)
+        return real(features, cameras, pairs, *rest)
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "matching" and 2 * done >= total:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(refinement, "match_pairs", counted)
+    with pytest.raises(KeyboardInterrupt):
+        refine_poses(room, start, SMALL_SFM, work, "odometry", odometry=True, tell=stop)
+    before = list(matched)
+    first = next(work.glob("matches-*.npz"))
+    first.write_bytes(first.read_bytes()[:-7])  # a damaged file is made anew, not believed
+    resumed = refine_poses(room, start, SMALL_SFM, work, "odometry", odometry=True)
+    twice = {pair for pair in before if matched.count(pair) > 1}
+    assert len({i for i, _ in twice}) == 1 and len(twice) < len(before)
+    whole = refine_poses(room, start, SMALL_SFM, tmp_path / "anew", "odometry", odometry=True)
+    for a, b in zip(resumed.infos, whole.infos, strict=True):
+        assert a.world_from_camera.distance(b.world_from_camera)[0] < 1e-9
 
 
 def test_without_pycolmap_the_odometry_is_taken_and_sfm_says_what_to_install(

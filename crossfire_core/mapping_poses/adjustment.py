@@ -123,7 +123,7 @@ def match_pairs(
     features: Sequence[LocalFeatures],
     cameras: Sequence[Camera],
     pairs: Sequence[tuple[int, int]],
-    tell: Callable[[int, int], None],
+    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[tuple[int, int], NDArray[np.uint32]]:
     """Keypoints that belong together, those kept that fit one epipolar geometry.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfire_core.features.sift import root_sift
-from crossfire_core.files import write_bytes
+from crossfire_core.files import read_arrays, write_arrays
 
 _RATIO = 0.8
 _CONTRAST = 0.015
@@ -57,18 +56,15 @@ def match(a: LocalFeatures, b: LocalFeatures) -> NDArray[np.uint32]:
 
 def save(path: Path, features: LocalFeatures) -> None:
     """Keep features, to go on from after an interruption."""
-    buffer = io.BytesIO()
-    np.savez(buffer, pixels=features.pixels, words=_bytes(features.descriptors))
-    write_bytes(path, buffer.getvalue())
+    write_arrays(path, pixels=features.pixels, words=_bytes(features.descriptors))
 
 
 def load(path: Path) -> LocalFeatures | None:
     """What :func:`save` kept, or None where it is not there or damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return LocalFeatures(stored["pixels"], _unit(stored["words"].astype(np.float32)))
-    except (OSError, ValueError, KeyError, EOFError):
+    stored = read_arrays(path)
+    if stored is None or not {"pixels", "words"} <= set(stored):
         return None
+    return LocalFeatures(stored["pixels"], _unit(stored["words"].astype(np.float32)))
 
 
 def _unit(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crossfire_core.config import SfmConfig
 from crossfire_core.errors import TrainingError
-from crossfire_core.geometry import Pose
+from crossfire_core.geometry import Camera, Pose
 from crossfire_core.mapping_poses.adjustment import (
     LOOSEST,
     Adjusted,
@@ -28,6 +31,7 @@ from crossfire_core.mapping_poses.from_motion import (
     fingerprint,
     silent,
 )
+from crossfire_core.mapping_poses.local_features import LocalFeatures
 from crossfire_core.mapping_poses.posed import PosedRecording, Tracks
 from crossfire_core.mapping_poses.workspace import Workspace
 from crossfire_core.recordings.lazy import LazyRecording
@@ -94,7 +98,7 @@ def _adjusted(
     )
     pairs = choose_pairs(recording, poses, keyframes, features, config, seed)
     cameras = [recording.infos[i].camera for i in keyframes]
-    matches = match_pairs(features, cameras, pairs, partial(tell, "matching"))
+    matches = _matched(features, cameras, pairs, space, partial(tell, "matching"))
     seen = join_matches(matches, features, cameras)
     if len(seen.view) < _LEAST_SIGHTINGS:
         raise TrainingError(
@@ -103,6 +107,28 @@ def _adjusted(
         )
     prior = Prior.of_odometry(start) if odometry else Prior.of_poses(*LOOSEST)
     return adjust(start, seen, prior, partial(tell, "adjusting"))
+
+
+def _matched(
+    features: Sequence[LocalFeatures],
+    cameras: Sequence[Camera],
+    pairs: Sequence[tuple[int, int]],
+    space: Workspace,
+    tell: Callable[[int, int], None],
+) -> dict[tuple[int, int], NDArray[np.uint32]]:
+    """Matches of all pairs; those found before an interruption are read."""
+    found: dict[tuple[int, int], NDArray[np.uint32]] = {}
+    done = 0
+    for first, group in groupby(sorted(pairs), key=itemgetter(0)):
+        mine = list(group)
+        kept = space.matches(first)
+        if kept is None:
+            kept = match_pairs(features, cameras, mine)
+            space.keep_matches(first, kept)
+        found |= kept
+        done += len(mine)
+        tell(done, len(pairs))
+    return found
 
 
 def _tracks(recording: LazyRecording, keyframes: Sequence[int], found: Adjusted) -> Tracks:

@@ -1,21 +1,21 @@
 """What an interrupted reconstruction leaves behind, so that the next one goes on from it.
 
-A folder beside the map file: keyframes, features, COLMAP's database of matches, and the outcome.
-It is removed when the map is done.
+A folder beside the map file: keyframes, features, matches (COLMAP's database of them where COLMAP
+places the images), and the outcome. It is removed when the map is done.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from crossfire_core.files import write_bytes, write_text
+from crossfire_core.files import read_arrays, write_arrays, write_text
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.mapping_poses.posed import Tracks
 from crossfire_core.mapping_poses.reconstruction import Reconstruction
@@ -52,6 +52,20 @@ class Workspace:
         """The features of a keyframe."""
         return self.folder / f"features-{number:06d}.npz"
 
+    def matches(self, first: int) -> dict[tuple[int, int], NDArray[np.uint32]] | None:
+        """Matches of all pairs whose first image this is, or None."""
+        stored = read_arrays(self._matches(first))
+        return None if stored is None else {(first, int(j)): found for j, found in stored.items()}
+
+    def keep_matches(
+        self, first: int, matches: Mapping[tuple[int, int], NDArray[np.uint32]]
+    ) -> None:
+        """Remember the matches of all pairs whose first image this is."""
+        write_arrays(self._matches(first), **{str(j): found for (_, j), found in matches.items()})
+
+    def _matches(self, first: int) -> Path:
+        return self.folder / f"matches-{first:06d}.npz"
+
     def remove(self) -> None:
         """Throw everything away."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -73,21 +87,19 @@ class Workspace:
             "mean_error_px": found.mean_error_px,
             "models": list(found.models),
         }
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
+        write_arrays(
+            self.folder / "outcome.npz",
             header=np.frombuffer(json.dumps(header).encode(), np.uint8),
             poses=np.stack([pose.matrix() for pose in found.poses.values()]),
             **vars(found.tracks),
         )
-        write_bytes(self.folder / "outcome.npz", buffer.getvalue())
 
     def outcome(self) -> Reconstruction | None:
         """The outcome of an earlier run, or None."""
+        stored = read_arrays(self.folder / "outcome.npz")
         try:
-            with np.load(self.folder / "outcome.npz", allow_pickle=False) as stored:
-                return _outcome(json.loads(stored["header"].tobytes()), stored)
-        except (OSError, ValueError, KeyError, EOFError):
+            return _outcome(json.loads(stored["header"].tobytes()), stored) if stored else None
+        except (ValueError, KeyError):
             return None
 
 
