@@ -96,6 +96,7 @@ class MapHeader:
         features: sizes of the image network.
         views: the mapping views.
         provenance: recording, version, seed, steps: where the map comes from.
+        covariance_scale: factor on covariances that made them right on frames not trained on.
     """
 
     frame_id: str
@@ -108,6 +109,7 @@ class MapHeader:
     features: FeatureConfig
     views: tuple[MappingView, ...]
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+    covariance_scale: float = 1.0
 
     @property
     def trained_on(self) -> frozenset[str]:
@@ -137,6 +139,7 @@ class MapHeader:
             "features": to_dict(self.features),
             "views": [view.to_json() for view in self.views],
             "provenance": self.provenance,
+            "covariance_scale": self.covariance_scale,
         }
 
     @staticmethod
@@ -153,6 +156,9 @@ class MapHeader:
             raise ValueError("near and far are no range")
         if not views:
             raise ValueError("there are no mapping views")
+        scale = float(data.get("covariance_scale", 1.0))  # maps of before have none
+        if not (np.isfinite(scale) and scale > 0):
+            raise ValueError("the scale of covariances is out of range")
         return MapHeader(
             str(data["frame_id"]),
             _camera(data["camera"]),
@@ -164,6 +170,7 @@ class MapHeader:
             replace_from(FeatureConfig(), data["features"]),
             tuple(views),
             dict(data["provenance"]),
+            scale,
         )
 
 
@@ -269,6 +276,7 @@ class NeuralMap:
             "network_parameters": sum(p.numel() for p in self.network.parameters()),
             "descriptor_size": h.field.descriptor_size,
             "base_from_camera": h.base_from_camera.to_json(),
+            "covariance_scale": h.covariance_scale,
             "provenance": h.provenance,
         }
 

@@ -119,6 +119,10 @@ def test_poses_that_contradict_each_other_make_answers_less_sure(trained: Neural
         assert found.covariance is not None
         variance.append(np.trace(found.covariance[:3, :3]) / 3)
     assert 0.1 < np.sqrt(variance[1] - variance[0]) < 0.25
+    off.header = replace(off.header, covariance_scale=3.0)  # as its training may have found out
+    found = Localizer(off, loose).localize(frame.image, frame.camera, frame.world_from_camera)
+    assert found.covariance is not None
+    assert np.trace(found.covariance[:3, :3]) / 3 == pytest.approx(3.0 * variance[1])
 
 
 def test_what_no_mapping_camera_saw_takes_no_part(trained: NeuralMap) -> None:
@@ -315,8 +319,11 @@ def test_held_out_frames_are_never_trained_on() -> None:
     held = set(range(0, 40, 4))
     assert len(chosen.mapping) <= 10 and not held & set(chosen.mapping)
     assert chosen.test and set(chosen.test) <= held
+    assert chosen.spare == tuple(sorted({*range(40)} - held - {*chosen.mapping}))
     everything = select_frames(room.poses, max_views=100)
-    assert everything.mapping == tuple(range(40)) and everything.test == ()
+    assert everything.mapping == tuple(range(40)) and everything.test == everything.spare == ()
+    few = select_frames(ToyRoom(120).poses, max_views=10).spare
+    assert len(few) == len(set(few)) == 48 and np.ptp(few) > 100  # all over the recording
 
 
 def test_kept_views_are_spread_over_the_path() -> None:

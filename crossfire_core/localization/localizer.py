@@ -150,7 +150,8 @@ class Localizer:
         recorded = self.frame.recorded(pose)
         covariance = found.covariance
         if covariance is not None:
-            covariance = covariance + self.frame.scatter(pose)
+            scale = self.neural_map.header.covariance_scale
+            covariance = scale * (covariance + self.frame.scatter(pose))
         if matches is not None and recorded is not pose:
             points = (recorded @ pose.inverse()).apply(matches.points)
             matches = replace(matches, points=points)

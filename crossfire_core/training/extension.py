@@ -178,6 +178,10 @@ class Extension(Trainer):
             shifts[mine] += torch.from_numpy(before).float()
         return shifts
 
+    def _covariance_scale(self, made: NeuralMap) -> float:
+        """The old map's: the new recording's poses are its own answers, and no truth."""
+        return self.old.header.covariance_scale
+
     def _header(self) -> MapHeader:
         made, old = super()._header(), self.old.header
         kept = {view.name for view in self.rehearsed}

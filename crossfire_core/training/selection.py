@@ -15,6 +15,7 @@ from crossfire_core.geometry.pose import rotation_angle
 from crossfire_core.recordings.lazy import split_holdout
 
 _TEST_FRAMES = 4
+_SPARE_FRAMES = 48
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,12 @@ class Selection:
     Attributes:
         mapping: frames to train on.
         test: a few others, to watch the training with.
+        spare: some that are neither trained on nor held out, spread over the recording.
     """
 
     mapping: tuple[int, ...]
     test: tuple[int, ...]
+    spare: tuple[int, ...] = ()
 
 
 def select_frames(
@@ -56,7 +59,10 @@ def select_frames(
     mapping = [open_to_use[i] for i in kept]
     others = sorted(set(posed) & held) or sorted(set(posed) - set(mapping))
     step = max(1, len(others) // _TEST_FRAMES)
-    return Selection(tuple(mapping), tuple(others[step // 2 :: step][:_TEST_FRAMES]))
+    test = others[step // 2 :: step][:_TEST_FRAMES]
+    unused = np.array(sorted(set(open_to_use) - set(mapping)), dtype=np.int64)
+    few = np.linspace(0, len(unused) - 1, min(len(unused), _SPARE_FRAMES)).round().astype(int)
+    return Selection(tuple(mapping), tuple(test), tuple(unused[few].tolist()))
 
 
 def _spread(poses: Sequence[Pose], count: int) -> list[int]:

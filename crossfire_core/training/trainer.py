@@ -38,6 +38,7 @@ from crossfire_core.rendering.sampling import Spacing
 from crossfire_core.training import checkpoint
 from crossfire_core.training.descriptor_stage import DescriptorStage, Surfaces, measure_surfaces
 from crossfire_core.training.geometry_stage import GeometryStage
+from crossfire_core.training.honesty import covariance_scale
 from crossfire_core.training.pose_correction import corrected
 from crossfire_core.training.schedule import Budget, one_torch_thread_a_share, rate_factor
 from crossfire_core.training.selection import select_frames
@@ -52,7 +53,7 @@ _TEST_SECONDS = 45.0
 _READ_SECONDS = 0.5
 _WORDS = 256
 _POINTS_A_VIEW = 96
-_FINISH_SECONDS, _FINISH_SECONDS_A_VIEW = 6.0, 0.08  # what comes after the last step, on 2 cores
+_FINISH_SECONDS, _FINISH_SECONDS_A_VIEW = 18.0, 0.08  # what comes after the last step, on 2 cores
 DEFAULT_MINUTES = 15.0
 
 
@@ -199,6 +200,7 @@ class Trainer:
         self.views: list[View] = []
         self.test_frames: list[Frame] = []
         self.base_camera = infos[chosen.mapping[0]].camera
+        self.spare = chosen.spare
         testing = {infos[i].name for i in chosen.test}
         for frame in self.recording.frames(sorted({*chosen.mapping, *chosen.test})):
             if frame.name in testing:
@@ -378,12 +380,19 @@ class Trainer:
         self.network.eval()
         made = NeuralMap(self._header(), self.field, self.network, self._places())
         made.places = replace(made.places, shifts=self._shifts(made))
+        made.header = replace(made.header, covariance_scale=self._covariance_scale(made))
         return made
 
     def _shifts(self, made: NeuralMap) -> Tensor:
         """Where the views' images see the map's points, ``[n, 3]``."""
         assert self.descriptors is not None
         return measure_shifts(Localizer(made), self.views, self.descriptors.images)
+
+    def _covariance_scale(self, made: NeuralMap) -> float:
+        """From frames that were not trained on, if the recording's poses are the truth at all."""
+        if self.geometry.corrects_poses:
+            return 1.0
+        return covariance_scale(Localizer(made), self.recording.frames(self.spare))
 
     def _header(self) -> MapHeader:
         c = self.config
