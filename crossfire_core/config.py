@@ -1,4 +1,7 @@
-"""Every default of the product, in one place.
+"""Every default of training, localization and tracking, in one place.
+
+Those of reading a recording are in ``recordings/options.py``, the node's in
+``crossfire_ros/settings.py``.
 
 Frozen dataclasses, one a room. A field's ``metadata`` holds its explanation (``help``, with the
 unit) and its range (``min``, ``max`` or ``choices``), from which the YAML check, the ROS
@@ -29,7 +32,10 @@ def option(default: Any, help: str, **more: Any) -> Any:
 
 @dataclass(frozen=True)
 class GridConfig:
-    """One multiresolution hash grid, in tiny-cuda-nn's layout."""
+    """One multiresolution hash grid, in tiny-cuda-nn's layout.
+
+    The sizes that a map has are in :class:`FieldConfig`; these are a grid by itself.
+    """
 
     levels: int = option(16, "number of levels", min=1, max=32)
     features: int = option(2, "features an entry", choices=(1, 2, 4, 8))
@@ -210,7 +216,7 @@ class LocalizationConfig:
         4.0, "inlier threshold of the pose solver, pixels of a 640 px wide image", min=0.1
     )
     ransac_iterations: int = option(2000, "most hypotheses of the pose solver", min=10)
-    min_inliers: int = option(40, "fewer inliers than this is a failure", min=6)
+    min_inliers: int = option(40, "fewer inliers than this is a failure", min=12)
     min_inlier_ratio: float = option(
         0.05, "fewer inliers among the matches than this is a failure", min=0.0, max=1.0
     )
@@ -241,9 +247,15 @@ class TrackingConfig:
     iterations: int = option(
         1, "render, match and solve at most this often while tracking", min=1, max=10
     )
-    min_inliers: int = option(40, "fewer inliers than this is no fix", min=6)
+    min_inliers: int = option(
+        40, "fewer inliers than this is no fix, beside localization.min_inliers", min=6
+    )
     min_spread: float = option(
-        0.2, "share of a 4x4 grid over the image in which inliers must lie", min=0.0, max=1.0
+        0.2,
+        "share of a 4x4 grid over the image in which inliers must lie, beside "
+        "localization.min_spread",
+        min=0.0,
+        max=1.0,
     )
     max_residual_px: float = option(
         4.0, "largest median reprojection error of a fix, pixels of a 640 px wide image", min=0.1

@@ -50,7 +50,8 @@ _INTRODUCTION = """# Configuration
 
 This page is made from the program itself: `python -m crossfire_core.config_reference`.
 A settings file is YAML with the names below; whatever it leaves out keeps its default. An
-unknown name, a wrong type or a value out of range is refused with a message.
+unknown name, a wrong type or a value out of range is refused with a message. The node takes
+`localization.*`, `tracking.*` and some of its own: all are in `config/localize.yaml`.
 """
 
 

@@ -96,7 +96,8 @@ class MapHeader:
         features: sizes of the image network.
         views: the mapping views.
         provenance: recording, version, seed, steps: where the map comes from.
-        covariance_scale: factor on covariances that made them right on frames not trained on.
+        covariance_factor: on all covariances (not on standard deviations), which made them right
+            on frames not trained on.
     """
 
     frame_id: str
@@ -109,7 +110,7 @@ class MapHeader:
     features: FeatureConfig
     views: tuple[MappingView, ...]
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
-    covariance_scale: float = 1.0
+    covariance_factor: float = 1.0
 
     @property
     def trained_on(self) -> frozenset[str]:
@@ -139,7 +140,7 @@ class MapHeader:
             "features": to_dict(self.features),
             "views": [view.to_json() for view in self.views],
             "provenance": self.provenance,
-            "covariance_scale": self.covariance_scale,
+            "covariance_factor": self.covariance_factor,
         }
 
     @staticmethod
@@ -156,9 +157,9 @@ class MapHeader:
             raise ValueError("near and far are no range")
         if not views:
             raise ValueError("there are no mapping views")
-        scale = float(data.get("covariance_scale", 1.0))  # maps of before have none
-        if not (np.isfinite(scale) and scale > 0):
-            raise ValueError("the scale of covariances is out of range")
+        factor = float(data.get("covariance_factor", 1.0))  # maps of before have none
+        if not (np.isfinite(factor) and factor > 0):
+            raise ValueError("the factor on covariances is out of range")
         return MapHeader(
             str(data["frame_id"]),
             _camera(data["camera"]),
@@ -170,7 +171,7 @@ class MapHeader:
             replace_from(FeatureConfig(), data["features"]),
             tuple(views),
             dict(data["provenance"]),
-            scale,
+            factor,
         )
 
 
@@ -276,7 +277,7 @@ class NeuralMap:
             "network_parameters": sum(p.numel() for p in self.network.parameters()),
             "descriptor_size": h.field.descriptor_size,
             "base_from_camera": h.base_from_camera.to_json(),
-            "covariance_scale": h.covariance_scale,
+            "covariance_factor": h.covariance_factor,
             "provenance": h.provenance,
         }
 

@@ -198,8 +198,11 @@ def _replay(
     settings = settings_for(what.parameters, what.params_file)
     recording = open_recording(bag, what.recording)
     truth = truth_of(recording)
-    localizer = Localizer(NeuralMap.load(map_file), settings.localization)
-    what = replace(what, map_frame=localizer.neural_map.header.frame_id)
+    localizer = Localizer(NeuralMap.load(map_file, settings.node.device), settings.localization)
+    what = replace(
+        what, map_frame=localizer.neural_map.header.frame_id,
+        use_odometry=what.use_odometry and settings.node.use_odometry,
+    )  # fmt: skip
     recorded = _live(map_file, bag, what) if live else None
     steps = _offline(recording, localizer, settings.tracking, what) if offline else None
     context = {

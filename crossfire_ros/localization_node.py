@@ -61,6 +61,7 @@ from crossfire_ros.reporting import (
     missing_inputs,
     status_message,
 )
+from crossfire_ros.settings import Settings
 from crossfire_ros.transforms import (
     Buffer,
     ExtrapolationException,
@@ -154,7 +155,7 @@ class LocalizationNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._on_parameters)
 
     @property
-    def settings(self) -> parameters.Settings:
+    def settings(self) -> Settings:
         """The parameters in force."""
         return self._settings
 

@@ -11,7 +11,7 @@ from crossfire_core.errors import ConfigError
 from crossfire_core.field.threads import THREADS
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.estimate import ImageLocalizer
-from crossfire_ros.parameters import Settings
+from crossfire_ros.settings import Settings
 
 
 @dataclass(frozen=True)

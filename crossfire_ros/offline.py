@@ -9,20 +9,13 @@ from typing import Any
 
 import yaml
 
-from crossfire_core.config import LocalizationConfig, TrackingConfig, replace_from
+from crossfire_core.config import TrackingConfig
 from crossfire_core.errors import ConfigError
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.estimate import ImageLocalizer
 from crossfire_core.localization.tracker import Tracker, TrackResult
 from crossfire_core.recordings.frame import Recording
-
-
-@dataclass(frozen=True)
-class OfflineSettings:
-    """The part of the node's parameters that decides about poses."""
-
-    localization: LocalizationConfig
-    tracking: TrackingConfig
+from crossfire_ros.settings import Settings, settings_from
 
 
 @dataclass(frozen=True)
@@ -78,7 +71,7 @@ def track_offline(
     return steps
 
 
-def settings_for(parameters: Sequence[str], file: Path | None) -> OfflineSettings:
+def settings_for(parameters: Sequence[str], file: Path | None) -> Settings:
     """What the node's parameters mean for a run without it.
 
     Args:
@@ -96,15 +89,11 @@ def settings_for(parameters: Sequence[str], file: Path | None) -> OfflineSetting
         if not mark:
             raise ConfigError(f"parameter {text!r}: write NAME:=VALUE, e.g. tracking.gate:=30.0")
         values[name] = yaml.safe_load(value)
-    rooms: dict[str, dict[str, Any]] = {"localization": {}, "tracking": {}}
-    for name, value in values.items():
-        room, _, last = name.partition(".")
-        if room in rooms and last:
-            rooms[room][last] = value
-    return OfflineSettings(
-        replace_from(LocalizationConfig(), rooms["localization"], "localization."),
-        replace_from(TrackingConfig(), rooms["tracking"], "tracking."),
-    )
+    return settings_from({k: v for k, v in values.items() if not _of_every_node(k)})
+
+
+def _of_every_node(name: str) -> bool:
+    return name == "use_sim_time" or name.startswith("qos_overrides.")
 
 
 def _parameters_in(file: Path) -> list[dict[str, Any]]:

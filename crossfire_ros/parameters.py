@@ -1,15 +1,10 @@
-"""ROS parameters, made from dataclasses: one default, one explanation, one range for each.
-
-``localization.*`` and ``tracking.*`` are the core's own settings; the rest is
-:class:`NodeConfig`.
-"""
+"""ROS parameters, made from :mod:`.settings`: one default, one explanation, one range for each."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import textwrap
-from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -20,78 +15,8 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from crossfire_core.config import (
-    LocalizationConfig,
-    TrackingConfig,
-    option,
-    replace_from,
-)
 from crossfire_core.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class NodeConfig:
-    """What the node needs beyond the core's settings."""
-
-    map: str = option("", "file of the neural map, made with `crossfire train`")
-    device: str = option("auto", "where the map is computed", choices=("auto", "cpu", "cuda"))
-    threads: int = option(
-        0, "CPU threads for the computation, 0 leaves the choice to the libraries", min=0, max=1024
-    )
-    map_frame: str = option("", "frame of the published poses; empty takes the map file's")
-    odom_frame: str = option("odom", "frame of the odometry")
-    base_frame: str = option("base_link", "frame of the robot")
-    extrinsics: str = option(
-        "tf",
-        "where the camera's place on the robot comes from: tf (base_frame to the images' frame) "
-        "or map (as it was while mapping)",
-        choices=("tf", "map"),
-    )
-    image_transport: str = option(
-        "raw",
-        "raw takes `image`, compressed takes `image/compressed`",
-        choices=("raw", "compressed"),
-    )
-    use_odometry: bool = option(
-        True, "follow `odom` between images and publish map to odom; otherwise map to base"
-    )
-    tf_broadcast: bool = option(True, "whether /tf is published", live=True)
-    tf_rate: float = option(
-        30.0, "how often the last correction is published on /tf, Hz", min=1.0, max=1000.0
-    )
-    transform_tolerance: float = option(
-        0.1, "how far into the future /tf is dated, seconds", min=0.0, max=10.0, live=True
-    )
-    max_image_age: float = option(
-        1.0,
-        "images whose stamps are further than this from the clock are dropped, seconds; 0 takes "
-        "all",
-        min=0.0,
-        live=True,
-    )
-    pose_file: str = option(
-        "", "where the last pose is kept from one run to the next; empty keeps none"
-    )
-    path_length: int = option(2000, "most poses on `~/path`", min=2, max=1_000_000, live=True)
-    autostart: bool = option(False, "configure and activate on start, without a lifecycle manager")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """All parameters of the node.
-
-    Attributes:
-        node: the node's own.
-        localization: of a single image.
-        tracking: of the stream.
-    """
-
-    node: NodeConfig = field(default_factory=NodeConfig)
-    localization: LocalizationConfig = field(default_factory=LocalizationConfig)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-
-
-_PREFIXES = {"": NodeConfig, "localization.": LocalizationConfig, "tracking.": TrackingConfig}
+from crossfire_ros.settings import PREFIXES, NodeConfig, Settings, settings_from
 
 
 def is_live(name: str) -> bool:
@@ -108,7 +33,7 @@ def declare(node: Node) -> None:
     Raises:
         ConfigError: the parameters file holds a value of the wrong type or out of its range.
     """
-    for prefix in _PREFIXES:
+    for prefix in PREFIXES:
         for f in _scalars(prefix):
             node.declare_parameter(prefix + f.name, f.default, _descriptor(dict(f.metadata)))
     read(node)
@@ -122,37 +47,15 @@ def read(node: Node) -> Settings:
     """
     values = {
         name: parameter.value
-        for prefix in _PREFIXES
+        for prefix in PREFIXES
         for name, parameter in _own(node, prefix).items()
     }
     return settings_from(values)
 
 
-def settings_from(values: dict[str, Any], base: Settings | None = None) -> Settings:
-    """Settings with some parameters changed.
-
-    Args:
-        values: by the parameter's full name.
-        base: the others; the defaults if None.
-
-    Raises:
-        ConfigError: an unknown name, a wrong type or a value out of its range.
-    """
-    base = base or Settings()
-    rooms: dict[str, dict[str, Any]] = {"node": {}, "localization": {}, "tracking": {}}
-    for full_name, value in values.items():
-        room, _, name = full_name.rpartition(".")
-        rooms.setdefault(room or "node", {})[name] = value
-    return Settings(
-        replace_from(base.node, rooms["node"]),
-        replace_from(base.localization, rooms["localization"], "localization."),
-        replace_from(base.tracking, rooms["tracking"], "tracking."),
-    )
-
-
 def unknown(node: Node) -> list[str]:
     """What was given to a node that has no such parameter, each with a hint for people."""
-    own = [prefix + f.name for prefix in _PREFIXES for f in _scalars(prefix)]
+    own = [prefix + f.name for prefix in PREFIXES for f in _scalars(prefix)]
     # rclpy keeps what it was given to itself, and says nothing about what it leaves out.
     given = getattr(node, "_parameter_overrides", {})
     strange = [n for n in given if not node.has_parameter(n) and not n.startswith("qos_overrides.")]
@@ -199,14 +102,14 @@ def _own(node: Node, prefix: str) -> dict[str, Parameter]:
 def _belongs(name: str) -> bool:
     room, _, last = name.rpartition(".")
     prefix = f"{room}." if room else ""
-    return prefix in _PREFIXES and last in {f.name for f in _scalars(prefix)}
+    return prefix in PREFIXES and last in {f.name for f in _scalars(prefix)}
 
 
 def _scalars(prefix: str) -> list[dataclasses.Field[Any]]:
     """The settings that a ROS parameter can hold."""
     return [
         f
-        for f in dataclasses.fields(_PREFIXES[prefix])
+        for f in dataclasses.fields(PREFIXES[prefix])
         if isinstance(f.default, (bool, int, float, str))
     ]
 
@@ -235,7 +138,7 @@ def _limits(metadata: dict[str, Any]) -> str:
 def explained_yaml() -> str:
     """Every parameter with its default, explanation and range: ``config/localize.yaml``."""
     lines = [_YAML_HEAD]
-    for prefix in _PREFIXES:
+    for prefix in PREFIXES:
         indent = "    "
         if prefix:
             lines.append(f"\n    {prefix.rstrip('.')}:")

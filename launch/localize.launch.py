@@ -22,11 +22,24 @@ ARGUMENTS = {
     "camera_info": ("camera_info", "topic of the calibration"),
     "odom": ("odom", "topic of the odometry"),
     "image_transport": ("", "raw or compressed"),
+    "base_frame": ("", "the frame that the odometry moves"),
+    "odom_frame": ("", "the frame that it moves in"),
+    "map_frame": ("", "frame of the published poses"),
+    "use_odometry": ("", "false on a robot without"),
+    "extrinsics": ("", "where the camera's place on the robot comes from: tf or map"),
+    "device": ("", "auto, cpu or cuda"),
+    "pose_file": ("", "where the last pose is kept from one run to the next"),
     "use_sim_time": ("", "follow /clock"),
-    "autostart": ("true", "configure and activate without a lifecycle manager"),
+    "autostart": ("true", "configure and activate without a lifecycle manager; beats the file"),
     "log_level": ("info", "debug, info, warn or error"),
 }
-PARAMETERS = {"map": str, "image_transport": str, "use_sim_time": bool, "autostart": bool}
+PARAMETERS = {
+    **dict.fromkeys(
+        ("map", "image_transport", "base_frame", "odom_frame", "map_frame", "extrinsics", "device",
+         "pose_file"), str,
+    ),
+    **dict.fromkeys(("use_odometry", "use_sim_time", "autostart"), bool),
+}  # fmt: skip
 
 
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:

@@ -12,7 +12,7 @@ from ros_graph import FakeLocalizer
 from crossfire_core.errors import ConfigError
 from crossfire_ros import localization_node
 from crossfire_ros.map_loading import LoadedMap
-from crossfire_ros.parameters import Settings
+from crossfire_ros.settings import Settings
 
 
 class PictureLocalizer(FakeLocalizer):

@@ -249,7 +249,7 @@ def test_check_says_with_its_exit_code_that_no_map_can_be_made(tmp_path, capsys)
 
 def test_demo_leads_through_all_steps_and_uses_again_what_is_there(tmp_path, capsys, monkeypatch):
     """The steps themselves are tested elsewhere; here, that they are put together."""
-    from crossfire_core.cli import demo, evaluation, mapping, shell
+    from crossfire_core.cli import demo, evaluation, mapping
     from crossfire_core.evaluation.evaluate import Evaluation
 
     done = []
@@ -268,7 +268,7 @@ def test_demo_leads_through_all_steps_and_uses_again_what_is_there(tmp_path, cap
     monkeypatch.setattr(evaluation, "load_localizer", lambda *a: None)
     monkeypatch.setattr(evaluation, "measure", lambda *a: Evaluation([], 3))
     monkeypatch.setattr(evaluation, "write_report", lambda folder, *a: folder / "report.html")
-    monkeypatch.setattr(shell, "registered", lambda: ["demo"])
+    monkeypatch.setattr(demo, "find_spec", lambda name: None)  # as without ROS
     assert demo.demo  # the command under test
     for _ in range(2):
         assert run(["demo", str(tmp_path), "--json", str(tmp_path / "out.json")]) == 0

@@ -13,7 +13,7 @@ from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.estimate import PoseEstimate
 from crossfire_core.localization.uncertainty import diagonal
 from crossfire_core.recordings.frame import Frame
-from crossfire_core.training.honesty import covariance_scale
+from crossfire_core.training.honesty import covariance_factor
 
 CAMERA = Camera(8, 6, 8.0, 8.0, 4.0, 3.0)
 TRUTH = Pose.exp((1.0, 2.0, 0.5, 0.2, -0.4, 0.1))
@@ -49,22 +49,22 @@ def frames(count: int) -> Iterator[Frame]:
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
 def test_covariances_that_are_wrong_by_a_factor_are_made_right(factor: float) -> None:
-    found = covariance_scale(WrongLocalizer(factor), frames(400))
+    found = covariance_factor(WrongLocalizer(factor), frames(400))
     assert found == pytest.approx(1.0 / factor**2, rel=0.15)
 
 
 def test_frames_whose_own_pose_is_wrong_do_not_decide() -> None:
-    found = covariance_scale(WrongLocalizer(outliers=12), frames(400))
+    found = covariance_factor(WrongLocalizer(outliers=12), frames(400))
     assert found == pytest.approx(1.0, rel=0.2)
 
 
 def test_a_map_is_neither_believed_nor_doubted_without_limit() -> None:
-    assert covariance_scale(WrongLocalizer(100.0), frames(50)) == 0.1
-    assert covariance_scale(WrongLocalizer(0.01), frames(50)) == 10.0
+    assert covariance_factor(WrongLocalizer(100.0), frames(50)) == 0.1
+    assert covariance_factor(WrongLocalizer(0.01), frames(50)) == 10.0
 
 
 @pytest.mark.parametrize(
     ("localizer", "count"), [(WrongLocalizer(3.0), 19), (WrongLocalizer(3.0, blind=True), 60)]
 )
 def test_too_few_answers_say_nothing(localizer: WrongLocalizer, count: int) -> None:
-    assert covariance_scale(localizer, frames(count)) == 1.0
+    assert covariance_factor(localizer, frames(count)) == 1.0

@@ -339,9 +339,9 @@ WRONG: dict[str, Edit] = {
     "nested pose": lambda h: h["views"][0].update(translation=[[[0, 0, 0]]]),
     "recorded pose is text": lambda h: h["views"][1].update(recorded="abc"),
     "recorded pose is nothing": lambda h: h["views"][1].update(recorded=None),
-    "covariance scale is zero": at("covariance_scale")(0.0),
-    "covariance scale is no number": at("covariance_scale")(float("nan")),
-    "covariance scale is text": at("covariance_scale")("wide"),
+    "covariance factor is zero": at("covariance_factor")(0.0),
+    "covariance factor is no number": at("covariance_factor")(float("nan")),
+    "covariance factor is text": at("covariance_factor")("wide"),
     "infinite stamp": lambda h: h["views"][0].update(stamp_ns=float("inf")),
     "text provenance": at("provenance")("mine"),
 }  # fmt: skip

@@ -51,7 +51,7 @@ def test_parameters_file_starts_the_node_as_its_defaults_do(tmp_path):
     from rclpy.context import Context
 
     from crossfire_ros.localization_node import LocalizationNode
-    from crossfire_ros.parameters import Settings
+    from crossfire_ros.settings import Settings
 
     context = Context()
     file = str(ROOT / "config" / "localize.yaml")

@@ -23,7 +23,7 @@ from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
 from crossfire_core.cli import run
-from crossfire_core.errors import RecordingError
+from crossfire_core.errors import ConfigError, RecordingError
 from crossfire_core.evaluation.plots import TopView
 from crossfire_core.localization.tracker import TrackingState
 from crossfire_core.recordings import open_recording
@@ -326,6 +326,14 @@ class TestOffline:
         file.write_text("/**:\n  ros__parameters:\n    tf_rate: 20.0\n    tracking: {gate: 40.0}\n")
         settings = settings_for(("tracking.min_inliers:=33", "use_sim_time:=true"), file)
         assert (settings.tracking.gate, settings.tracking.min_inliers) == (40.0, 33)
+        assert settings.node.tf_rate == 20.0
+
+    @pytest.mark.parametrize(
+        "typed", ["trackin.gate:=30.0", "lost_after_failures:=2", "tracking.gat:=3", "gate:=3"]
+    )
+    def test_a_parameter_that_does_not_exist_is_not_swallowed(self, typed):
+        with pytest.raises(ConfigError, match="unknown setting"):
+            settings_for((typed,), None)
 
 
 def test_recovery_is_counted_from_images_behind_the_jump():

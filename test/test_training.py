@@ -119,7 +119,7 @@ def test_poses_that_contradict_each_other_make_answers_less_sure(trained: Neural
         assert found.covariance is not None
         variance.append(np.trace(found.covariance[:3, :3]) / 3)
     assert 0.1 < np.sqrt(variance[1] - variance[0]) < 0.25
-    off.header = replace(off.header, covariance_scale=3.0)  # as its training may have found out
+    off.header = replace(off.header, covariance_factor=3.0)  # as its training may have found out
     found = Localizer(off, loose).localize(frame.image, frame.camera, frame.world_from_camera)
     assert found.covariance is not None
     assert np.trace(found.covariance[:3, :3]) / 3 == pytest.approx(3.0 * variance[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,16 +49,16 @@ def _train(bag: Path, map_file: Path, minutes: float, device: str) -> None:
     from crossfire_core.cli import display
     from crossfire_core.cli.mapping import train_with_bar
     from crossfire_core.recordings import open_recording
+    from crossfire_core.training.checkpoint import checkpoint_path
 
     if not map_file.exists():
-        checkpoint = map_file.with_name(map_file.name + ".checkpoint")
         train_with_bar(
             open_recording(bag),
             map_file,
             minutes=minutes,
             device=device,
             seed=0,
-            resume=checkpoint.exists(),
+            resume=checkpoint_path(map_file).exists(),
         )
     display.out.print(f"2. map: {map_file} ({map_file.stat().st_size / 1e6:.1f} MB)")
 
@@ -80,7 +81,7 @@ def _replay(map_file: Path, bag: Path, report: Path) -> dict[str, Any] | None:
     """Play the bag into the real node, where ROS is there; None otherwise."""
     from crossfire_core.cli import display
 
-    if "replay" not in shell.registered():
+    if find_spec("rclpy") is None:
         display.out.print("4. the ROS 2 node is left out: no ROS 2 (see crossfire doctor)")
         return None
     outcome = report / "replay.json"

@@ -50,7 +50,7 @@ def evaluate(
 ) -> None:
     """Localize the images of a recording and say how far off the poses are.
 
-    The recording needs poses to compare with. A frame without a pose counts as a miss.
+    An image that is not localized counts as a miss; one without a recorded pose is passed over.
 
     Example: crossfire evaluate room.map room/query_bag --prior odometry --report report
     """

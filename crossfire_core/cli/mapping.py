@@ -1,4 +1,4 @@
-"""``crossfire train``, ``info`` and ``render``."""
+"""``crossfire train``, ``extend``, ``info`` and ``render``."""
 
 from __future__ import annotations
 
@@ -56,7 +56,10 @@ def train(
         typer.Option("--refine-poses", help="Correct given poses that are off by centimetres."),
     ] = False,
     minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="Time to train; the schedule fits itself to it.")
+        float | None,
+        typer.Option(
+            min=0.01, help="Time to train, 15 by default; the schedule fits itself to it."
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps to train instead.")] = None,
     holdout_every: Annotated[
@@ -153,7 +156,9 @@ def extend(
             "recording's poses are in the map's frame.",
         ),
     ] = "map",
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="Time to train.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Time to train, 15 by default.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps to train instead.")] = None,
     holdout_every: Annotated[
         int, typer.Option(help="Keep every n-th new frame out of training, for evaluation.")
@@ -278,8 +283,8 @@ def tell_moved(made: NeuralMap) -> None:
         display.err.print(
             f"the images say that the recording's poses are off by {100 * metres:.1f} cm and "
             f"{degrees:.1f} degrees (median). Answers are in the recording's frame all the same, "
-            "errors included: check base_from_camera and the clocks, or train with --refine-poses "
-            "to believe the images",
+            "errors included: check the camera's place in /tf_static and the clocks, or train with "
+            "--refine-poses to believe the images",
             style="yellow",
         )
 

@@ -19,9 +19,10 @@ def benchmark(
     methods: Annotated[
         str,
         typer.Option(
-            help="Of crossfire, sift, xfeat, lighterglue, lightglue, retrieval; by commas."
+            help="Of crossfire, sift, xfeat, lighterglue, lightglue, retrieval; by commas. "
+            "Empty takes all."
         ),
-    ] = "crossfire,sift,xfeat,lighterglue,lightglue,retrieval",
+    ] = "",
     minutes: Annotated[float, typer.Option(min=0.05, help="Training time of this method.")] = 15.0,
     stride: Annotated[int, typer.Option(min=1, help="Take every n-th frame only.")] = 1,
     data: Annotated[
@@ -59,7 +60,7 @@ def benchmark(
     plan = bench.Plan(
         suite,
         _names(scenes),
-        _names(methods),
+        _names(methods) or bench.METHODS,
         data or bench.default_data(),
         work,
         minutes,

@@ -93,11 +93,6 @@ def _root(
     """Options of the program itself; its help is the app's."""
 
 
-def registered() -> list[str]:
-    """Names of all commands there are on this machine."""
-    return [str(c.name) for c in app.registered_commands if c.name]
-
-
 def _expanded(function: Callable[..., None]) -> inspect.Signature:
     hints = get_type_hints(function, include_extras=True)
     parameters: list[inspect.Parameter] = []

@@ -27,7 +27,6 @@ from crossfire_core.recordings import LazyRecording, RecordingOptions, open_reco
 from crossfire_core.recordings.frame import Frame
 
 Tell = Callable[[str], None]
-METHODS = ("crossfire", "sift", "xfeat", "lighterglue", "lightglue", "retrieval")
 _TITLES = {
     "crossfire": "CROSSFIRE",
     "sift": "SIFT",
@@ -36,6 +35,7 @@ _TITLES = {
     "lightglue": "ALIKED + LightGlue",
     "retrieval": "retrieval alone",
 }
+METHODS = tuple(_TITLES)
 
 
 @dataclass(frozen=True)
@@ -276,15 +276,14 @@ def _peer(method: str, frames: Split, tell: Tell) -> tuple[ImageLocalizer, int]:
         describe_places,
     )
 
-    features: FeatureMethod
+    kinds: dict[str, Callable[[], FeatureMethod]] = {
+        "sift": Sift, "xfeat": learned.XFeat, "lighterglue": learned.XFeat,
+        "lightglue": learned.Aliked, "retrieval": Sift,
+    }  # fmt: skip
+    features = kinds[method]()
     if method == "retrieval":
-        features = Sift()
         places, poses = describe_places(frames.mapping_frames(), features)
         return RetrievalLocalizer(places, features, poses), places.file_bytes(1)
-    if method == "sift":
-        features = Sift()
-    else:
-        features = learned.Aliked() if method == "lightglue" else learned.XFeat()
     glue = _matcher(method)
     made = build(frames.mapping_frames(), features, lambda w, i, n: tell(f"{w} {i} of {n or '?'}"))
     size = made.file_bytes(features.bytes_a_number, with_features=glue is not None)

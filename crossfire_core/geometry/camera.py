@@ -129,6 +129,11 @@ class Camera:
         """(width, height)."""
         return self.width, self.height
 
+    @property
+    def relative_size(self) -> float:
+        """Longer side over 640: limits in pixels are stated for images of that size."""
+        return max(self.size) / 640.0
+
     def resized(self, width: int, height: int) -> Camera:
         """The camera of the same image scaled to another size."""
         sx, sy = width / self.width, height / self.height

@@ -150,8 +150,8 @@ class Localizer:
         recorded = self.frame.recorded(pose)
         covariance = found.covariance
         if covariance is not None:
-            scale = self.neural_map.header.covariance_scale
-            covariance = scale * (covariance + self.frame.scatter(pose))
+            factor = self.neural_map.header.covariance_factor
+            covariance = factor * (covariance + self.frame.scatter(pose))
         if matches is not None and recorded is not pose:
             points = (recorded @ pose.inverse()).apply(matches.points)
             matches = replace(matches, points=points)
@@ -347,7 +347,7 @@ class Localizer:
 
     def _limit(self, camera: Camera) -> float:
         """The inlier threshold in pixels of this camera."""
-        return self.config.ransac_error_px * max(camera.size) / 640.0
+        return self.config.ransac_error_px * camera.relative_size
 
     def _needed(self, along: int) -> int:
         """Least number of inliers on a rendered grid: a coarser one has fewer points to give."""

@@ -14,11 +14,11 @@ from crossfire_core.config import TrackingConfig
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.uncertainty import FloatArray, diagonal, is_covariance
 
-_KEPT_NS = 30_000_000_000
-_JUMP_SLACK_M = 0.05
+_KEPT_NS = 30_000_000_000  # images come later than that from no camera
+_SLACK_M, _SLACK_RAD = 0.05, 0.05  # noise of one sample, beyond what speed explains
 _MAX_TURN_RAD_PER_S = 20.0
 _LONGEST_REACH_S = 1.0
-_ZERO_M, _ZERO_RAD = 0.01, 0.01
+_ZERO_M, _ZERO_RAD = 0.01, 0.01  # a driver that begins anew begins this near its origin
 _NOTHING_REPORTED = np.zeros((6, 6))
 
 
@@ -140,11 +140,11 @@ class OdometryHistory:
         gap_ns = stamp_ns - last.stamp_ns
         # A silence is no reason to believe in any distance.
         seconds = min(gap_ns * 1e-9, _LONGEST_REACH_S)
-        reach_m = self._config.max_speed_m_per_s * seconds + _JUMP_SLACK_M
-        reach_rad = _MAX_TURN_RAD_PER_S * seconds + _JUMP_SLACK_M
+        reach_m = self._config.max_speed_m_per_s * seconds + _SLACK_M
+        reach_rad = _MAX_TURN_RAD_PER_S * seconds + _SLACK_RAD
         if metres > reach_m or radians > reach_rad:
             return True
-        moved = metres > _JUMP_SLACK_M or radians > _JUMP_SLACK_M
+        moved = metres > _SLACK_M or radians > _SLACK_RAD
         return gap_ns > self._max_gap_ns and moved and _is_zero(pose)
 
     def _sample(

@@ -31,11 +31,11 @@ from crossfire_core.localization.uncertainty import (
     symmetric,
 )
 
-_THUMBNAIL_STEP = 8
-_STILL_M, _STILL_RAD = 0.01, 0.01
-_VELOCITY_SPAN_NS = 1_000_000_000
-_CANDIDATE_CHANCES = 2
-_NARROW = 0.6
+_THUMBNAIL_STEP = 8  # every so-manieth pixel tells whether an image is the last one again
+_STILL_M, _STILL_RAD = 0.01, 0.01  # odometry that moved by less says that the robot stands
+_VELOCITY_SPAN_NS = 1_000_000_000  # older fixes say nothing about how fast the robot is now
+_CANDIDATE_CHANCES = 2  # images in which a pose from nothing may be confirmed
+_NARROW = 0.6  # of the prior's uncertainty, searched as long as nothing has failed
 
 
 class TrackingState(str, Enum):
@@ -492,7 +492,7 @@ class Tracker:
         """Why an estimate cannot be believed on its own, or an empty string."""
         c = self.config
         pose, covariance = estimate.map_from_camera, estimate.covariance
-        residual = estimate.residual_px * 640.0 / camera.width
+        residual = estimate.residual_px / camera.relative_size
         if not estimate.ok:
             return estimate.reason or "not localized"
         if pose is None or not pose.is_finite() or covariance is None:

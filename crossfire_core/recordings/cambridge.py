@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from crossfire_core.errors import CalibrationError, RecordingError
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.recordings.lazy import FolderRecording, FrameInfo, ImageFile, image_size
-from crossfire_core.recordings.options import NO_POSES, RecordingOptions
+from crossfire_core.recordings.options import RecordingOptions
 from crossfire_core.recordings.text import numbers, read_text
 
 MODEL = "reconstruction.nvm"
@@ -39,13 +39,11 @@ def read_cambridge(path: Path, options: RecordingOptions) -> FolderRecording:
     files = []
     for number, (name, pose) in enumerate(present):
         camera = _camera(lenses, name, size)
-        posed = None if options.pose_topic == NO_POSES else pose
-        files.append(ImageFile(FrameInfo(name, number, camera, posed), folder / name))
+        files.append(ImageFile(FrameInfo(name, number, camera, pose), folder / name))
     lost = len(entries) - len(present)
     notes = [f"{lost} of {len(entries)} listed images are absent: left out"] if lost else []
-    source = "" if options.pose_topic == NO_POSES else file.name
     name = f"{folder.name}/{file.stem}"
-    return FolderRecording(name, files, options, notes=notes, pose_source=source)
+    return FolderRecording(name, files, options, notes=notes, pose_source=file.name)
 
 
 def _entries(file: Path) -> list[tuple[str, Pose]]:

@@ -12,7 +12,7 @@ from crossfire_core.errors import CalibrationError, RecordingError
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.geometry.camera import DistortionModel
 from crossfire_core.recordings.lazy import FolderRecording, FrameInfo, ImageFile
-from crossfire_core.recordings.options import NO_POSES, RecordingOptions
+from crossfire_core.recordings.options import RecordingOptions
 from crossfire_core.recordings.text import numbers, read_rows, read_text
 
 _MODEL_PLACES = ("", "sparse/0", "sparse", "colmap/sparse/0")
@@ -89,13 +89,13 @@ def read_colmap(path: Path, options: RecordingOptions) -> FolderRecording:
         raise RecordingError(f"COLMAP model {model} is damaged: {error}") from error
     folder = _image_folder(model, images)
     files = [
-        _file(folder, number, image, cameras, options)
+        _file(folder, number, image, cameras)
         for number, image in enumerate(sorted(images, key=lambda image: image.name))
     ]
     present = [file for file in files if file.path.is_file()]
     lost = len(files) - len(present)
     notes = [f"{lost} of {len(files)} images of the model are absent: left out"] if lost else []
-    source = "" if options.pose_topic == NO_POSES else f"COLMAP model {model.name}"
+    source = f"COLMAP model {model.name}"
     return FolderRecording(path.name, present, options, notes=notes, pose_source=source)
 
 
@@ -153,11 +153,10 @@ def _file(
     number: int,
     image: PosedImage,
     cameras: dict[int, Camera],
-    options: RecordingOptions,
 ) -> ImageFile:
     if image.camera_id not in cameras:
         raise RecordingError(f"COLMAP model: {image.name} has unknown camera {image.camera_id}")
-    pose = None if options.pose_topic == NO_POSES else image.camera_from_world.inverse()
+    pose = image.camera_from_world.inverse()
     info = FrameInfo(image.name, number, cameras[image.camera_id], pose)
     return ImageFile(info, folder / image.name)
 

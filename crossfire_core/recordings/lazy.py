@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from crossfire_core.errors import CalibrationError, ConfigError, RecordingError
 from crossfire_core.geometry import Camera, Pose, Trajectory
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.recordings.image_message import decode_compressed, metres
-from crossfire_core.recordings.options import RecordingOptions
+from crossfire_core.recordings.options import NO_POSES, RecordingOptions
 
 T = TypeVar("T")
 
@@ -116,7 +116,7 @@ class FolderRecording(LazyRecording):
         notes: Sequence[str] = (),
         pose_source: str = "",
     ) -> None:
-        """Keep the files that the options select.
+        """Keep the files that the options select, without poses where none are wanted.
 
         Args:
             name: for people.
@@ -130,8 +130,10 @@ class FolderRecording(LazyRecording):
         """
         self.name = name
         self.notes = tuple(notes)
-        self.pose_source = pose_source
-        self._files = [files[i] for i in kept(len(files), options)]
+        wanted = options.pose_topic != NO_POSES
+        self.pose_source = pose_source if wanted else ""
+        chosen = [files[i] for i in kept(len(files), options)]
+        self._files = chosen if wanted else [_without_pose(file) for file in chosen]
         self._use_depth = options.use_depth
         if not self._files:
             raise RecordingError(f"{name} has no usable frame{_because(notes)}")
@@ -164,6 +166,10 @@ class FolderRecording(LazyRecording):
                     f"{file.path.name} is {image.shape[1]}x{image.shape[0]}"
                 )
         return Frame(info.name, image, info.camera, info.stamp_ns, info.world_from_camera, depth)
+
+
+def _without_pose(file: ImageFile) -> ImageFile:
+    return replace(file, info=replace(file.info, world_from_camera=None))
 
 
 def kept(count: int, options: RecordingOptions) -> list[int]:

@@ -11,7 +11,11 @@ NO_POSES = "none"
 
 @dataclass(frozen=True)
 class RecordingOptions:
-    """How to read a recording. Topics and frames matter to bags only."""
+    """How to read a recording.
+
+    Most of it matters to bags only; but ``image_topic`` names the camera of an EuRoC or kapture
+    folder, and ``pose_topic`` of ``none`` leaves the poses of any format out.
+    """
 
     image_topic: str = option("", "topic of the images; empty takes the only one")
     camera_info_topic: str = option("", "topic of the calibration; empty takes the image's own")

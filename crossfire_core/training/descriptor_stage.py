@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from crossfire_core.config import TrainingConfig
+from crossfire_core.config import LocalizationConfig, TrainingConfig
 from crossfire_core.features.augmentation import Warp, relight, shake
 from crossfire_core.features.network import (
     STRIDE,
@@ -30,8 +30,6 @@ from crossfire_core.rendering.renderer import Renderer
 from crossfire_core.training import losses
 from crossfire_core.training.schedule import draw_seeds, generator, share_count, sum_of
 from crossfire_core.training.views import View
-
-_MIN_OPACITY, _MAX_SPREAD = 0.6, 0.06
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,9 @@ def measure_surfaces(renderer: Renderer, views: Sequence[View], nodes_along: int
         points, opacity, spread = renderer.surface(rays)
         forward = points.new_tensor(view.map_from_camera.rotation[:, 2])
         inverse = 1.0 / ((points - rays.origins) @ forward).clamp_min(1e-3)
-        clear = (opacity > _MIN_OPACITY) & (spread < _MAX_SPREAD)
+        # what a localizer with default settings takes for clear
+        limits = LocalizationConfig()
+        clear = (opacity > limits.min_opacity) & (spread < limits.max_depth_spread)
         node = torch.cat([points * inverse[:, None], inverse[:, None]], dim=1)
         grid = node.T.reshape(4, rows, columns)
         smooth = _smooth(grid[3]) & clear.view(rows, columns)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossfire_core.config import TrainingConfig
+from crossfire_core.config import LocalizationConfig, TrainingConfig
 from crossfire_core.features.network import fitted
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.neural_map import MapHeader, NeuralMap
@@ -33,7 +33,6 @@ from crossfire_core.training.views import View
 
 _SIDE = 224  # of a rehearsed view, pixels: about what the image network sees
 _VIEWS = 80
-_MIN_OPACITY = 0.6
 # A trained map needs smaller steps than a new one.
 _RATE = 0.3
 
@@ -178,9 +177,9 @@ class Extension(Trainer):
             shifts[mine] += torch.from_numpy(before).float()
         return shifts
 
-    def _covariance_scale(self, made: NeuralMap) -> float:
+    def _covariance_factor(self, made: NeuralMap) -> float:
         """The old map's: the new recording's poses are its own answers, and no truth."""
-        return self.old.header.covariance_scale
+        return self.old.header.covariance_factor
 
     def _header(self) -> MapHeader:
         made, old = super()._header(), self.old.header
@@ -214,7 +213,9 @@ def rehearsal(old: NeuralMap, taken: set[str]) -> Iterator[View]:
         view = header.views[int(number)]
         seen = renderer.render(camera, view.map_from_camera)
         image = np.rint(255.0 * seen.colour).astype(np.uint8)
-        depth = np.where(seen.opacity > _MIN_OPACITY, seen.z_depth, 0.0).astype(np.float32)
+        depth = np.where(seen.opacity > LocalizationConfig().min_opacity, seen.z_depth, 0.0).astype(
+            np.float32
+        )
         name = view.name if view.name not in taken else f"earlier/{view.name}"
         yield View(name, view.stamp_ns, image, camera, view.map_from_camera, depth)
 

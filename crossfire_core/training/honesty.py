@@ -22,7 +22,7 @@ _RANGE = (0.1, 10.0)
 _FREEDOM = 6
 
 
-def covariance_scale(localizer: ImageLocalizer, frames: Iterable[Frame]) -> float:
+def covariance_factor(localizer: ImageLocalizer, frames: Iterable[Frame]) -> float:
     """The factor on covariances that makes them right on some frames of known pose.
 
     With it nine in ten of these lie in the ellipsoid that a normal distribution puts nine in ten

@@ -38,7 +38,7 @@ from crossfire_core.rendering.sampling import Spacing
 from crossfire_core.training import checkpoint
 from crossfire_core.training.descriptor_stage import DescriptorStage, Surfaces, measure_surfaces
 from crossfire_core.training.geometry_stage import GeometryStage
-from crossfire_core.training.honesty import covariance_scale
+from crossfire_core.training.honesty import covariance_factor
 from crossfire_core.training.pose_correction import corrected
 from crossfire_core.training.schedule import Budget, one_torch_thread_a_share, rate_factor
 from crossfire_core.training.selection import select_frames
@@ -380,7 +380,7 @@ class Trainer:
         self.network.eval()
         made = NeuralMap(self._header(), self.field, self.network, self._places())
         made.places = replace(made.places, shifts=self._shifts(made))
-        made.header = replace(made.header, covariance_scale=self._covariance_scale(made))
+        made.header = replace(made.header, covariance_factor=self._covariance_factor(made))
         return made
 
     def _shifts(self, made: NeuralMap) -> Tensor:
@@ -388,11 +388,11 @@ class Trainer:
         assert self.descriptors is not None
         return measure_shifts(Localizer(made), self.views, self.descriptors.images)
 
-    def _covariance_scale(self, made: NeuralMap) -> float:
+    def _covariance_factor(self, made: NeuralMap) -> float:
         """From frames that were not trained on, if the recording's poses are the truth at all."""
         if self.geometry.corrects_poses:
             return 1.0
-        return covariance_scale(Localizer(made), self.recording.frames(self.spare))
+        return covariance_factor(Localizer(made), self.recording.frames(self.spare))
 
     def _header(self) -> MapHeader:
         c = self.config

@@ -56,7 +56,7 @@ def _shifts_of(
     shifts = np.zeros_like(points)
     pixels, space = localizer.matches_at(dense, camera, pose)
     beside = pixels - camera.project(pose.inverse().apply(space))
-    good = np.linalg.norm(beside, axis=1) < _MOST_PX * max(camera.size) / 640.0  # not NaN
+    good = np.linalg.norm(beside, axis=1) < _MOST_PX * camera.relative_size  # not NaN
     if good.sum() < _LEAST:
         return shifts
     beside, tree = beside[good], cKDTree(space[good])

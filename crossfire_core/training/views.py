@@ -142,10 +142,6 @@ class RayTable:
         """RGB ``[n, 3]`` in [0, 1] of pixels."""
         return self.pixels[self.first[view] + pixel].float() / 255.0
 
-    def forward_cosine(self, view: Tensor, pixel: Tensor) -> Tensor:
-        """Z of the unit bearings ``[n]``: turns z-depth into distance along the ray."""
-        return self.bearings[self.bearing_first[view] + pixel][:, 2]
-
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Pixels drawn evenly over all views: (view ``[n]``, pixel ``[n]``)."""
         view = torch.randint(len(self), (count,), generator=rng, device=self.device)

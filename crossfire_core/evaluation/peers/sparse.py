@@ -113,7 +113,7 @@ def _tracks(
     views: list[View], features: list[Features], method: FeatureMethod, tell: Callable[..., None]
 ) -> Tracks:
     pairs = view_pairs([v.pose for v in views])
-    limit = method.noise_px * features[0].size[0] / 640.0
+    limit = method.noise_px * max(features[0].size) / 640.0
     matches = []
     for done, (a, b) in enumerate(pairs, 1):
         found = method.match(features[a], features[b])
@@ -294,7 +294,7 @@ def solve(
         "height": camera.height,
         "params": [pinhole.fx, pinhole.fy, pinhole.cx, pinhole.cy],
     }
-    threshold = error_px * camera.width / 640.0
+    threshold = error_px * camera.relative_size
     found, info = poselib.estimate_absolute_pose(
         flat, points, model, {"max_reproj_error": threshold, "seed": 0}, {"loss_type": "CAUCHY"}
     )
