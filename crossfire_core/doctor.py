@@ -110,7 +110,9 @@ def _threads() -> list[Finding]:
 
 
 def _ros() -> list[Finding]:
-    found = [_module("rclpy", "the node needs ROS 2: pip install '.[ros]' in the clone")]
+    found = [
+        _module("rclpy", "the node needs ROS 2: pip install '.[ros]' ./tools/tf2_msgs in the clone")
+    ]
     distribution = os.environ.get("ROS_DISTRO", "not set (as with the wheels of PyPI)")
     found.append(Finding("ROS", "ROS_DISTRO", "ok", distribution))
     middleware = os.environ.get("RMW_IMPLEMENTATION", "not set, the default of the distribution")

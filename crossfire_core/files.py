@@ -6,6 +6,7 @@ import io
 import os
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +46,17 @@ def write_text(path: Path, text: str) -> None:
 def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
     """:func:`write_bytes` for arrays by name, as an npz file."""
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # allow_pickle is an array to old numpy
     write_bytes(path, buffer.getvalue())
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
     """What :func:`write_arrays` wrote; None where it is not there or damaged."""
+    damage = (OSError, ValueError, EOFError, TypeError, NotImplementedError, zipfile.BadZipFile)
     try:
         with np.load(path, allow_pickle=False) as stored:
             return dict(stored)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except (*damage, zlib.error):
         return None
 
 

@@ -61,7 +61,7 @@ from crossfire_ros.reporting import (
     missing_inputs,
     status_message,
 )
-from crossfire_ros.settings import Settings
+from crossfire_ros.settings import NODE_NAME, Settings
 from crossfire_ros.transforms import (
     Buffer,
     ExtrapolationException,
@@ -72,7 +72,7 @@ from crossfire_ros.transforms import (
 )
 from crossfire_ros.worker import Worker
 
-NAME = "crossfire_localization"
+NAME = NODE_NAME
 
 _NEWEST_QOS = QoSProfile(
     depth=1,

@@ -15,7 +15,7 @@ from crossfire_core.geometry import Pose
 from crossfire_core.localization.estimate import ImageLocalizer
 from crossfire_core.localization.tracker import Tracker, TrackResult
 from crossfire_core.recordings.frame import Recording
-from crossfire_ros.settings import Settings, settings_from
+from crossfire_ros.settings import NODE_NAME, Settings, settings_from
 
 
 @dataclass(frozen=True)
@@ -93,18 +93,25 @@ def settings_for(parameters: Sequence[str], file: Path | None) -> Settings:
 
 
 def _of_every_node(name: str) -> bool:
-    return name == "use_sim_time" or name.startswith("qos_overrides.")
+    own = ("use_sim_time", "start_type_description_service")
+    return name in own or name.startswith("qos_overrides.")
 
 
 def _parameters_in(file: Path) -> list[dict[str, Any]]:
-    """Every ``ros__parameters`` mapping of a parameters file."""
+    """The mappings ``ros__parameters`` of a parameters file that are for this node."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         text = str(error).splitlines()[0]
         raise ConfigError(f"cannot read parameters from {file}: {text}") from error
-    nodes = content.values() if isinstance(content, dict) else ()
-    return [n["ros__parameters"] for n in nodes if isinstance(n, dict) and "ros__parameters" in n]
+    nodes = content.items() if isinstance(content, dict) else ()
+    return [
+        values["ros__parameters"]
+        for name, values in nodes
+        if str(name).rpartition("/")[2] in ("**", "*", NODE_NAME)
+        and isinstance(values, dict)
+        and "ros__parameters" in values
+    ]
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -26,8 +26,9 @@ from crossfire_ros.domains import own_domain
 from crossfire_ros.options import ReplayOptions
 from crossfire_ros.play import Player
 from crossfire_ros.recorder import Recorded, Recorder
+from crossfire_ros.settings import NODE_NAME
 
-NODE = "/crossfire_localization"
+NODE = f"/{NODE_NAME}"
 _START_S = 120.0
 _SETTLE_S = 5.0
 _END_S = 20.0

@@ -16,6 +16,8 @@ from crossfire_core.config import (
 )
 from crossfire_core.errors import ConfigError
 
+NODE_NAME = "crossfire_localization"
+
 
 @dataclass(frozen=True)
 class NodeConfig:

@@ -212,6 +212,7 @@ def test_progress_texts():
     assert "held out 1.5 cm" in figures(0.5, 20, {"median_translation_m": 0.015})
     assert "held out 20.5 dB" in figures(0.5, 20, {"psnr": 20.46})
     assert figures(np.nan, np.nan, {}) == ""  # before the first step
+    assert figures(0.5, np.nan, {}) == "loss 0.500"  # resumed in the second stage
     lost = figures(0.5, 20, {"median_translation_m": np.inf, "median_rotation_deg": np.inf})
     assert lost.endswith("dB, held out: not found yet")
 

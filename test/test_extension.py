@@ -65,6 +65,7 @@ def old_map(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_new_place_is_learnt_and_the_old_one_kept(old_map: Path, tmp_path: Path) -> None:
     old = NeuralMap.load(old_map, "cpu")
+    old.header = replace(old.header, covariance_factor=1.7)
     output = tmp_path / "new.map"
     extend_map(old, part(range(6, COUNT)), output, CONFIG, steps=300, device="cpu")
     assert not checkpoint_path(output).exists()
@@ -74,6 +75,7 @@ def test_the_new_place_is_learnt_and_the_old_one_kept(old_map: Path, tmp_path: P
     assert psnr(new, first) > psnr(old, first) - 1.0
     assert new.header.frame_id == old.header.frame_id
     assert new.header.box == old.header.box
+    assert new.header.covariance_factor == 1.7
     assert {i.name for i in first.infos} | {i.name for i in second.infos} == new.header.trained_on
     assert new.header.provenance["extends"] == old.header.provenance
 

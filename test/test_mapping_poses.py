@@ -202,6 +202,15 @@ def test_known_poses_stay_and_others_follow_what_those_around_are_off() -> None:
     assert off[20] < before[20] and np.median(off[1::2]) < 0.3 * np.median(before[1::2])
 
 
+def test_a_bend_of_a_part_of_the_path_is_no_outlier() -> None:
+    truth, rng = walk(100), np.random.default_rng(2)
+    noise = [Pose.exp((*rng.normal(0, 0.002, 3), 0, 0, 0)) for _ in truth]
+    bend = [0.1 * max(0.0, (i - 85) / 14.0) ** 2 for i in range(100)]
+    placed = {i: p @ noise[i] @ Pose.exp((0.0, bend[i], 0, 0, 0, 0)) for i, p in enumerate(truth)}
+    poses, outliers = gauge.bent_to_known(placed, truth, 3.0)
+    assert outliers == [] and all(poses[i] is p for i, p in enumerate(truth))
+
+
 def test_without_known_poses_among_those_placed_nothing_is_bent() -> None:
     truth = walk(5)
     poses, outliers = gauge.bent_to_known(dict(enumerate(truth)), [None] * 5, 3.0)
@@ -319,6 +328,11 @@ def test_a_correction_that_was_stopped_goes_on_from_its_matches(
     resumed = refine_poses(room, start, SMALL_SFM, work, "odometry", odometry=True)
     twice = {pair for pair in before if matched.count(pair) > 1}
     assert len({i for i, _ in twice}) == 1 and len(twice) < len(before)
+    # other odometry asks for other pairs: nothing kept is for it
+    matched.clear()
+    aside = [start[0], *[p and p @ Pose.exp((0.01, 0, 0, 0, 0, 0)) for p in start[1:]]]
+    refine_poses(room, aside, SMALL_SFM, work, "odometry", odometry=True)
+    assert set(before) < set(matched)
     whole = refine_poses(room, start, SMALL_SFM, tmp_path / "anew", "odometry", odometry=True)
     for a, b in zip(resumed.infos, whole.infos, strict=True):
         assert a.world_from_camera.distance(b.world_from_camera)[0] < 1e-9
@@ -332,7 +346,7 @@ def test_without_pycolmap_the_odometry_is_taken_and_sfm_says_what_to_install(
     bag = RobotBag(parts={"info", "odom", "static"}).write(tmp_path / "bag")
     with pytest.raises(TrainingError, match="too little in common"):  # its pictures are no scene
         opened(bag, "auto", tmp_path)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'crossfire_ros\[sfm\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[sfm\]'"):
         opened(bag, "sfm", tmp_path)
     nothing = RobotBag(parts={"info", "static"}).write(tmp_path / "nothing")
     with pytest.raises(RecordingError, match="neither poses nor odometry"):
@@ -351,6 +365,11 @@ def test_contradictions_are_refused(tmp_path: Path) -> None:
         open_for_mapping(
             [bag, bag], RecordingOptions(), "odometry", SMALL_SFM, tmp_path / "w", align=True
         )
+    with pytest.raises(ConfigError, match="not --refine-poses"):
+        open_for_mapping(
+            [bag, bag], RecordingOptions(), "given", SMALL_SFM, tmp_path / "w", align=True,
+            refine=True,
+        )  # fmt: skip
     with pytest.raises(ConfigError, match="corrected by --align"):
         open_for_mapping([bag, bag], RecordingOptions(), "odometry", SMALL_SFM, tmp_path / "w")
 

@@ -60,7 +60,7 @@ def tiny_map() -> NeuralMap:
     header = MapHeader(
         "map", Camera(64, 48, 50.0, 51.0, 32.0, 24.0, "radtan", (-0.2, 0.05, 0.0, 0.001)),
         Pose.exp(rng.normal(0, 1, 6)), box, Spacing(0.1, 9.0, 1.3), config, RenderConfig(16, 8),
-        features, views, {"recording": "a bag", "steps": [1, 2]},
+        features, views, {"recording": "a bag", "steps": [1, 2]}, covariance_factor=2.5,
     )  # fmt: skip
     words = torch.nn.functional.normalize(torch.randn(5, 16), dim=1).half().float()
     signatures = torch.nn.functional.normalize(torch.rand(3, 5), dim=1).half().float()
@@ -159,21 +159,23 @@ def test_the_summary_is_plain_and_complete(saved: Path) -> None:
     assert summary["provenance"]["recording"] == "a bag"
 
 
-@pytest.mark.parametrize("off", [0.0, 0.003, 0.03])
+@pytest.mark.parametrize(
+    ("metres", "degrees", "said"),
+    [(0.0, 0.0, ""), (0.008, 0.4, ""), (0.03, 0.1, "3.0 cm and 0.1"), (0.0, 2.0, "0.0 cm and 2.0")],
+)
 def test_poses_that_the_images_contradict_are_said(
-    off: float, capsys: pytest.CaptureFixture[str]
+    metres: float, degrees: float, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = tiny_map()
-    views = [
-        replace(v, recorded=Pose(v.map_from_camera.rotation, v.map_from_camera.translation + off))
-        for v in made.header.views
-    ]
+    off = Pose.exp((metres, 0, 0, 0, 0, 0)) @ Pose.exp((0, 0, 0, 0, np.radians(degrees), 0))
+    views = [replace(v, recorded=v.map_from_camera @ off) for v in made.header.views]
     made.header = replace(made.header, views=tuple(views))
-    assert made.header.moved == pytest.approx((np.sqrt(3) * off, 0.0), abs=1e-9)
-    tell_moved(made)
-    said = capsys.readouterr().err
-    assert ("off by 5.2 cm" in said and "--refine-poses" in said) == (off > 0.01)
-    assert bool(said) == (off > 0.01)
+    assert made.header.moved == pytest.approx((metres, np.radians(degrees)), abs=1e-7)
+    tell_moved(made, can_refine=True)
+    heard = " ".join(capsys.readouterr().err.split())
+    assert said in heard and bool(heard) == bool(said) == ("--refine-poses" in heard)
+    tell_moved(made, can_refine=False)
+    assert "--refine-poses" not in capsys.readouterr().err
 
 
 def test_a_loaded_map_can_be_asked_for_a_pose(saved: Path) -> None:

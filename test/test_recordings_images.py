@@ -68,6 +68,14 @@ def test_file_names_without_their_ending(tmp_path: Path) -> None:
     assert len(list(open_recording(folder))) == 4
 
 
+def test_poses_that_are_not_wanted_need_not_be_there(tmp_path: Path) -> None:
+    folder = write_transforms(tmp_path / "a", frame={"transform_matrix": None})
+    options = RecordingOptions(pose_topic="none", require_poses=False)
+    recording = open_recording(folder, options)
+    assert [i.world_from_camera for i in recording.infos] == [None] * len(recording)
+    assert len(recording) > 0 and recording.pose_source == ""
+
+
 def test_absent_images_are_left_out_and_counted(tmp_path: Path) -> None:
     folder = write_transforms(tmp_path / "a")
     (folder / "001.png").unlink()

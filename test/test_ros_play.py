@@ -327,6 +327,10 @@ class TestOffline:
         settings = settings_for(("tracking.min_inliers:=33", "use_sim_time:=true"), file)
         assert (settings.tracking.gate, settings.tracking.min_inliers) == (40.0, 33)
         assert settings.node.tf_rate == 20.0
+        mine = "/robot/crossfire_localization:\n  ros__parameters: {odom_frame: odom2}\n"
+        file.write_text("controller_server:\n  ros__parameters: {speed: 1.0}\n" + mine)
+        settings = settings_for(("start_type_description_service:=true",), file)
+        assert settings.node.odom_frame == "odom2"
 
     @pytest.mark.parametrize(
         "typed", ["trackin.gate:=30.0", "lost_after_failures:=2", "tracking.gat:=3", "gate:=3"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +27,7 @@ from crossfire_core.errors import CrossfireError, TrainingError
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.neural_map import NeuralMap
+from crossfire_core.recordings.frame import Frame
 from crossfire_core.training.checkpoint import checkpoint_path
 from crossfire_core.training.schedule import Budget, rate_factor
 from crossfire_core.training.selection import select_frames
@@ -201,6 +202,27 @@ def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None
 
 def test_one_seed_gives_one_map(tiny: dict[str, torch.Tensor], tmp_path: Path) -> None:
     assert_equal(train_tiny(tmp_path / "again.map"), tiny)
+
+
+def test_answers_are_measured_on_frames_not_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def factor(localizer: Localizer, frames: Iterable[Frame]) -> float:
+        asked.extend(frame.name for frame in frames)
+        return 2.25
+
+    monkeypatch.setattr("crossfire_core.training.trainer.covariance_factor", factor)
+    config = replace(TINY, max_views=5)
+    train_map(
+        ToyRoom(12, depth=True), tmp_path / "m.map", config, steps=150, holdout_every=4,
+        use_depth=True, device="cpu",
+    )  # fmt: skip
+    made = NeuralMap.load(tmp_path / "m.map", "cpu").header
+    assert made.covariance_factor == 2.25
+    held = {f"{i:03d}" for i in range(0, 12, 4)}
+    assert set(asked) == {f"{i:03d}" for i in range(12)} - made.trained_on - held != set()
 
 
 def test_another_seed_gives_another_map(tiny: dict[str, torch.Tensor], tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def demo(
     """Show the whole way: make a recording, train a map, localize, replay into the ROS node.
 
     What is in the folder already is used again; Ctrl-C loses nothing. The last step needs
-    ROS 2, or its wheels: pip install '.[ros]' in the clone.
+    ROS 2, or its wheels: pip install '.[ros]' ./tools/tf2_msgs in the clone.
 
     Example: crossfire demo demo --minutes 4
     """

@@ -136,8 +136,9 @@ def training() -> Iterator[Any]:
 
 def figures(loss: float, psnr: float, held_out: dict[str, float]) -> str:
     """Loss, PSNR and held-out error in few characters."""
-    # before the first step there are none
-    parts = [f"loss {loss:.3f}", f"PSNR {psnr:.1f} dB"] if isfinite(loss) else []
+    # before a stage's first step there are none
+    parts = [f"loss {loss:.3f}"] if isfinite(loss) else []
+    parts += [f"PSNR {psnr:.1f} dB"] if isfinite(psnr) else []
     names = {"translation_m": ("cm", 100.0), "rotation_deg": ("°", 1.0), "psnr": ("dB", 1.0)}
     for key, value in held_out.items():
         known = next((n for n in names if key.endswith(n)), None)

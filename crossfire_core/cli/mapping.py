@@ -115,7 +115,7 @@ def train(
         log_dir=log_dir,
     )
     shutil.rmtree(workspace, ignore_errors=True)
-    tell_moved(made)
+    tell_moved(made, can_refine=len(recording) == 1)
     display.out.print(f"map: {map_file} ({map_file.stat().st_size / 1e6:.1f} MB)")
     shell.emit({"map": str(map_file), **made.summary()}, json)
 
@@ -273,8 +273,13 @@ def tell_source(source: Any) -> None:
 _PLAINLY_WRONG = (0.01, 0.5)  # metres, degrees
 
 
-def tell_moved(made: NeuralMap) -> None:
-    """Say where the images do not believe the recording's poses."""
+def tell_moved(made: NeuralMap, can_refine: bool) -> None:
+    """Say where the images do not believe the recording's poses.
+
+    Args:
+        made: the finished map.
+        can_refine: whether training can be told to believe the images instead.
+    """
     from crossfire_core.cli import display
 
     metres, radians = made.header.moved
@@ -283,8 +288,8 @@ def tell_moved(made: NeuralMap) -> None:
         display.err.print(
             f"the images say that the recording's poses are off by {100 * metres:.1f} cm and "
             f"{degrees:.1f} degrees (median). Answers are in the recording's frame all the same, "
-            "errors included: check the camera's place in /tf_static and the clocks, or train with "
-            "--refine-poses to believe the images",
+            "errors included: check the camera's place on the robot and the clocks"
+            + (", or train with --refine-poses to believe the images" if can_refine else ""),
             style="yellow",
         )
 

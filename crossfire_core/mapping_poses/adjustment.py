@@ -133,10 +133,10 @@ def match_pairs(
         pairs: of images.
         tell: called with pairs done and in all.
     """
-    planes = [
-        camera.normalized(f.pixels.astype(np.float64))
-        for camera, f in zip(cameras, features, strict=True)
-    ]
+    planes = {
+        i: cameras[i].normalized(features[i].pixels.astype(np.float64))
+        for i in sorted({i for pair in pairs for i in pair})
+    }
     found = {}
     for done, (i, j) in enumerate(pairs, 1):
         matches = match(features[i], features[j])

@@ -278,7 +278,7 @@ def _doubted(recording: LazyRecording, wrong: Sequence[int]) -> list[str]:
     if not wrong:
         return []
     return [
-        f"{len(wrong)} images lie far from where the recording says, by what all others agree on: "
+        f"{len(wrong)} images lie elsewhere than the recording says, unlike those around them: "
         f"their poses were replaced: {_names(recording, wrong)}"
     ]
 

@@ -25,6 +25,7 @@ _LEAST_POSES = 3
 _MEDIAN_DEPTH = 3.0
 _OUTLIER = 5.0  # known poses off by more than this many medians are not believed
 _AGREES = (0.001, float(np.radians(0.05)))  # metres, radians: off by less than this is not off
+_BESIDE = 2  # neighbours on each side, of which one must be off alike
 
 
 @dataclass(frozen=True)
@@ -118,18 +119,36 @@ def bent_to_known(
         median_distance: of the surfaces from the cameras, metres.
 
     Returns:
-        Poses by number, and the numbers of known poses that are outliers: those are moved too.
+        Poses by number, and the numbers of known poses that are off unlike all their neighbours:
+        those are moved too.
     """
     both = [i for i in placed if known[i] is not None]
     if not both:
         return dict(placed), []
-    off = np.array([placed[i].distance(truth) for i in both if (truth := known[i]) is not None])
-    limit = np.maximum(_OUTLIER * np.median(off, axis=0), _AGREES)
-    good = {i: truth for i, o in zip(both, off, strict=True)
-            if (truth := known[i]) is not None and (o <= limit).all()}  # fmt: skip
+    truths = {i: truth for i in sorted(both) if (truth := known[i]) is not None}
+    off = np.stack([(placed[i].inverse() @ truth).log() for i, truth in truths.items()])
+    good = {i: truths[i] for i, alike in zip(truths, _off_alike(off), strict=True) if alike}
     frame = RecordedFrame([placed[i] for i in good], list(good.values()), median_distance)
     bent = {i: good.get(i) or frame.recorded(pose) for i, pose in placed.items()}
     return bent, [i for i in both if i not in good]
+
+
+def _off_alike(off: FloatArray) -> NDArray[np.bool_]:
+    """Which of ``[n, 6]`` twists along a path are like one of those beside them.
+
+    A bend moves neighbours alike, however far; a pose that is wrong by itself is far from all.
+    """
+    count = len(off)
+    nearest = np.full((count, 2), np.inf)
+    for step in range(1, min(_BESIDE, count - 1) + 1):
+        differs = (off[step:] - off[:-step]).reshape(-1, 2, 3)
+        apart = np.linalg.norm(differs, axis=2)  # metres, radians
+        nearest[step:] = np.minimum(nearest[step:], apart)
+        nearest[:-step] = np.minimum(nearest[:-step], apart)
+    if count < 2 * _BESIDE + 1:
+        return np.ones(count, dtype=bool)  # too few to know better
+    limit = np.maximum(_OUTLIER * np.median(nearest, axis=0), _AGREES)
+    return np.asarray((nearest <= limit).all(axis=1))
 
 
 def similarity(

@@ -179,7 +179,8 @@ class JoinedRecording(LazyRecording):
         parts = self.parts
         names = [info.name for part in parts for info in part.infos]
         unique = len(set(names)) == len(names)
-        # who evaluates one of them alone finds its frames again by these names
+        # who evaluates one of them alone finds its frames again by these names, unless the
+        # recordings, too, have one name
         labels = [part.name for part in parts]
         if len(set(labels)) < len(labels):
             labels = [f"{number}" for number in range(len(parts))]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
@@ -68,7 +70,8 @@ def refine_poses(
     Raises:
         TrainingError: the images have too little in common.
     """
-    space = Workspace(workspace, f"refine {source} {fingerprint(recording, config, seed)}")
+    mark = f"refine {source} {_digest(poses)} {fingerprint(recording, config, seed)}"
+    space = Workspace(workspace, mark)
     keyframes = choose_frames(recording, poses, config, space, tell)
     keyframes = [i for i in keyframes if poses[i] is not None]
     start = [pose for i in keyframes if (pose := poses[i]) is not None]
@@ -80,6 +83,12 @@ def refine_poses(
         recording, corrected, f"{source}, corrected by the images",
         tracks=_tracks(recording, keyframes, found), notes=_notes(recording, start, found),
     )  # fmt: skip
+
+
+def _digest(poses: Sequence[Pose | None]) -> str:
+    """Of poses to a tenth of a millimetre: they decide keyframes and pairs."""
+    numbers = [pose and np.round(pose.matrix(), 4).tolist() for pose in poses]
+    return hashlib.sha256(json.dumps(numbers).encode()).hexdigest()
 
 
 def _adjusted(

@@ -61,6 +61,8 @@ def open_for_mapping(
         raise ConfigError(f"--poses is {mode!r}, choose from {', '.join(MODES)}")
     if align and len(paths) < 2:
         raise ConfigError("--align brings several recordings together: name two or more")
+    if align and refine:
+        raise ConfigError("--align places images by structure from motion: not --refine-poses")
     if align and mode == "odometry":
         raise ConfigError("--align places images by structure from motion: not --poses odometry")
     parts = [_opened(path, options, mode) for path in paths]

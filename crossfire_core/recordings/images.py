@@ -14,7 +14,7 @@ from crossfire_core.errors import CalibrationError, RecordingError
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.geometry.camera import DistortionModel
 from crossfire_core.recordings.lazy import FolderRecording, FrameInfo, ImageFile, image_size
-from crossfire_core.recordings.options import RecordingOptions
+from crossfire_core.recordings.options import NO_POSES, RecordingOptions
 
 FILE_NAME = "transforms.json"
 # The file's cameras look along -z with y up, ours along +z with y down.
@@ -50,7 +50,8 @@ def read_transforms(path: Path, options: RecordingOptions) -> FolderRecording:
     if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
         raise RecordingError(f"{file} has no list of frames")
     entries = sorted(entries, key=lambda entry: str(entry.get("file_path", "")))
-    files = [_read_entry(file.parent, data, i, e) for i, e in enumerate(entries)]
+    posed = options.pose_topic != NO_POSES
+    files = [_read_entry(file.parent, data, i, e, posed) for i, e in enumerate(entries)]
     present = [found for found in files if found is not None]
     missing = len(files) - len(present)
     notes = [f"{missing} of {len(files)} listed images are absent: left out"] if missing else []
@@ -67,6 +68,7 @@ def _read_entry(
     data: Mapping[str, Any],
     number: int,
     entry: Mapping[str, Any],
+    posed: bool,
 ) -> ImageFile | None:
     """One frame, or None where its image is absent."""
     listed = entry.get("file_path")
@@ -76,7 +78,7 @@ def _read_entry(
     if path is None:
         return None
     camera = read_camera({**data, **entry}, path)
-    pose = _pose(entry.get("transform_matrix"), listed)
+    pose = _pose(entry.get("transform_matrix"), listed) if posed else None
     depth = entry.get("depth_file_path")
     unit = float(data.get("depth_unit_scale_factor", _DEFAULT_DEPTH_UNIT))
     return ImageFile(

@@ -102,6 +102,7 @@ class Extension(Trainer):
     def read_frames(self) -> None:
         """The new recording's views, then pictures of the old place before them."""
         super().read_frames()
+        self.spare = ()  # the old map's factor is kept
         self.stage = "rehearsing"
         self.rehearsed: list[View] = []
         for view in rehearsal(self.old, self.new_names()):
@@ -178,7 +179,7 @@ class Extension(Trainer):
         return shifts
 
     def _covariance_factor(self, made: NeuralMap) -> float:
-        """The old map's: the new recording's poses are its own answers, and no truth."""
+        """The old map's: the new recording's poses are mostly its own answers, and no truth."""
         return self.old.header.covariance_factor
 
     def _header(self) -> MapHeader:

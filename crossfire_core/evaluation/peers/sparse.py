@@ -73,7 +73,7 @@ class SparseMap:
             arrays["pixels"] = pixels
             arrays["descriptors"] = np.zeros((len(pixels), self.descriptors.shape[1]), kind)
         buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **arrays)
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
         return len(buffer.getvalue())
 
 
