@@ -52,6 +52,22 @@ def test_far_from_all_views_their_mean_counts() -> None:
     np.testing.assert_allclose(found, np.tile(MOVED, (50, 1)), atol=0.4 * abs(MOVED).max())
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_only_what_is_near_is_looked_at_and_nothing_of_it_is_missed(axis: int) -> None:
+    """The weighted mean of the documentation, summed up in full."""
+    rng = np.random.default_rng(axis)
+    long = np.where(np.arange(3) == axis, 6.0, 1.5)
+    points, shifts = rng.uniform(-long, long, (800, 3)), rng.normal(0, 0.01, (800, 3))
+    asked, pose = rng.uniform(-long, long, (40, 3)), standing_at(9.0)
+    found = PointShifts(points, shifts, np.zeros(800, np.int64), [pose], 4.0).at(asked, pose)
+    reach = 0.05 * np.linalg.norm(asked - pose.translation, axis=1)
+    squared = ((asked[:, None] - points[None]) ** 2).sum(axis=2) / reach[:, None] ** 2
+    weight = np.where(squared < 2.5**2, np.exp(-0.5 * squared), 0.0)
+    expected = weight @ shifts / (weight.sum(axis=1, keepdims=True) + 0.5)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert np.abs(found).max() > 1e-3
+
+
 def test_nothing_known_moves_nothing() -> None:
     none = np.zeros((0, 3))
     empty = PointShifts(none, none, np.zeros(0, np.int64), [standing_at(0.0)], 4.0)

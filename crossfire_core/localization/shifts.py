@@ -54,8 +54,11 @@ class PointShifts:
             median_distance: of the surfaces from the cameras, metres.
         """
         known = (shifts != 0.0).any(axis=1)
-        self._points, self._shifts = points[known], shifts[known]
-        self._view = point_view[known]
+        # along the longest axis, so that what lies near a point is a short piece of the list
+        self._axis = int(np.argmax(np.ptp(points[known], axis=0))) if known.any() else 0
+        order = np.flatnonzero(known)[np.argsort(points[known, self._axis], kind="stable")]
+        self._points, self._shifts = points[order], shifts[order]
+        self._view = point_view[order]
         self._views = ViewDistances(poses, median_distance)
 
     def at(self, points: FloatArray, map_from_camera: Pose) -> FloatArray:
@@ -70,7 +73,7 @@ class PointShifts:
         reach = _REACH * np.linalg.norm(points - map_from_camera.translation, axis=1)
         for_ranges(
             lambda start, stop: _means(
-                points, reach, known, moved, theirs, _PRIOR, shifts, start, stop
+                points, reach, known, moved, theirs, self._axis, shifts, start, stop
             ),
             len(points),
         )
@@ -91,16 +94,22 @@ def _means(
     known: FloatArray,
     moved: FloatArray,
     weight: FloatArray,
-    prior: float,
+    axis: int,
     out: FloatArray,
     start: int,
     stop: int,
 ) -> None:
-    """Weighted means of the shifts around points ``start`` to ``stop``, drawn towards zero."""
+    """Weighted means of the shifts around points ``start`` to ``stop``, drawn towards zero.
+
+    What is known is in order along ``axis``.
+    """
+    along = known[:, axis]
     for i in range(start, stop):
         squared = max(reach[i], 1e-9) ** 2
-        x, y, z, total = 0.0, 0.0, 0.0, prior
-        for j in range(len(known)):
+        x, y, z, total = 0.0, 0.0, 0.0, _PRIOR
+        first = np.searchsorted(along, points[i, axis] - _CUT * reach[i])
+        last = np.searchsorted(along, points[i, axis] + _CUT * reach[i])
+        for j in range(first, last):
             d = (known[j, 0] - points[i, 0]) ** 2 + (known[j, 1] - points[i, 1]) ** 2
             d += (known[j, 2] - points[i, 2]) ** 2
             if d < _CUT * _CUT * squared:
