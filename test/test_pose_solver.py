@@ -11,6 +11,7 @@ from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.pose_solver import (
     FloatArray,
     camera_covariance,
+    normal_equations,
     refine_pose,
     reprojection,
     solve_pose,
@@ -65,6 +66,22 @@ def test_jacobian_against_autograd() -> None:
     expected = torch.autograd.functional.jacobian(residual, zero).numpy()
     np.testing.assert_allclose(jacobian, expected, rtol=1e-7, atol=1e-6)
     assert ahead.all()
+
+
+def test_equations_are_the_products_of_the_jacobian() -> None:
+    rng = np.random.default_rng(8)
+    map_from_camera, pixels, points = scene(CAMERAS["none"], 60, rng, 3.0)
+    pose, ideal, focal, width = (
+        map_from_camera.inverse(), CAMERAS["none"].normalized(pixels), 517.0, 2.0,
+    )  # fmt: skip
+    points[:5] = map_from_camera.apply(np.full((5, 3), -1.0))  # behind the camera
+    weights = rng.uniform(0.0, 1.0, 60)
+    residual, jacobian, ahead = reprojection(pose, ideal, points, focal)
+    kernel = width**2 / (width**2 + (residual**2).sum(axis=1))
+    rows, heavy = jacobian.reshape(-1, 6), np.repeat(weights * ahead * kernel**2, 2)[:, None]
+    information, gradient = normal_equations(pose, ideal, points, weights, focal, width)
+    np.testing.assert_allclose(information, (heavy * rows).T @ rows, rtol=1e-9, atol=1e-6)
+    np.testing.assert_allclose(gradient, (heavy * rows).T @ residual.ravel(), rtol=1e-9, atol=1e-6)
 
 
 def test_points_behind_the_camera_do_not_count() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import poselib
 from numpy.typing import NDArray
@@ -105,18 +106,66 @@ def refine_pose(
     width = 0.5 * max_error_px
     information = np.eye(6)
     for _ in range(iterations):
-        residual, jacobian, ahead = reprojection(pose, ideal, points, focal)
-        squared = (residual**2).sum(axis=1)
-        w = weights * ahead * (width**2 / (width**2 + squared)) ** 2
-        rows = jacobian.reshape(-1, 6)  # [2 n, 6]: one product of matrices is all the work
-        weighted = rows * np.repeat(w, 2)[:, None]
-        information = weighted.T @ rows
-        step = -np.linalg.solve(information + 1e-9 * np.eye(6), weighted.T @ residual.ravel())
+        information, gradient = normal_equations(pose, ideal, points, weights, focal, width)
+        step = -np.linalg.solve(information + 1e-9 * np.eye(6), gradient)
         pose = Pose.exp(step) @ pose
         if np.linalg.norm(step) < 1e-6:
             break
     error = _errors(pose, ideal, points, focal)
     return SolvedPose(pose, error < max_error_px, error, information)
+
+
+def normal_equations(
+    camera_from_map: Pose,
+    ideal: FloatArray,
+    points: FloatArray,
+    weights: FloatArray,
+    focal: float,
+    width: float,
+) -> tuple[FloatArray, FloatArray]:
+    """``J^T W J [6, 6]`` and ``J^T W r [6]`` of :func:`reprojection`, summed point by point.
+
+    Args:
+        camera_from_map: the pose.
+        ideal: ``[n, 2]`` undistorted coordinates on the plane z = 1.
+        points: ``[n, 3]`` map frame.
+        weights: ``[n]``, each multiplied by its match's robust weight (Geman-McClure).
+        focal: pixels, turns coordinates into pixels.
+        width: of the robust kernel, pixels.
+    """
+    local = camera_from_map.apply(points)
+    sums = np.zeros((7, 6))
+    _sum_equations(local, ideal, weights, focal, width * width, sums)
+    return sums[:6], sums[6]
+
+
+@numba.njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[misc,unused-ignore]
+def _sum_equations(
+    local: FloatArray,
+    ideal: FloatArray,
+    weights: FloatArray,
+    focal: float,
+    squared_width: float,
+    sums: FloatArray,
+) -> None:
+    """Rows of ``sums``: six of ``J^T W J``, then ``J^T W r``; the slopes are plane_points'."""
+    a, b = np.zeros(6), np.zeros(6)
+    for i in range(len(local)):
+        z = local[i, 2]
+        if not z > 1e-6:
+            continue
+        inverse = 1.0 / z
+        u, v = local[i, 0] * inverse, local[i, 1] * inverse
+        ru, rv = focal * (u - ideal[i, 0]), focal * (v - ideal[i, 1])
+        kernel = squared_width / (squared_width + ru * ru + rv * rv)
+        w = weights[i] * kernel * kernel
+        a[0], a[2], a[3], a[4], a[5] = inverse, -u * inverse, -u * v, 1.0 + u * u, -v
+        b[1], b[2], b[3], b[4], b[5] = inverse, -v * inverse, -1.0 - v * v, u * v, u
+        for j in range(6):
+            left, right = focal * focal * w * a[j], focal * focal * w * b[j]
+            for k in range(6):
+                sums[j, k] += left * a[k] + right * b[k]
+            sums[6, j] += focal * w * (a[j] * ru + b[j] * rv)
 
 
 def rescore(
