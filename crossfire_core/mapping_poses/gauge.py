@@ -122,15 +122,14 @@ def bent_to_known(
         Poses by number, and the numbers of known poses that are off unlike all their neighbours:
         those are moved too.
     """
-    both = [i for i in placed if known[i] is not None]
-    if not both:
+    truths = {i: truth for i in sorted(placed) if (truth := known[i]) is not None}
+    if not truths:
         return dict(placed), []
-    truths = {i: truth for i in sorted(both) if (truth := known[i]) is not None}
     off = np.stack([(placed[i].inverse() @ truth).log() for i, truth in truths.items()])
     good = {i: truths[i] for i, alike in zip(truths, _off_alike(off), strict=True) if alike}
     frame = RecordedFrame([placed[i] for i in good], list(good.values()), median_distance)
     bent = {i: good.get(i) or frame.recorded(pose) for i, pose in placed.items()}
-    return bent, [i for i in both if i not in good]
+    return bent, [i for i in truths if i not in good]
 
 
 def _off_alike(off: FloatArray) -> NDArray[np.bool_]:
