@@ -18,7 +18,6 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -39,6 +38,7 @@ from crossfire_ros.conversions import (
 )
 from crossfire_ros.localization_node import LocalizationNode
 from crossfire_ros.map_loading import LoadedMap
+from crossfire_ros.runtime import lean_executor
 from crossfire_ros.transforms import StaticTransformBroadcaster
 
 DEADLINE_S = 30.0
@@ -97,7 +97,7 @@ class Graph:
             load or self.load, context=context, parameter_overrides=overrides
         )
         self.peer = Node("peer", context=context)
-        self.executor = SingleThreadedExecutor(context=context)
+        self.executor = lean_executor(context)
         self.executor.add_node(self.node)
         self.executor.add_node(self.peer)
         self.rng = np.random.default_rng(0)

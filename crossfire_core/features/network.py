@@ -47,7 +47,9 @@ class ImageNetwork(nn.Module):
         """``[b, 3, h, w]`` in [0, 1] -> unit descriptors ``[b, d, ceil(h/2), ceil(w/2)]``."""
         height, width = images.shape[2:]
         below, right = -height % _COARSEST, -width % _COARSEST
-        x = functional.pad((images - 0.45) * 4.0, (0, right, 0, below), mode="replicate")
+        x = (images - 0.45) * 4.0
+        if right or below:
+            x = functional.pad(x, (0, right, 0, below), mode="replicate")
         with short_convolutions(images.device):
             half = self.stem(x)
             quarter = self.quarter(half)

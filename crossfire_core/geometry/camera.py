@@ -164,7 +164,7 @@ class Camera:
         ahead = p[:, 2] > 1e-9
         pixels = np.full((len(p), 2), np.nan)
         if ahead.any():
-            pixels[ahead] = self._distort(p[ahead, :2] / p[ahead, 2:])
+            pixels[ahead], _ = self.bend(p[ahead, :2] / p[ahead, 2:])
         return pixels
 
     def bearings(self, pixels: ArrayLike) -> FloatArray:
@@ -187,31 +187,41 @@ class Camera:
 
     def _polished(self, plane: FloatArray, pixels: FloatArray) -> FloatArray:
         """Newton steps where OpenCV's iteration stopped early, far out in strong distortion."""
-        step = 1e-6
         for _ in range(_NEWTON_STEPS):
-            error = self._distort(plane) - pixels
+            bent, slopes = self.bend(plane)
+            error = bent - pixels
             far = np.abs(error).max(axis=1) > _PIXEL_ACCURACY
             if not far.any():
                 break
-            at = plane[far]
-            columns = [
-                (self._distort(at + shift) - self._distort(at - shift)) / (2 * step)
-                for shift in step * np.eye(2)
-            ]
-            slopes = np.stack(columns, axis=-1)  # [n, pixel axis, plane axis]
-            plane[far] = at - (np.linalg.pinv(slopes) @ error[far][..., None])[..., 0]
+            plane[far] -= (np.linalg.pinv(slopes[far]) @ error[far][..., None])[..., 0]
         return plane
 
-    def _distort(self, plane: FloatArray) -> FloatArray:
-        k, d = self.matrix, np.array(self.coefficients)
-        if self.distortion == "none":
-            return np.asarray(plane * np.array([self.fx, self.fy]) + k[:2, 2])
+    def bend(self, plane: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """What the lens makes of undistorted coordinates.
+
+        Args:
+            plane: ``[n, 2]`` on the plane z = 1.
+
+        Returns:
+            Pixels ``[n, 2]`` and their derivative ``[n, 2, 2]`` by the coordinates.
+        """
+        if self.distortion == "none" or len(plane) == 0:
+            focal = np.array([self.fx, self.fy])
+            slope = np.broadcast_to(np.diag(focal), (len(plane), 2, 2))
+            return plane * focal + np.array([self.cx, self.cy]), slope
+        points = np.concatenate([plane, np.ones((len(plane), 1))], axis=1)[:, None]
+        still, k, d = np.zeros(3), self.matrix, np.array(self.coefficients)
         if self.distortion == "equidistant":
-            bent = cv2.fisheye.distortPoints(plane[:, None], k, d)
-            return np.asarray(bent, dtype=np.float64).reshape(-1, 2)
-        points = np.concatenate([plane, np.ones((len(plane), 1))], axis=1)
-        pixels, _ = cv2.projectPoints(points[:, None], np.zeros(3), np.zeros(3), k, d)
-        return np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
+            pixels, slopes = cv2.fisheye.projectPoints(points, still, still, k, d)
+            by_shift = slopes[:, 11:13]
+        else:
+            pixels, slopes = cv2.projectPoints(points, still, still, k, d)
+            by_shift = slopes[:, 3:5]
+        # a point at depth 1 that is shifted sideways moves on the plane by as much
+        return (
+            np.asarray(pixels, dtype=np.float64).reshape(-1, 2),
+            np.asarray(by_shift, dtype=np.float64).reshape(-1, 2, 2),
+        )
 
     def pixel_grid(self, columns: int | None = None, rows: int | None = None) -> FloatArray:
         """Centres of a regular grid over the image, ``[rows * columns, 2]``, row by row.

@@ -23,6 +23,34 @@ _JIT: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": True, "boundsc
 
 
 @dataclass(frozen=True)
+class LensTangent:
+    """The way from undistorted coordinates to cells of the grid, straight around some points.
+
+    A lens hardly bends over the cell or two that an alignment moves.
+
+    Attributes:
+        plane: ``[n, 2]`` coordinates on the plane z = 1.
+        cells: ``[n, 2]`` where they fall on the grid.
+        slope: ``[n, 2, 2]`` derivative of the one by the other.
+    """
+
+    plane: FloatArray
+    cells: FloatArray
+    slope: FloatArray
+
+    @staticmethod
+    def at(
+        camera_from_map: Pose, points: FloatArray, camera: Camera, scale: tuple[float, float]
+    ) -> LensTangent:
+        """Around points ``[n, 3]`` of the map seen from a pose; ``scale`` is cells a pixel."""
+        coordinates, _, ahead = plane_points(camera_from_map, points)
+        plane = np.where(ahead[:, None], coordinates, 0.0)
+        pixels, slope = camera.bend(plane)
+        factor = np.array(scale)
+        return LensTangent(plane, pixels * factor - 0.5, slope * factor[:, None])
+
+
+@dataclass(frozen=True)
 class Aligned:
     """The outcome of an alignment.
 
@@ -63,9 +91,9 @@ def align(
     """
     pose = camera_from_map
     normal, cost = np.eye(6), np.full(len(points), 4.0)
-    lens = lens_slope(pose, points, camera, scale)  # hardly changes over a cell or two
+    lens = LensTangent.at(pose, points, camera, scale)
     for step_number in range(iterations + 1):
-        cells, by_twist = cells_and_jacobian(pose, points, camera, scale, lens)
+        cells, by_twist = cells_and_jacobian(pose, points, lens)
         square, slope, cost = residual_terms(grid, cells, descriptors)
         w = weights * (kernel_width**2 / (kernel_width**2 + cost)) ** 2 * (cost < 4.0)
         weighted = (by_twist * w[:, None, None]).reshape(-1, 6)  # [2 n, 6]
@@ -80,47 +108,24 @@ def align(
     return Aligned(pose, cost, normal)
 
 
-def lens_slope(
-    camera_from_map: Pose, points: FloatArray, camera: Camera, scale: tuple[float, float]
-) -> FloatArray:
-    """Derivative ``[n, 2, 2]`` of cells by undistorted coordinates on the plane z = 1.
-
-    The lens has no closed form that suits all models: differences across it do.
-    """
-    coordinates, _, ahead = plane_points(camera_from_map, points)
-    plane = np.column_stack([np.where(ahead[:, None], coordinates, 0.0), np.ones(len(points))])
-    h = 1e-5
-    steps = (np.array([h, 0.0, 0.0]), np.array([0.0, h, 0.0]))
-    slopes = [(camera.project(plane + d) - camera.project(plane - d)) / (2 * h) for d in steps]
-    return np.asarray(np.stack(slopes, axis=2) * np.array(scale)[:, None])
-
-
 def cells_and_jacobian(
-    camera_from_map: Pose,
-    points: FloatArray,
-    camera: Camera,
-    scale: tuple[float, float],
-    lens: FloatArray | None = None,
+    camera_from_map: Pose, points: FloatArray, lens: LensTangent
 ) -> tuple[FloatArray, FloatArray]:
     """Where points fall on the descriptor grid.
 
     Args:
         camera_from_map: the pose.
         points: ``[n, 3]`` map frame.
-        camera: the image's camera.
-        scale: cells a pixel.
-        lens: what :func:`lens_slope` gave nearby, to save the time.
+        lens: of the image's camera at the same points, from a pose nearby.
 
     Returns:
         Cells ``[n, 2]`` (NaN behind the camera) and their derivative ``[n, 2, 6]`` by a twist
         applied on the left, translation first.
     """
-    if lens is None:
-        lens = lens_slope(camera_from_map, points, camera, scale)
     plane, by_twist, ahead = plane_points(camera_from_map, points)
-    pixels = camera.project(np.column_stack([plane, np.ones(len(plane))]))
-    cells = np.where(ahead[:, None], pixels * np.array(scale) - 0.5, np.nan)
-    return cells, (lens @ by_twist) * ahead[:, None, None]
+    moved = (lens.slope @ (plane - lens.plane)[..., None])[..., 0]
+    cells = np.where(ahead[:, None], lens.cells + moved, np.nan)
+    return cells, (lens.slope @ by_twist) * ahead[:, None, None]
 
 
 def residual_terms(

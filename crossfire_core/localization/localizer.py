@@ -77,6 +77,8 @@ class Localizer:
         self.renderer = Renderer(neural_map.field, header.spacing, header.render)
         self.renderer.freeze(self.config.samples)
         places = neural_map.places
+        # a quarter faster on a CPU, and a cell's descriptor lies in one piece, as kernels read it
+        neural_map.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = Graphed(lambda images: (neural_map.network(images),))
         self._surface = Graphed(self._clear_surface)
         self._grids: dict[tuple[Camera, int], tuple[Tensor, Tensor]] = {}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from crossfire_core.features.network import fitted
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.localization.alignment import cells_and_jacobian, lens_slope
+from crossfire_core.localization.alignment import LensTangent, cells_and_jacobian
 from crossfire_core.rendering.renderer import Renderer
 
 FloatArray = NDArray[np.float64]
@@ -181,9 +181,9 @@ def slide(
         ``camera_from_map``; None once fewer than 100 points are in the image.
     """
     pose = camera_from_map
-    lens = lens_slope(pose, points, camera, grey.scale)
+    lens = LensTangent.at(pose, points, camera, grey.scale)
     for _ in range(iterations):
-        cells, by_twist = cells_and_jacobian(pose, points, camera, grey.scale, lens)
+        cells, by_twist = cells_and_jacobian(pose, points, lens)
         value, slope = grey.at(cells)
         seen = np.isfinite(value) & np.isfinite(slope).all(axis=1)
         if seen.sum() < _LEAST_POINTS:

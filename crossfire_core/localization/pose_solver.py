@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
@@ -13,7 +13,7 @@ from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.estimate import Matches
 
 FloatArray = NDArray[np.float64]
-_RANSAC_MATCHES = 1200
+_RANSAC_MATCHES = 600
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class SolvedPose:
 
     Attributes:
         camera_from_map: the pose.
+        ideal: ``[n, 2]`` the matches' undistorted coordinates on the plane z = 1.
         inlier: ``[n]`` bool.
         error_px: ``[n]`` reprojection errors in pixels of the undistorted image.
         information: ``[6, 6]`` Gauss-Newton information of (translation, rotation) of a small
@@ -29,6 +30,7 @@ class SolvedPose:
     """
 
     camera_from_map: Pose
+    ideal: FloatArray
     inlier: NDArray[np.bool_]
     error_px: FloatArray
     information: FloatArray
@@ -112,7 +114,7 @@ def refine_pose(
         if np.linalg.norm(step) < 1e-6:
             break
     error = _errors(pose, ideal, points, focal)
-    return SolvedPose(pose, error < max_error_px, error, information)
+    return SolvedPose(pose, ideal, error < max_error_px, error, information)
 
 
 def normal_equations(
@@ -172,9 +174,11 @@ def rescore(
     solved: SolvedPose, camera_from_map: Pose, matches: Matches, camera: Camera, max_error_px: float
 ) -> SolvedPose:
     """The same matches under another pose; the information is kept."""
-    ideal = camera.normalized(matches.pixels)
-    error = _errors(camera_from_map, ideal, matches.points, 0.5 * (camera.fx + camera.fy))
-    return SolvedPose(camera_from_map, error < max_error_px, error, solved.information)
+    focal = 0.5 * (camera.fx + camera.fy)
+    error = _errors(camera_from_map, solved.ideal, matches.points, focal)
+    return replace(
+        solved, camera_from_map=camera_from_map, inlier=error < max_error_px, error_px=error
+    )
 
 
 def _errors(pose: Pose, ideal: FloatArray, points: FloatArray, focal: float) -> FloatArray:
