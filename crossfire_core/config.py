@@ -173,6 +173,13 @@ class TrainingConfig:
         "make the mapping images agree with each other before training, by moving given poses a "
         "little; localization still answers in the frame of the given ones",
     )
+    patches: int = option(
+        8000,
+        "small pictures of surfaces kept with the map, of all mapping images together, on which "
+        "localization finishes; 65 bytes each; 0 for none",
+        min=0,
+        max=200_000,
+    )
     geometry_share: float = option(
         0.4, "share of the budget for the first stage", min=0.05, max=0.95
     )
@@ -227,11 +234,18 @@ class LocalizationConfig:
         True, "move rendered points to where the mapping images around the pose saw them"
     )
     align: bool = option(True, "finish each step by aligning descriptors directly")
+    patches: int = option(
+        2500,
+        "finish the pose of a single image on so many of the map's patches at most, those of the "
+        "nearest mapping images, where enough of them fit; 0 for none",
+        min=0,
+    )
+    track_patches: int = option(500, "likewise while a robot is followed", min=0)
     colour_rays: int = option(
         1000,
-        "rendered points whose colours polish the pose of a single image; not of one whose prior "
-        "has an uncertainty, as while a robot is followed, where time counts, and not where the "
-        "image does not look like the render; 0 for none",
+        "rendered points whose colours polish the pose of a single image where patches do not; "
+        "not of one whose prior has an uncertainty, as while a robot is followed, where time "
+        "counts, and not where the image does not look like the render; 0 for none",
         min=0,
     )
     covariance_inflation: float = option(

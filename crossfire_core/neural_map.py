@@ -36,6 +36,7 @@ from crossfire_core.field.scene_box import SceneBox
 from crossfire_core.field.scene_field import SceneField
 from crossfire_core.files import write_bytes
 from crossfire_core.geometry import Camera, Pose
+from crossfire_core.localization.patches import Patches, pack_pictures, unpack_pictures
 from crossfire_core.rendering.sampling import Spacing
 
 FORMAT_VERSION = 3
@@ -50,7 +51,14 @@ _PLACES = {  # arrays whose shapes are free, with their types
     "places.points": _FLOATS,
     "places.point_view": ("I32",),
 }
-_OPTIONAL = {"places.shifts": _FLOATS}  # likewise; maps of before have none
+_OPTIONAL = {  # likewise; maps of before have none
+    "places.shifts": _FLOATS,
+    "patches.points": _FLOATS,
+    "patches.normals": ("I8",),
+    "patches.spacing": _FLOATS,
+    "patches.view": ("I32",),
+    "patches.pictures": ("U8",),
+}
 
 
 @dataclass(frozen=True)
@@ -199,10 +207,16 @@ class NeuralMap:
     """A trained field with its image network."""
 
     def __init__(
-        self, header: MapHeader, field: SceneField, network: ImageNetwork, places: Places
+        self,
+        header: MapHeader,
+        field: SceneField,
+        network: ImageNetwork,
+        places: Places,
+        patches: Patches | None = None,
     ) -> None:
         """Put the parts together; use :meth:`load` for a file."""
         self.header, self.field, self.network, self.places = header, field, network, places
+        self.patches = patches or Patches.none()
         self.file_bytes: int | None = None
 
     @property
@@ -219,6 +233,8 @@ class NeuralMap:
         tensors["places.points"] = self.places.points.float()
         tensors["places.point_view"] = self.places.point_view.to(torch.int32)
         tensors["places.shifts"] = self.places.shifts.half()
+        if len(self.patches):
+            tensors |= {f"patches.{k}": v for k, v in _packed_patches(self.patches).items()}
         plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         header = json.dumps(self.header.to_json(), sort_keys=True, allow_nan=False)
         data = to_bytes(plain, metadata={_HEADER_KEY: header})
@@ -248,12 +264,13 @@ class NeuralMap:
             field.load_state_dict(_part(_unpacked(tensors), "field."), assign=True)
             network.load_state_dict(_part(tensors, "network."), assign=True)
             places = _places(_part(tensors, "places."), header)
+            patches = _patches(_part(tensors, "patches."), header)
         except (RuntimeError, KeyError, ValueError, MemoryError) as error:
             raise MapFormatError(
                 f"map {path} does not fit its own header: it is damaged, train it again"
             ) from error
         network.eval().requires_grad_(False).to(where)
-        loaded = NeuralMap(header, field.requires_grad_(False).to(where), network, places)
+        loaded = NeuralMap(header, field.requires_grad_(False).to(where), network, places, patches)
         loaded.file_bytes = path.stat().st_size
         return loaded
 
@@ -277,6 +294,7 @@ class NeuralMap:
             "network_parameters": sum(p.numel() for p in self.network.parameters()),
             "descriptor_size": h.field.descriptor_size,
             "base_from_camera": h.base_from_camera.to_json(),
+            "patches": len(self.patches),
             "covariance_factor": h.covariance_factor,
             "provenance": h.provenance,
         }
@@ -455,3 +473,37 @@ def _places(part: dict[str, Tensor], header: MapHeader) -> Places:
     if not fits:
         raise ValueError("places have the wrong shapes")
     return Places(words, signatures, points, view, shifts)
+
+
+def _packed_patches(patches: Patches) -> dict[str, Tensor]:
+    """Patches as they are stored."""
+    return {
+        "points": torch.from_numpy(patches.points).float(),
+        "normals": torch.from_numpy(np.round(127.0 * patches.normals)).to(torch.int8),
+        "spacing": torch.from_numpy(patches.spacing).half(),
+        "view": torch.from_numpy(patches.view).to(torch.int32),
+        "pictures": torch.from_numpy(pack_pictures(patches.grey)),
+    }
+
+
+def _patches(part: dict[str, Tensor], header: MapHeader) -> Patches:
+    """The inverse of :func:`_packed_patches`; a map of before has none."""
+    if not part:
+        return Patches.none()
+    points, normals, spacing = (
+        part[name].double().numpy() for name in ("points", "normals", "spacing")
+    )
+    view = part["view"].long().numpy()
+    fits = (
+        points.ndim == 2
+        and points.shape == normals.shape == (len(view), 3)
+        and spacing.shape == view.shape
+        and ((view >= 0) & (view < len(header.views))).all()
+        and (spacing > 0.0).all()
+        and part["pictures"].ndim == 1
+    )
+    if not fits:
+        raise ValueError("patches have the wrong shapes")
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+    grey = unpack_pictures(part["pictures"].numpy(), len(view))
+    return Patches(points, normals, spacing, view, grey)

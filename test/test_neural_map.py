@@ -30,6 +30,7 @@ from crossfire_core.field.scene_box import SceneBox
 from crossfire_core.field.scene_field import SceneField
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.localizer import Localizer
+from crossfire_core.localization.patches import SIDE, Patches
 from crossfire_core.neural_map import MapHeader, MappingView, NeuralMap, Places, round_as_stored
 from crossfire_core.rendering.renderer import Renderer
 from crossfire_core.rendering.sampling import Spacing
@@ -65,7 +66,12 @@ def tiny_map() -> NeuralMap:
     words = torch.nn.functional.normalize(torch.randn(5, 16), dim=1).half().float()
     signatures = torch.nn.functional.normalize(torch.rand(3, 5), dim=1).half().float()
     places = Places(words, signatures, torch.randn(20, 3), torch.arange(20) % 3, torch.randn(20, 3))
-    return NeuralMap(header, field.requires_grad_(False), network.eval(), places)
+    normals = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+    grey = np.broadcast_to(np.arange(0, 240, 15, dtype=np.uint8), (3, SIDE, SIDE)).copy()
+    patches = Patches(
+        rng.normal(0, 1, (3, 3)), normals, np.array([0.25, 0.5, 1.0]), np.array([0, 2, 2]), grey
+    )
+    return NeuralMap(header, field.requires_grad_(False), network.eval(), places, patches)
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +137,10 @@ def test_a_map_comes_back_as_it_was(saved: Path) -> None:
     assert torch.equal(made.network(image), loaded.network(image))
     for name in ("words", "signatures", "points", "point_view"):
         assert torch.equal(getattr(made.places, name), getattr(loaded.places, name))
+    for name in ("normals", "spacing", "view"):
+        np.testing.assert_array_equal(getattr(made.patches, name), getattr(loaded.patches, name))
+    np.testing.assert_allclose(made.patches.points, loaded.patches.points, rtol=1e-6)
+    assert np.abs(made.patches.grey.astype(int) - loaded.patches.grey).max() < 6
     camera, pose = made.header.camera.resized(16, 12), made.header.views[1].map_from_camera
     spacing, config = made.header.spacing, made.header.render
     a, b = (Renderer(m.field, spacing, config).render(camera, pose) for m in (made, loaded))
@@ -467,6 +477,32 @@ def test_a_disk_that_fills_while_writing(
     with pytest.raises(CrossfireError, match="No space left"):
         tiny_map().save(path)
     assert path.read_bytes() == saved.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["points", "normals", "spacing", "view", "pictures"])
+def test_patches_that_are_not_whole_are_refused(saved: Path, tmp_path: Path, name: str) -> None:
+    header, arrays = parts(saved)
+    lacking = {k: v for k, v in arrays.items() if k != f"patches.{name}"}
+    assert "damaged" in refuse(write(tmp_path / "lacking.map", header, lacking))
+    short = {**arrays, f"patches.{name}": arrays[f"patches.{name}"][:1].clone()}
+    assert "damaged" in refuse(write(tmp_path / "short.map", header, short))
+
+
+def test_a_picture_that_announces_more_than_its_patches_is_refused(
+    saved: Path, tmp_path: Path
+) -> None:
+    header, arrays = parts(saved)
+    data = arrays["patches.pictures"].numpy().tobytes()
+    at = data.index(b"\xff\xc0") + 5
+    huge = data[:at] + b"\xff\xff\xff\xff" + data[at + 4 :]
+    arrays["patches.pictures"] = torch.frombuffer(bytearray(huge), dtype=torch.uint8)
+    assert "patches" in refuse(write(tmp_path / "huge.map", header, arrays))
+
+
+def test_a_map_of_before_has_no_patches(saved: Path, tmp_path: Path) -> None:
+    header, arrays = parts(saved)
+    older = {k: v for k, v in arrays.items() if not k.startswith("patches.")}
+    assert len(NeuralMap.load(write(tmp_path / "o.map", header, older), "cpu").patches) == 0
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

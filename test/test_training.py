@@ -411,7 +411,8 @@ def test_colours_polish_single_images_and_not_while_a_robot_is_followed(
         "crossfire_core.localization.localizer.align_colours",
         lambda *_: asked.append(True),
     )
-    localizer = Localizer(trained, LocalizationConfig(points_along=48, min_inliers=20))
+    c = LocalizationConfig(points_along=48, min_inliers=20, patches=0, track_patches=0)
+    localizer = Localizer(trained, c)
     truth = frame.world_from_camera
     assert localizer.localize(frame.image, frame.camera, truth, prior_sigma=(0.05, 0.02)).ok
     assert not asked

@@ -137,7 +137,8 @@ def measure_localization(work: Workload, device: str, tell: Tell) -> dict[str, A
     for side in _SIDES:
         tell(f"localization, network input of {side}")
         header = replace(neural_map.header, features=replace(neural_map.header.features, side=side))
-        other = NeuralMap(header, neural_map.field, neural_map.network, neural_map.places)
+        parts = (neural_map.field, neural_map.network, neural_map.places, neural_map.patches)
+        other = NeuralMap(header, *parts)
         some = _localized(Localizer(other), frames[:4])
         by_side[str(side)] = float(np.median([r["stages_ms"]["features"] for r in some]))
     stages = list(dict.fromkeys(stage for r in runs for stage in r["stages_ms"]))

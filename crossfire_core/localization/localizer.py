@@ -23,6 +23,7 @@ from crossfire_core.localization.alignment import align
 from crossfire_core.localization.covisibility import SeenSpace, grouped, shared_views
 from crossfire_core.localization.estimate import Matches, PoseEstimate
 from crossfire_core.localization.matching import CellMatches, match_everywhere, match_wide
+from crossfire_core.localization.patches import PatchAligner
 from crossfire_core.localization.photometric import align_colours
 from crossfire_core.localization.pose_solver import (
     SolvedPose,
@@ -89,13 +90,14 @@ class Localizer:
         self._shared = shared_views(
             header.box, places.points, places.point_view, len(places.signatures)
         )
+        poses = [view.map_from_camera for view in header.views]
         self.shifts = PointShifts(
             places.points.double().cpu().numpy(), places.shifts.double().cpu().numpy(),
-            places.point_view.cpu().numpy(), [view.map_from_camera for view in header.views],
-            header.spacing.knee,
+            places.point_view.cpu().numpy(), poses, header.spacing.knee,
         )  # fmt: skip
+        self.patches = PatchAligner(neural_map.patches, poses, header.spacing.knee)
         self.frame = RecordedFrame(
-            [view.map_from_camera for view in header.views],
+            poses,
             [view.recorded or view.map_from_camera for view in header.views],
             header.spacing.knee,
         )
@@ -139,10 +141,62 @@ class Localizer:
             found = self._refine(dense, camera, start, prior_sigma, count, clock)
         else:
             found = self._search(dense, camera, count, clock)
-        if found.ok and self.config.colour_rays and prior_sigma is None:
-            with clock.time("colours"):
-                found = self._polish(image, camera, found)
+        if found.ok:
+            found = self._finish(image, camera, found, prior_sigma is None, clock)
         return self._in_recorded_frame(replace(found, timings_ms=dict(clock.ms)))
+
+    def _finish(
+        self,
+        image: NDArray[np.uint8],
+        camera: Camera,
+        found: PoseEstimate,
+        single: bool,
+        clock: _Stopwatch,
+    ) -> PoseEstimate:
+        """What grey values and colours add to a pose; a ``single`` image may take its time."""
+        most = self.config.patches if single else self.config.track_patches
+        if most and len(self.patches):
+            with clock.time("patches"):
+                finished = self._on_patches(image, camera, found, most)
+            if finished is not None:
+                return finished
+        if self.config.colour_rays and single:
+            with clock.time("colours"):
+                return self._polish(image, camera, found)
+        return found
+
+    def _on_patches(
+        self, image: NDArray[np.uint8], camera: Camera, estimate: PoseEstimate, most: int
+    ) -> PoseEstimate | None:
+        """The pose under which the map's patches fit the image; None where too few do.
+
+        Inliers and residual stay those of the matches, by which a pose is believed or not.
+        """
+        start, matches = estimate.map_from_camera, estimate.details
+        assert start is not None and matches is not None
+        limit = 0.5 * self._limit(camera)
+        found = self.patches.solve(image, camera, start, limit, most)
+        if found is None:
+            return None
+        solved, pixels, _ = found
+        inlier = solved.inlier
+        if inlier.sum() < self.config.min_inliers or not solved.camera_from_map.is_finite():
+            return None
+        if _spread(pixels[inlier], camera) < self.config.min_spread:
+            return None
+        pose = solved.camera_from_map.inverse()
+        if not self._moved_px(camera, matches, start, pose) < self._limit(camera):
+            return None
+        noise = max(float(np.median(solved.error_px[inlier])), 0.3)
+        covariance = camera_covariance(solved, noise * self.config.covariance_inflation)
+        return replace(estimate, map_from_camera=pose, covariance=covariance)
+
+    def _moved_px(self, camera: Camera, matches: Matches, before: Pose, after: Pose) -> float:
+        """By how many pixels the inliers' points move from one pose to the other, the median."""
+        seen = matches.points[matches.inlier]
+        moved = camera.project(after.inverse().apply(seen))
+        moved -= camera.project(before.inverse().apply(seen))
+        return float(np.median(np.linalg.norm(moved, axis=1)))
 
     def _in_recorded_frame(self, found: PoseEstimate) -> PoseEstimate:
         """The pose as the recording would have it, and its matches with it."""
@@ -339,11 +393,7 @@ class Localizer:
         )
         if found is None:
             return estimate
-        seen = matches.points[matches.inlier]
-        moved = camera.project(found.inverse().apply(seen))
-        moved -= camera.project(start.inverse().apply(seen))
-        median = float(np.median(np.linalg.norm(moved, axis=1)))
-        if not median < self._limit(camera):  # also refuses NaN
+        if not self._moved_px(camera, matches, start, found) < self._limit(camera):  # nor NaN
             return estimate
         return replace(estimate, map_from_camera=start.interpolate(found, 0.5))
 
@@ -417,10 +467,7 @@ class Localizer:
         """Gates and covariance of a solved pose."""
         inliers, count = int(solved.inlier.sum()), len(matches.pixels)
         residual = float(np.median(solved.error_px[solved.inlier])) if inliers else float("nan")
-        cells = np.clip(
-            matches.pixels[solved.inlier] * 4 / np.array([camera.width, camera.height]), 0, 3
-        )
-        spread = len(np.unique(cells.astype(int) @ np.array([1, 4]))) / 16.0
+        spread = _spread(matches.pixels[solved.inlier], camera)
         noise = max(residual, 0.3) * self.config.covariance_inflation
         reason = self._complaint(inliers, count, spread, needed)
         return PoseEstimate(
@@ -471,3 +518,9 @@ class Localizer:
 def _centres(found: CellMatches, dense: DenseDescriptors) -> NDArray[np.float64]:
     """Pixels ``[n, 2]`` of the image at the matches' cells."""
     return np.asarray((found.cell.astype(np.float64) + 0.5) / np.array(dense.scale))
+
+
+def _spread(pixels: FloatArray, camera: Camera) -> float:
+    """Share of a 4x4 grid over the image that holds one of the pixels ``[n, 2]``."""
+    cells = np.clip(pixels * 4 / np.array(camera.size), 0, 3).astype(int)
+    return len(np.unique(cells @ np.array([1, 4]))) / 16.0

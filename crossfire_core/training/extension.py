@@ -18,6 +18,7 @@ from torch import Tensor
 from crossfire_core.config import LocalizationConfig, TrainingConfig
 from crossfire_core.features.network import fitted
 from crossfire_core.localization.localizer import Localizer
+from crossfire_core.localization.patches import Patches
 from crossfire_core.neural_map import MapHeader, NeuralMap
 from crossfire_core.recordings.lazy import LazyRecording
 from crossfire_core.rendering.renderer import Renderer
@@ -177,6 +178,18 @@ class Extension(Trainer):
             before = known.at(places.points[mine].double().numpy(), view.map_from_camera)
             shifts[mine] += torch.from_numpy(before).float()
         return shifts
+
+    def _cut_patches(self) -> Patches:
+        """The new recording's, beside what the old map has of the views that are kept."""
+        count, most = len(self.rehearsed), self.config.patches
+        new = self._patches_of(
+            self.views[count:], most * (len(self.views) - count) // len(self.views)
+        )
+        number = {view.name: i for i, view in enumerate(self.rehearsed)}
+        views = [number.get(view.name, -1) for view in self.old.header.views]
+        return Patches.joined(
+            [self.old.patches.renumbered(views), new.renumbered(range(count, len(self.views)))]
+        )
 
     def _covariance_factor(self, made: NeuralMap) -> float:
         """The old map's: the new recording's poses are mostly its own answers, and no truth."""

@@ -102,7 +102,7 @@ def _match_pair(
     a, b = keypoints[i], keypoints[j]
     if len(a.pixels) < 8 or len(b.pixels) < 8:
         return []
-    first, second = _mutual_ratio(a.descriptors, b.descriptors)
+    first, second = mutual_ratio(a.descriptors, b.descriptors)
     pose_a, pose_b = views[i].map_from_camera, views[j].map_from_camera
     points = midpoints(pose_a, a.bearings[first], pose_b, b.bearings[second])
     good = np.isfinite(points).all(axis=1)
@@ -123,10 +123,16 @@ def _match_pair(
     return out
 
 
-def _mutual_ratio(
+def mutual_ratio(
     a: NDArray[np.float32], b: NDArray[np.float32], ratio: float = 0.85
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of mutual nearest neighbours that beat their runner-up."""
+    """Indices of mutual nearest neighbours that beat their runner-up.
+
+    Args:
+        a: ``[n, d]`` unit descriptors, at least two.
+        b: ``[m, d]`` likewise.
+        ratio: the distance to the nearest must be below this share of that to the second.
+    """
     similarity = a @ b.T
     best = similarity.argmax(axis=1)
     back = similarity.argmax(axis=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from crossfire_core.field.scene_box import SceneBox
 from crossfire_core.field.scene_field import SceneField
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.localizer import Localizer
+from crossfire_core.localization.patches import Patches
 from crossfire_core.neural_map import (
     MapHeader,
     MappingView,
@@ -39,6 +40,7 @@ from crossfire_core.training import checkpoint
 from crossfire_core.training.descriptor_stage import DescriptorStage, Surfaces, measure_surfaces
 from crossfire_core.training.geometry_stage import GeometryStage
 from crossfire_core.training.honesty import covariance_factor
+from crossfire_core.training.patch_cutting import corners, cut_patches
 from crossfire_core.training.pose_correction import corrected
 from crossfire_core.training.schedule import Budget, one_torch_thread_a_share, rate_factor
 from crossfire_core.training.selection import select_frames
@@ -303,11 +305,23 @@ class Trainer:
                 "training found no clear surfaces: check that the poses belong to the images "
                 "(crossfire check), or train longer"
             )
+        self.patches = self._cut_patches()
         if self.seconds is not None and self.descriptor_budget.done == 0:
             after = _FINISH_SECONDS + _FINISH_SECONDS_A_VIEW * len(self.views)
             after += _FINISH_SECONDS_A_FRAME * len(self.spare)
             after = min(after, 0.2 * self.seconds)
             self.descriptor_budget.seconds = max(1.0, self.seconds - self.elapsed() - after)
+
+    def _cut_patches(self) -> Patches:
+        """Small pictures of the scene, while the views still have their images."""
+        return self._patches_of(self.views, self.config.patches)
+
+    def _patches_of(self, views: Sequence[View], most: int) -> Patches:
+        if most == 0 or len(views) < 2:
+            return Patches.none()
+        tracks = corners(views, lambda: self.report(held_out=None))
+        renderer = Renderer(self.field, self.survey.spacing, self.config.render).freeze()
+        return cut_patches(views, tracks, renderer, most, self.config.seed)
 
     def learn_descriptors(self) -> None:
         """The field's descriptors and the image network."""
@@ -384,7 +398,7 @@ class Trainer:
         self.report(held_out=None, force=True)
         round_as_stored(self.field, self.network)  # what follows is made from what a reader sees
         self.network.eval()
-        made = NeuralMap(self._header(), self.field, self.network, self._places())
+        made = NeuralMap(self._header(), self.field, self.network, self._places(), self.patches)
         made.places = replace(made.places, shifts=self._shifts(made))
         made.header = replace(made.header, covariance_factor=self._covariance_factor(made))
         return made

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from crossfire_core.errors import TrainingError
 from crossfire_core.evaluation.peers.features import FeatureMethod, Features, Pairs
 from crossfire_core.evaluation.peers.retrieval import nearest, vlad, words
-from crossfire_core.evaluation.peers.triangulation import (
+from crossfire_core.geometry import Camera, Pose
+from crossfire_core.geometry.triangulation import (
     IntArray,
     Tracks,
     View,
@@ -23,7 +24,6 @@ from crossfire_core.evaluation.peers.triangulation import (
     triangulate,
     view_pairs,
 )
-from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.estimate import Matches, PoseEstimate
 from crossfire_core.recordings.frame import Frame
 

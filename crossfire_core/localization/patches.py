@@ -1,0 +1,380 @@
+"""The last fraction of a pixel: small pictures of surfaces, slid over the image until they fit.
+
+A descriptor is learned to look alike from many sides, and is found to about a pixel. The grey
+values of one mapping image around a corner, seen as a small flat piece of surface, are found to a
+tenth of that. A map keeps some thousands of them, each with the point that bundle adjustment
+triangulated there; where they fit the image around a pose that the descriptors found, they say
+how the pose must move. (Patches on points are how direct methods track a camera, e.g. SVO, Forster
+et al. 2014; here they hang on a map.)
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import cv2
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfire_core.errors import MapFormatError
+from crossfire_core.field.threads import for_ranges
+from crossfire_core.geometry import Camera, Pose
+from crossfire_core.localization.nearness import ViewDistances
+from crossfire_core.localization.pose_solver import SolvedPose, plane_points, refine_pose
+
+FloatArray = NDArray[np.float64]
+SIDE = 16  # samples along a patch: two blocks of a JPEG
+_COLUMNS = 64  # patches beside each other in the stored picture
+_QUALITY = 85
+_BLUR_PX = 0.7
+_VIEWS = 64  # patches of so many views, the nearest, are tried
+_NEAR = 0.07  # views this far off (radians of parallax and of turning) share their pose's error
+_FAR = 0.02  # weight of the other views' patches: where none is near, they decide
+_INNER = 7  # samples of a patch that count: so many on each side of its middle, less than SIDE / 2
+_STEPS = 8
+_MOST_PX = 4.0  # of a 640 px wide image: what is found further off is something else
+_LEAST_LIKENESS = 0.85
+_LEAST_CONTRAST = 4.0  # standard deviation of a patch's grey values
+_LEAST_SLANT = 0.3  # cosine between a surface's normal and the way to it
+_SCALES = (0.4, 2.5)  # an image pixel is at least and at most so many samples
+_JIT: dict[str, Any] = {"nogil": True, "cache": True, "boundscheck": False}
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Small flat pieces of surface, with what one mapping image showed there.
+
+    A patch lies in the plane through its point. Its axes come from the view it was cut from:
+    :func:`axes`.
+
+    Attributes:
+        points: ``[n, 3]`` the middles, metres in the map frame.
+        normals: ``[n, 3]`` unit, towards the view.
+        spacing: ``[n]`` metres between samples: a pixel of the view there.
+        view: ``[n]`` int64, from which mapping view each was cut.
+        grey: ``[n, SIDE, SIDE]`` uint8.
+    """
+
+    points: FloatArray
+    normals: FloatArray
+    spacing: FloatArray
+    view: NDArray[np.int64]
+    grey: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        """Number of patches."""
+        return len(self.points)
+
+    @staticmethod
+    def none() -> Patches:
+        """No patches at all."""
+        empty = np.zeros((0, 3))
+        grey = np.zeros((0, SIDE, SIDE), np.uint8)
+        return Patches(empty, empty, empty[:, 0], np.zeros(0, np.int64), grey)
+
+    @staticmethod
+    def joined(parts: Sequence[Patches]) -> Patches:
+        """All patches of several lots."""
+        return Patches(*(np.concatenate(c) for c in zip(*map(_columns, parts), strict=True)))
+
+    def renumbered(self, numbers: Sequence[int]) -> Patches:
+        """With other numbers for the views; patches of views whose number is -1 are dropped."""
+        view = np.asarray(numbers, dtype=np.int64)[self.view]
+        kept = [column[view >= 0] for column in _columns(replace(self, view=view))]
+        return Patches(*kept)
+
+
+def _columns(patches: Patches) -> tuple[Any, ...]:
+    return tuple(getattr(patches, field.name) for field in fields(patches))
+
+
+def pack_pictures(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The bytes of one JPEG that holds patches ``[n, SIDE, SIDE]`` side by side."""
+    rows = -(-len(grey) // _COLUMNS)
+    filled = np.zeros((rows * _COLUMNS, SIDE, SIDE), np.uint8)
+    filled[: len(grey)] = grey
+    beside = filled.reshape(rows, _COLUMNS, SIDE, SIDE).swapaxes(1, 2)
+    sheet = beside.reshape(rows * SIDE, _COLUMNS * SIDE)
+    done, data = cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    assert done
+    return np.asarray(data, dtype=np.uint8).ravel()
+
+
+def unpack_pictures(data: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+    """The inverse of :func:`pack_pictures`, but for what JPEG loses.
+
+    Raises:
+        MapFormatError: no JPEG of that many patches.
+    """
+    rows = -(-count // _COLUMNS)
+    size, sheet = (rows * SIDE, _COLUMNS * SIDE), None
+    if _announced(data.tobytes()) == size:  # before as much memory is taken
+        try:
+            sheet = cv2.imdecode(np.ascontiguousarray(data), cv2.IMREAD_GRAYSCALE)
+        except cv2.error:
+            sheet = None
+    if sheet is None or sheet.shape != size:
+        raise MapFormatError("the pictures of the map's patches are damaged: train it again")
+    grey = sheet.reshape(rows, SIDE, _COLUMNS, SIDE).swapaxes(1, 2)
+    return np.ascontiguousarray(grey.reshape(-1, SIDE, SIDE)[:count]).astype(np.uint8)
+
+
+def _announced(jpeg: bytes) -> tuple[int, int] | None:
+    """(height, width) in the frame header of a baseline JPEG; None where there is none.
+
+    ITU-T T.81, annex B: segments are a marker and a length, until the frame header comes.
+    """
+    at = 2
+    while jpeg[:2] == b"\xff\xd8" and at + 9 <= len(jpeg) and jpeg[at] == 0xFF:
+        if jpeg[at + 1] == 0xC0:
+            height, width = struct.unpack_from(">HH", jpeg, at + 5)
+            return height, width
+        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+    return None
+
+
+def axes(normals: FloatArray, rotations: FloatArray) -> FloatArray:
+    """Along a patch's columns and rows in the map frame, ``[n, 3, 2]``, metres a metre.
+
+    Args:
+        normals: ``[n, 3]`` unit.
+        rotations: ``[n, 3, 3]`` of ``map_from_camera`` of the views they were cut from: columns
+            run along the image's rows, as far as the surface lets them.
+    """
+    right = rotations[:, :, 0]
+    right = right - (right * normals).sum(axis=1, keepdims=True) * normals
+    right = right / np.maximum(np.linalg.norm(right, axis=1, keepdims=True), 1e-9)
+    down = np.cross(right, normals)  # the normal looks back at the camera, whose z runs away
+    return np.stack([right, down], axis=2)
+
+
+def softened(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Grey values ``[height, width]`` of an RGB image, without the noise of single pixels."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return cv2.GaussianBlur(grey.astype(np.float32), (0, 0), _BLUR_PX)  # type: ignore[return-value]
+
+
+class PatchAligner:
+    """Moves a pose so that the map's patches lie where the image shows them."""
+
+    def __init__(self, patches: Patches, poses: Sequence[Pose], median_distance: float) -> None:
+        """Prepare a map's patches.
+
+        Args:
+            patches: of the map.
+            poses: ``map_from_camera`` of all mapping views.
+            median_distance: of the surfaces from the cameras, metres.
+        """
+        rotations = np.stack([pose.rotation for pose in poses])
+        self._patches = patches
+        self._axes = axes(patches.normals, rotations[patches.view]) * patches.spacing[:, None, None]
+        self._grey = patches.grey.astype(np.float32)
+        self._views = ViewDistances(poses, median_distance)
+
+    def __len__(self) -> int:
+        """Number of patches."""
+        return len(self._patches)
+
+    def solve(
+        self,
+        image: NDArray[np.uint8],
+        camera: Camera,
+        map_from_camera: Pose,
+        max_error_px: float,
+        most: int,
+        side: int = 640,
+    ) -> tuple[SolvedPose, FloatArray, FloatArray] | None:
+        """The pose under which patches lie where they are found.
+
+        Args:
+            image: ``[height, width, 3]`` uint8 RGB, of the camera's size.
+            camera: its calibration.
+            map_from_camera: start, within a pixel or two of the truth.
+            max_error_px: of the camera's image; patches further off are taken for wrong.
+            most: so many patches are tried, those of the nearest views.
+            side: the image is shrunk to this longer side, that of the mapping images.
+
+        Returns:
+            The pose, and pixels ``[n, 2]`` and points ``[n, 3]`` of the patches that were found;
+            None with fewer than 6 of them.
+        """
+        grey, scale = _shrunk(image, side)
+        small = camera.resized(grey.shape[1], grey.shape[0])
+        index, centres, warps, weights = self._in_sight(small, map_from_camera, most)
+        shifts, likeness = slide(grey, centres, warps, self._grey[index])
+        limit = _MOST_PX * small.relative_size
+        found = (likeness > _LEAST_LIKENESS) & (np.linalg.norm(shifts, axis=1) < limit)
+        if found.sum() < 6:
+            return None
+        pixels = (centres + shifts)[found] / scale
+        points = self._patches.points[index[found]]
+        focal = 0.5 * (camera.fx + camera.fy)
+        ideal = camera.normalized(pixels)
+        solved = refine_pose(
+            map_from_camera.inverse(), ideal, points, weights[found], focal, max_error_px
+        )
+        return solved, pixels, points
+
+    def _in_sight(
+        self, camera: Camera, map_from_camera: Pose, most: int
+    ) -> tuple[NDArray[np.int64], FloatArray, FloatArray, FloatArray]:
+        """Patches to try, where they are ``[n, 2]``, their warps ``[n, 2, 2]``, weights ``[n]``."""
+        p = self._patches
+        far = self._views.of(map_from_camera)
+        weight = _FAR + np.exp(-0.5 * (far / _NEAR) ** 2)
+        weight /= weight.max()
+        weight[np.argsort(far, kind="stable")[_VIEWS:]] = 0.0
+        index = np.flatnonzero(weight[p.view] > 0.0)
+        way = p.points[index] - map_from_camera.translation
+        way /= np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1e-9)
+        index = index[-(way * p.normals[index]).sum(axis=1) > _LEAST_SLANT]
+        camera_from_map = map_from_camera.inverse()
+        plane, by_twist, ahead = plane_points(camera_from_map, p.points[index])
+        plane = np.where(ahead[:, None], plane, 0.0)
+        centres, lens = camera.bend(plane)
+        # the first three columns of the derivative are those by a shift of the point
+        by_point = lens @ by_twist[:, :, :3] @ camera_from_map.rotation
+        warps = by_point @ self._axes[index]
+        area = np.abs(np.linalg.det(warps))
+        good = ahead & (area > _SCALES[0] ** 2) & (area < _SCALES[1] ** 2)
+        good &= ((centres > 0.0) & (centres < np.array(camera.size))).all(axis=1)
+        nearest = np.argsort(far[p.view[index[good]]], kind="stable")[:most]
+        chosen = np.flatnonzero(good)[nearest]
+        return index[chosen], centres[chosen], warps[chosen], weight[p.view[index[chosen]]]
+
+
+def _shrunk(image: NDArray[np.uint8], side: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Softened grey values, and the scale (x, y) by which the image was shrunk."""
+    height, width = image.shape[:2]
+    factor = side / max(width, height)
+    if factor < 1.0:
+        size = (round(width * factor), round(height * factor))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    scale = np.array([image.shape[1] / width, image.shape[0] / height])
+    return softened(image), scale
+
+
+def slide(
+    grey: NDArray[np.float32],
+    centres: FloatArray,
+    warps: FloatArray,
+    patches: NDArray[np.float32],
+) -> tuple[FloatArray, FloatArray]:
+    """Where patches fit best around their places in an image.
+
+    Gauss-Newton over a shift, on grey values without their mean and contrast; slopes are those of
+    the patch, so they are computed once (Baker and Matthews 2004).
+
+    Args:
+        grey: ``[height, width]`` the image.
+        centres: ``[n, 2]`` pixels where the patches' middles are expected, centres at .5.
+        warps: ``[n, 2, 2]`` pixels a sample along the patch's columns and rows.
+        patches: ``[n, SIDE, SIDE]`` grey values.
+
+    Returns:
+        Shifts ``[n, 2]`` in pixels and likeness ``[n]``, the correlation there; -1 where a patch
+        is flat or leaves the image.
+    """
+    out = np.zeros((len(centres), 3))
+    out[:, 2] = -1.0
+    for_ranges(
+        lambda start, stop: _slide(grey, centres, warps, patches, out, start, stop),
+        len(centres),
+        smallest=32,
+    )
+    return out[:, :2], out[:, 2]
+
+
+@numba.njit(**_JIT)
+def _slide(grey, centres, warps, patches, out, start, stop):  # type: ignore[no-untyped-def]
+    """Fill ``out [n, (x, y, likeness)]``."""
+    height, width = grey.shape
+    across = 2 * _INNER
+    first = (SIDE - across) // 2
+    count = across * across
+    wanted = np.empty(count)
+    slopes = np.empty((count, 2))
+    seen = np.empty(count)
+    for i in range(start, stop):
+        a, b, c, d = warps[i, 0, 0], warps[i, 0, 1], warps[i, 1, 0], warps[i, 1, 1]
+        det = a * d - b * c
+        if abs(det) < 1e-9:
+            continue
+        mean = 0.0
+        mean_x, mean_y = 0.0, 0.0
+        for k in range(count):
+            row, column = first + k // across, first + k % across
+            wanted[k] = patches[i, row, column]
+            u = 0.5 * (patches[i, row, column + 1] - patches[i, row, column - 1])
+            v = 0.5 * (patches[i, row + 1, column] - patches[i, row - 1, column])
+            # from slopes a sample to slopes a pixel: the transposed inverse of the warp
+            slopes[k, 0] = (d * u - c * v) / det
+            slopes[k, 1] = (a * v - b * u) / det
+            mean += wanted[k]
+            mean_x += slopes[k, 0]
+            mean_y += slopes[k, 1]
+        mean, mean_x, mean_y = mean / count, mean_x / count, mean_y / count
+        contrast = 0.0
+        for k in range(count):
+            contrast += (wanted[k] - mean) ** 2
+        contrast = np.sqrt(contrast / count)
+        if contrast < _LEAST_CONTRAST:
+            continue
+        xx, xy, yy = 0.0, 0.0, 0.0
+        for k in range(count):
+            wanted[k] = (wanted[k] - mean) / contrast
+            slopes[k, 0] = (slopes[k, 0] - mean_x) / contrast
+            slopes[k, 1] = (slopes[k, 1] - mean_y) / contrast
+            xx += slopes[k, 0] * slopes[k, 0]
+            xy += slopes[k, 0] * slopes[k, 1]
+            yy += slopes[k, 1] * slopes[k, 1]
+        bend = xx * yy - xy * xy
+        if bend < 1e-6 * (xx + yy) ** 2:
+            continue
+        x, y, likeness = 0.0, 0.0, -1.0
+        for _ in range(_STEPS):
+            likeness = -1.0
+            inside = True
+            mean = 0.0
+            for k in range(count):
+                s = first + k % across - 0.5 * (SIDE - 1)
+                t = first + k // across - 0.5 * (SIDE - 1)
+                px = centres[i, 0] + x + a * s + b * t - 0.5
+                py = centres[i, 1] + y + c * s + d * t - 0.5
+                if not (px >= 0.0 and py >= 0.0 and px < width - 1 and py < height - 1):
+                    inside = False
+                    break
+                u, v = int(px), int(py)
+                p, q = px - u, py - v
+                top = grey[v, u] + p * (grey[v, u + 1] - grey[v, u])
+                low = grey[v + 1, u] + p * (grey[v + 1, u + 1] - grey[v + 1, u])
+                seen[k] = top + q * (low - top)
+                mean += seen[k]
+            if not inside:
+                break
+            mean /= count
+            contrast = 0.0
+            for k in range(count):
+                contrast += (seen[k] - mean) ** 2
+            contrast = np.sqrt(contrast / count)
+            if contrast < 1.0:
+                break
+            likeness, gx, gy = 0.0, 0.0, 0.0
+            for k in range(count):
+                value = (seen[k] - mean) / contrast
+                likeness += value * wanted[k]
+                gx += slopes[k, 0] * (value - wanted[k])
+                gy += slopes[k, 1] * (value - wanted[k])
+            likeness /= count
+            dx, dy = (yy * gx - xy * gy) / bend, (xx * gy - xy * gx) / bend
+            length = np.sqrt(dx * dx + dy * dy)
+            if length > 1.0:
+                dx, dy = dx / length, dy / length
+            x, y = x - dx, y - dy
+            if length < 0.02:
+                break
+        out[i, 0], out[i, 1], out[i, 2] = x, y, likeness

@@ -1,0 +1,151 @@
+"""Cut from the mapping images what :mod:`crossfire_core.localization.patches` aligns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfire_core.features.sift import root_sift
+from crossfire_core.geometry.triangulation import (
+    Tracks,
+    epipolar_inliers,
+    triangulate,
+    view_pairs,
+)
+from crossfire_core.geometry.triangulation import View as Sight
+from crossfire_core.localization.patches import SIDE, Patches, axes, softened
+from crossfire_core.rendering.renderer import Renderer
+from crossfire_core.training.sparse_points import mutual_ratio
+from crossfire_core.training.views import View
+
+FloatArray = NDArray[np.float64]
+_CORNERS = 2000  # SIFT keypoints a view
+_CONTRAST = 0.01
+_LIMIT_PX = 2.0  # of a 640 px wide image: sightings further from their point are wrong
+_LEAST_VIEWS = 3
+_ASIDE_PX = 6.0  # surfaces this far beside a point say how it is inclined
+_AGREE = 0.05  # of the distance: the field must have a surface so near a point
+_LEAST_SLANT = 0.2
+_CELLS = 4  # along an image's longer side, over which patches are spread
+_MARGIN_PX = SIDE / 2 + 2.0
+
+
+def corners(views: Sequence[View], tell: Callable[[], None] = lambda: None) -> Tracks:
+    """Points of the scene that several views see, triangulated under the views' poses.
+
+    Args:
+        views: the mapping views with their images, in order of time.
+        tell: called now and then.
+    """
+    sights, descriptors = [], []
+    for view in views:
+        grey = cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY)
+        pixels, values = root_sift(grey, _CORNERS, _CONTRAST)
+        sights.append(Sight.of(view.camera, view.map_from_camera, pixels))
+        descriptors.append(values)
+        tell()
+    limit = _LIMIT_PX * views[0].camera.relative_size
+    matches = []
+    for a, b in view_pairs([view.map_from_camera for view in views]):
+        if min(len(descriptors[a]), len(descriptors[b])) < 2:
+            continue
+        found = np.stack(mutual_ratio(descriptors[a], descriptors[b]), axis=1)
+        matches.append((a, b, epipolar_inliers(sights[a], sights[b], found, limit)))
+        tell()
+    return triangulate(sights, matches, pixels=limit, least_views=_LEAST_VIEWS)
+
+
+def cut_patches(
+    views: Sequence[View], tracks: Tracks, renderer: Renderer, most: int, seed: int = 0
+) -> Patches:
+    """The patches of a map.
+
+    Args:
+        views: the mapping views with their images.
+        tracks: points of the scene and who sees them.
+        renderer: of the finished geometry, which says how surfaces are inclined.
+        most: patches in all; every view gets its share.
+        seed: of the choice among the points that a view sees.
+    """
+    if len(tracks.points) == 0 or most == 0:
+        return Patches.none()
+    rng = np.random.default_rng(seed)
+    share = max(1, most // len(views))
+    parts = []
+    for number, view in enumerate(views):
+        mine = rng.permutation(np.unique(tracks.point[tracks.view == number]))
+        parts.append(_of_view(view, number, tracks.points[mine], renderer, share))
+    return Patches(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _of_view(
+    view: View,
+    number: int,
+    points: FloatArray,
+    renderer: Renderer,
+    share: int,
+) -> tuple[FloatArray, FloatArray, FloatArray, NDArray[np.int64], NDArray[np.uint8]]:
+    pixels = view.camera.project(view.map_from_camera.inverse().apply(points))
+    size = np.array(view.camera.size)
+    inside = ((pixels > _MARGIN_PX) & (pixels < size - _MARGIN_PX)).all(axis=1)  # not NaN
+    points, pixels = points[inside], pixels[inside]
+    normals, solid = _inclination(view, points, pixels, renderer)
+    points, pixels, normals = points[solid], pixels[solid], normals[solid]
+    chosen = _spread(pixels, view.camera.size, share)
+    points, normals = points[chosen], normals[chosen]
+    depth = (view.map_from_camera.inverse().apply(points))[:, 2]
+    spacing = depth / (0.5 * (view.camera.fx + view.camera.fy))
+    grey = _pictures(view, points, normals, spacing)
+    return points, normals, spacing, np.full(len(points), number), grey
+
+
+def _inclination(
+    view: View, points: FloatArray, pixels: FloatArray, renderer: Renderer
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Normals ``[n, 3]`` of the surfaces around points, and where there is one at the point."""
+    aside = _ASIDE_PX * np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    at = (pixels[None] + aside[:, None]).reshape(-1, 2)
+    around, _, _ = renderer.surface(renderer.rays(view.camera, view.map_from_camera, at))
+    right, left, down, up = around.double().cpu().numpy().reshape(4, -1, 3)
+    normals = np.cross(down - up, right - left)
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    way = points - view.map_from_camera.translation
+    distance = np.linalg.norm(way, axis=1)
+    way /= np.maximum(distance[:, None], 1e-9)
+    flat = -(normals * way).sum(axis=1) < _LEAST_SLANT  # seen from the side: rather torn apart
+    normals[flat] = -way[flat]
+    middle = 0.25 * (right + left + down + up)
+    off = np.linalg.norm(middle - view.map_from_camera.translation, axis=1) / distance - 1.0
+    return normals, np.abs(off) < _AGREE
+
+
+def _spread(pixels: FloatArray, size: tuple[int, int], share: int) -> NDArray[np.int64]:
+    """Which points to take, the first ones of every part of the image."""
+    cell = (pixels * (_CELLS / max(size))).astype(np.int64) @ np.array([1, _CELLS])
+    order = np.argsort(cell, kind="stable")
+    _, first, count = np.unique(cell[order], return_index=True, return_counts=True)
+    rank = np.empty(len(cell), np.int64)
+    rank[order] = np.arange(len(cell)) - np.repeat(first, count)
+    return np.argsort(rank, kind="stable")[:share]
+
+
+def _pictures(
+    view: View, points: FloatArray, normals: FloatArray, spacing: FloatArray
+) -> NDArray[np.uint8]:
+    """Grey values ``[n, SIDE, SIDE]`` of the view on the planes through points."""
+    rotations = np.broadcast_to(view.map_from_camera.rotation, (len(points), 3, 3))
+    along = axes(normals, rotations) * spacing[:, None, None]
+    steps = np.arange(SIDE) - 0.5 * (SIDE - 1)
+    column, row = np.meshgrid(steps, steps)
+    samples = np.stack([column.ravel(), row.ravel()])
+    space = points[:, None] + (along @ samples).swapaxes(1, 2)
+    pixels = view.camera.project(view.map_from_camera.inverse().apply(space.reshape(-1, 3))) - 0.5
+    where = pixels.astype(np.float32).reshape(-1, SIDE, SIDE, 2)
+    if len(where) == 0:
+        return np.zeros((0, SIDE, SIDE), np.uint8)
+    image = softened(view.image)
+    grey = [cv2.remap(image, w[..., 0], w[..., 1], cv2.INTER_CUBIC) for w in where]
+    return np.clip(np.round(np.stack(grey)), 0, 255).astype(np.uint8)
