@@ -158,7 +158,7 @@ def test_a_pose_that_is_a_pixel_off_is_found(patches: Patches, away: float) -> N
     solved, pixels, points = found
     metres, radians = solved.camera_from_map.inverse().distance(truth)
     before = start.distance(truth)
-    assert metres < 0.2 * before[0] and radians < 0.2 * before[1]
+    assert metres < 0.3 * before[0] and radians < 0.3 * before[1]
     assert solved.inlier.sum() > 40 and pixels.shape == (len(points), 2)
 
 
