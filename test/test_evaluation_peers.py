@@ -15,7 +15,7 @@ from crossfire_core.evaluation import benchmark, plots
 from crossfire_core.evaluation.benchmark import Plan, Row
 from crossfire_core.evaluation.evaluate import Evaluation
 from crossfire_core.evaluation.metrics import FrameError
-from crossfire_core.evaluation.peers import learned, retrieval, triangulation
+from crossfire_core.evaluation.peers import learned, retrieval
 from crossfire_core.evaluation.peers.features import Sift, mutual_matches
 from crossfire_core.evaluation.peers.sparse import (
     GluedLocalizer,
@@ -25,7 +25,7 @@ from crossfire_core.evaluation.peers.sparse import (
     describe_places,
     solve,
 )
-from crossfire_core.geometry import Camera, Pose
+from crossfire_core.geometry import Camera, Pose, triangulation
 from crossfire_core.recordings.convert import convert
 from crossfire_core.recordings.frame import Frame
 

@@ -38,6 +38,7 @@ _INNER = 7  # samples of a patch that count: so many on each side of its middle,
 _STEPS = 8
 _MOST_PX = 4.0  # of a 640 px wide image: what is found further off is something else
 _LEAST_LIKENESS = 0.85
+_TRIED = 3  # times as many are looked at as are slid over the image
 _LEAST_CONTRAST = 4.0  # standard deviation of a patch's grey values
 _LEAST_SLANT = 0.3  # cosine between a surface's normal and the way to it
 _SCALES = (0.4, 2.5)  # an image pixel is at least and at most so many samples
@@ -173,6 +174,7 @@ class PatchAligner:
         self._patches = patches
         self._axes = axes(patches.normals, rotations[patches.view]) * patches.spacing[:, None, None]
         self._grey = patches.grey.astype(np.float32)
+        self._of_view = [np.flatnonzero(patches.view == number) for number in range(len(poses))]
         self._views = ViewDistances(poses, median_distance)
 
     def __len__(self) -> int:
@@ -227,8 +229,8 @@ class PatchAligner:
         far = self._views.of(map_from_camera)
         weight = _FAR + np.exp(-0.5 * (far / _NEAR) ** 2)
         weight /= weight.max()
-        weight[np.argsort(far, kind="stable")[_VIEWS:]] = 0.0
-        index = np.flatnonzero(weight[p.view] > 0.0)
+        # about every second one faces the camera and lies in its image
+        index = self._by_distance(far)[: _TRIED * most]
         way = p.points[index] - map_from_camera.translation
         way /= np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1e-9)
         index = index[-(way * p.normals[index]).sum(axis=1) > _LEAST_SLANT]
@@ -242,9 +244,13 @@ class PatchAligner:
         area = np.abs(np.linalg.det(warps))
         good = ahead & (area > _SCALES[0] ** 2) & (area < _SCALES[1] ** 2)
         good &= ((centres > 0.0) & (centres < np.array(camera.size))).all(axis=1)
-        nearest = np.argsort(far[p.view[index[good]]], kind="stable")[:most]
-        chosen = np.flatnonzero(good)[nearest]
+        chosen = np.flatnonzero(good)[:most]
         return index[chosen], centres[chosen], warps[chosen], weight[p.view[index[chosen]]]
+
+    def _by_distance(self, far: FloatArray) -> NDArray[np.int64]:
+        """Patches of the nearest views, in the order of these."""
+        views = np.argsort(far, kind="stable")[:_VIEWS]
+        return np.concatenate([self._of_view[v] for v in views])
 
 
 def _shrunk(image: NDArray[np.uint8], side: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
