@@ -261,6 +261,7 @@ class Trainer:
         self.geometry = GeometryStage(self.field, self.table, self.survey, c)
         self.descriptors: DescriptorStage | None = None
         self.surfaces: Surfaces | None = None
+        self.patches = Patches.none()
         self.rng = torch.Generator().manual_seed(c.seed)  # on the host: see draw_seeds
         self.renderer = Renderer(self.field, self.survey.spacing, c.render)
         self.geometry_budget, self.descriptor_budget = self._budgets()
