@@ -190,3 +190,9 @@ def test_corners_are_where_the_wall_is() -> None:
     found = corners(views())
     assert len(found.points) > 50
     assert np.median(np.abs(found.points[:, 2])) < 0.01
+
+
+def test_without_time_there_are_no_corners_and_no_patches() -> None:
+    hurried = corners(views(), seconds=0.0)
+    assert len(hurried.points) == 0
+    assert len(cut_patches(views(), hurried, Wall(), 450)) == 0  # type: ignore[arg-type]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 
 import cv2
@@ -33,13 +35,21 @@ _CELLS = 4  # along an image's longer side, over which patches are spread
 _MARGIN_PX = SIDE / 2 + 2.0
 
 
-def corners(views: Sequence[View], tell: Callable[[], None] = lambda: None) -> Tracks:
+def corners(
+    views: Sequence[View],
+    tell: Callable[[], None] = lambda: None,
+    seconds: float = math.inf,
+    seed: int = 0,
+) -> Tracks:
     """Points of the scene that several views see, triangulated under the views' poses.
 
     Args:
         views: the mapping views with their images, in order of time.
         tell: called now and then.
+        seconds: after so many no further pair of views is matched.
+        seed: of the order of pairs, so that those matched in time are spread over all views.
     """
+    end = time.monotonic() + seconds
     sights, descriptors = [], []
     for view in views:
         grey = cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY)
@@ -49,7 +59,11 @@ def corners(views: Sequence[View], tell: Callable[[], None] = lambda: None) -> T
         tell()
     limit = _LIMIT_PX * views[0].camera.relative_size
     matches = []
-    for a, b in view_pairs([view.map_from_camera for view in views]):
+    pairs = view_pairs([view.map_from_camera for view in views])
+    for i in np.random.default_rng(seed).permutation(len(pairs)):
+        a, b = pairs[i]
+        if time.monotonic() > end:
+            break
         if min(len(descriptors[a]), len(descriptors[b])) < 2:
             continue
         found = np.stack(mutual_ratio(descriptors[a], descriptors[b]), axis=1)

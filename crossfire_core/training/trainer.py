@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -51,6 +52,7 @@ from crossfire_core.training.view_shifts import measure_shifts
 from crossfire_core.training.views import RayTable, View, view_of
 
 _CHECKPOINT_SECONDS = 60.0
+_CORNERS_SHARE = 0.06  # of the time at most, for finding the corners on which patches lie
 _TEST_SECONDS = 45.0
 _READ_SECONDS = 0.5
 _WORDS = 256
@@ -320,7 +322,8 @@ class Trainer:
     def _patches_of(self, views: Sequence[View], most: int) -> Patches:
         if most == 0 or len(views) < 2:
             return Patches.none()
-        tracks = corners(views, lambda: self.report(held_out=None))
+        patience = math.inf if self.seconds is None else _CORNERS_SHARE * self.seconds
+        tracks = corners(views, lambda: self.report(held_out=None), patience, self.config.seed)
         renderer = Renderer(self.field, self.survey.spacing, self.config.render).freeze()
         return cut_patches(views, tracks, renderer, most, self.config.seed)
 
