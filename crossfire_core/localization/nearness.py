@@ -31,3 +31,15 @@ class ViewDistances:
         away = np.linalg.norm(self._centres - map_from_camera.translation, axis=1)
         turned = np.arccos(np.clip(self._axes @ map_from_camera.rotation[:, 2], -1.0, 1.0))
         return np.asarray(away / self._distance + turned)
+
+
+def closeness(far: FloatArray, near: float, least: float) -> FloatArray:
+    """Weights ``[views]`` by distance, 1 for the nearest view.
+
+    Args:
+        far: distances of the views.
+        near: views this far off still count much alike.
+        least: added to all: where none is near, the others decide.
+    """
+    weight = least + np.exp(-0.5 * (far / near) ** 2)
+    return np.asarray(weight / weight.max())

@@ -2,8 +2,8 @@
 
 A descriptor is learned to look alike from many sides, and is found to about a pixel. The grey
 values of one mapping image around a corner, seen as a small flat piece of surface, are found to a
-tenth of that. A map keeps some thousands of them, each with the point that bundle adjustment
-triangulated there; where they fit the image around a pose that the descriptors found, they say
+tenth of that. A map keeps some thousands of them, each with the point that was triangulated
+there; where they fit the image around a pose that the descriptors found, they say
 how the pose must move. (Patches on points are how direct methods track a camera, e.g. SVO, Forster
 et al. 2014; here they hang on a map.)
 """
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from crossfire_core.errors import MapFormatError
 from crossfire_core.field.threads import for_ranges
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.localization.nearness import ViewDistances
+from crossfire_core.localization.nearness import ViewDistances, closeness
 from crossfire_core.localization.pose_solver import SolvedPose, plane_points, refine_pose
 
 FloatArray = NDArray[np.float64]
@@ -227,8 +227,7 @@ class PatchAligner:
         """Patches to try, where they are ``[n, 2]``, their warps ``[n, 2, 2]``, weights ``[n]``."""
         p = self._patches
         far = self._views.of(map_from_camera)
-        weight = _FAR + np.exp(-0.5 * (far / _NEAR) ** 2)
-        weight /= weight.max()
+        weight = closeness(far, _NEAR, _FAR)
         # about every second one faces the camera and lies in its image
         index = self._by_distance(far)[: _TRIED * most]
         way = p.points[index] - map_from_camera.translation

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from crossfire_core.field.threads import for_ranges
 from crossfire_core.geometry import Pose
-from crossfire_core.localization.nearness import ViewDistances
+from crossfire_core.localization.nearness import ViewDistances, closeness
 
 FloatArray = NDArray[np.float64]
 _NEAR = 0.07  # views this far off (radians of parallax and of turning) still see the same error
@@ -82,9 +82,9 @@ class PointShifts:
     def _weights(self, map_from_camera: Pose) -> FloatArray:
         """Of every view, the nearest ones most; 0 for those that are not asked."""
         far = self._views.of(map_from_camera)
-        weight = _FAR + np.exp(-0.5 * (far / _NEAR) ** 2)
+        weight = closeness(far, _NEAR, _FAR)
         weight[np.argsort(far)[_VIEWS:]] = 0.0
-        return np.asarray(weight / weight.max())
+        return weight
 
 
 @numba.njit(**_JIT)  # type: ignore[misc,unused-ignore]
