@@ -85,11 +85,25 @@ def test_commands_of_a_page_work_in_their_order(page, workplace, monkeypatch, ca
     assert (workplace / "report" / "report.html").stat().st_size > 10_000
 
 
-def test_speed_is_measured_against_the_machine(workplace, monkeypatch):
-    monkeypatch.chdir(workplace)
-    if not Path("room.map").exists():  # the tutorial above made one
+def make_room_map() -> None:
+    """The map that the tutorial makes, where no test made it before."""
+    if not Path("room.map").exists():
         line = "crossfire train room/mapping_bag --map room.map --minutes 1"
         assert cli.run(quick(line)) == 0
+
+
+def test_another_matcher_as_the_page_has_it(workplace, monkeypatch, capfd):
+    monkeypatch.chdir(workplace)
+    make_room_map()
+    page = (ROOT / "docs/how_it_works.md").read_text("utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    exec(compile(example, "docs/how_it_works.md", "exec"), {})
+    assert "'frames': 28" in capfd.readouterr().out
+
+
+def test_speed_is_measured_against_the_machine(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    make_room_map()
     one = {"_COLUMNS": (40,), "_SIDES": (160,), "_RAYS": (512,), "_TABLES": (15,), "_VIEWS": (24,)}
     for name, values in one.items():
         monkeypatch.setattr(speed, name, values)

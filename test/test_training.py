@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from torch import Tensor
 from toy_room import ToyRoom
 
 from crossfire_core.config import (
@@ -26,6 +28,8 @@ from crossfire_core.config import (
 from crossfire_core.errors import CrossfireError, TrainingError
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.localizer import Localizer
+from crossfire_core.localization.matching import CellMatches, match_points
+from crossfire_core.localization.pose_solver import SolvedPose, solve_pose
 from crossfire_core.neural_map import NeuralMap
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.training.checkpoint import checkpoint_path
@@ -143,6 +147,33 @@ def test_what_no_mapping_camera_saw_takes_no_part(trained: NeuralMap) -> None:
     reach = trained.header.box.half_size / 4.0
     assert len(seen.details.points) > 20 and seen.details.points[:, axis].max() < middle + reach
     assert across.max() > middle + reach
+
+
+def test_another_matcher_and_another_solver_can_be_given(trained: NeuralMap) -> None:
+    asked: dict[str, list[int]] = {"matcher": [], "solver": []}
+
+    def every_second(
+        descriptors: Tensor, dense: Tensor, centre: Tensor | None, radius: int | None
+    ) -> CellMatches:
+        found = match_points(descriptors, dense, centre, radius)
+        asked["matcher"].append(len(found.index[::2]))
+        half = (found.index, found.cell, found.similarity, found.confidence)
+        return CellMatches(*(column[::2] for column in half))
+
+    def counted(pixels: np.ndarray, *rest: Any, **options: Any) -> SolvedPose | None:
+        asked["solver"].append(len(pixels))
+        return solve_pose(pixels, *rest, **options)
+
+    frame = next(iter(ToyRoom(30).frames([0])))
+    loose = LocalizationConfig(points_along=48, min_inliers=20, colour_rays=0)
+    localizer = Localizer(trained, loose, matcher=every_second, solver=counted)
+    with_prior = localizer.localize(frame.image, frame.camera, frame.world_from_camera)
+    steps = len(asked["matcher"])
+    assert steps >= with_prior.iterations > 0
+    assert with_prior.matches in asked["matcher"]
+    localizer.localize(frame.image, frame.camera)  # retrieval asks them too
+    assert len(asked["matcher"]) > steps + 1
+    assert asked["solver"] == asked["matcher"]
 
 
 def test_the_map_says_where_it_comes_from(trained: NeuralMap) -> None:

@@ -16,7 +16,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ def measure(
     neural_map: NeuralMap,
     config: LocalizationConfig,
     frames: Sequence[Frame],
-    kind: type[Localizer] = Localizer,
+    kind: Callable[..., Localizer] = Localizer,
 ) -> Row:
     """Localize frames without a prior; a ``kind`` that has a ``truth`` is told it."""
     localizer: Any = kind(neural_map, config)

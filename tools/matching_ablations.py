@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import ablations
 import cv2
@@ -25,9 +25,8 @@ from torch import Tensor
 from crossfire_core.config import LocalizationConfig
 from crossfire_core.features.network import DenseDescriptors
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.localization import localizer as program
 from crossfire_core.localization.localizer import Localizer
-from crossfire_core.localization.matching import CellMatches
+from crossfire_core.localization.matching import CellMatches, match_points
 from crossfire_core.localization.pose_solver import SolvedPose, refine_pose, solve_pose
 from crossfire_core.neural_map import NeuralMap
 from crossfire_core.recordings import open_recording
@@ -36,17 +35,17 @@ _TEMPERATURE = 0.05  # of the program's own confidence
 _RATIO_CELLS = 2  # a rival peak is further than this from the best
 
 
-class Rule(Localizer):
-    """The program's localizer with another rule for the matches of a window."""
+class Rule:
+    """The program's matcher with another rule for the matches of a window."""
 
-    def _match(
-        self, dense: DenseDescriptors, pixels: Tensor, points: Tensor, radius: int | None
-    ) -> tuple[CellMatches, Tensor]:
-        found, descriptors = super()._match(dense, pixels, points, radius)
-        if radius is None or len(found.index) == 0:
-            return found, descriptors
-        centre = pixels * torch.tensor(dense.scale, dtype=pixels.dtype) - 0.5
-        return self.chosen(found, descriptors, dense.values, centre, radius), descriptors
+    def __call__(
+        self, descriptors: Tensor, dense: Tensor, centre: Tensor | None, radius: int | None
+    ) -> CellMatches:
+        """Find points, then choose among the matches."""
+        found = match_points(descriptors, dense, centre, radius)
+        if centre is None or radius is None or len(found.index) == 0:
+            return found
+        return self.chosen(found, descriptors, dense, centre, radius)
 
     def chosen(
         self, found: CellMatches, descriptors: Tensor, dense: Tensor, centre: Tensor, radius: int
@@ -105,7 +104,9 @@ class Mutual(Rivals):
 class Ratio(Rule):
     """Only matches whose second best peak is clearly worse."""
 
-    least = 0.9
+    def __init__(self, least: float) -> None:
+        """With a limit of the ratio."""
+        self.least = least
 
     def chosen(
         self, found: CellMatches, descriptors: Tensor, dense: Tensor, centre: Tensor, radius: int
@@ -161,11 +162,6 @@ def told(pixels: float) -> type[Told]:
     return type("Told", (Told,), {"limit": pixels})
 
 
-def ratio(least: float) -> type[Ratio]:
-    """The ratio test with a limit."""
-    return type("Ratio", (Ratio,), {"least": least})
-
-
 def magsac(
     pixels: np.ndarray, points: np.ndarray, weights: np.ndarray, camera: Camera,
     max_error_px: float, max_iterations: int, seed: int = 0, start: Pose | None = None,
@@ -187,20 +183,19 @@ def magsac(
     return refine_pose(pose, ideal, points, weights, focal, max_error_px)
 
 
-RULES: dict[str, type[Localizer]] = {
+RULES: dict[str, Callable[..., Localizer]] = {
     "defaults": Localizer,
-    "all matches weigh alike": Alike,
-    "dual softmax": DualSoftmax,
-    "mutual nearest neighbours": Mutual,
-    "ratio of 0.95": ratio(0.95),
-    "ratio of 0.9": ratio(0.9),
-    "whole cells": WholeCells,
-    "MAGSAC++ of OpenCV": Localizer,
+    "all matches weigh alike": partial(Localizer, matcher=Alike()),
+    "dual softmax": partial(Localizer, matcher=DualSoftmax()),
+    "mutual nearest neighbours": partial(Localizer, matcher=Mutual()),
+    "ratio of 0.95": partial(Localizer, matcher=Ratio(0.95)),
+    "ratio of 0.9": partial(Localizer, matcher=Ratio(0.9)),
+    "whole cells": partial(Localizer, matcher=WholeCells()),
+    "MAGSAC++ of OpenCV": partial(Localizer, solver=magsac),
     "told: none further than 32 px": told(32.0),
     "told: none further than 16 px": told(16.0),
     "told: none further than 8 px": told(8.0),
 }
-SOLVERS: dict[str, Callable[..., SolvedPose | None]] = {"MAGSAC++ of OpenCV": magsac}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -216,8 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = LocalizationConfig(colour_rays=0)
     print(f"| {' | '.join(ablations.HEADER)} |\n|{' --- |' * len(ablations.HEADER)}")
     for name in ablations.chosen(RULES, given.only):
-        with mock.patch.object(program, "solve_pose", SOLVERS.get(name, solve_pose)):
-            row = ablations.measure(name, given.map, neural_map, config, frames, RULES[name])
+        row = ablations.measure(name, given.map, neural_map, config, frames, RULES[name])
         print(f"| {' | '.join(row.cells())} |", flush=True)
 
 

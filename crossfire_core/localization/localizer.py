@@ -22,11 +22,12 @@ from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.alignment import align
 from crossfire_core.localization.covisibility import SeenSpace, grouped, shared_views
 from crossfire_core.localization.estimate import Matches, PoseEstimate
-from crossfire_core.localization.matching import CellMatches, match_everywhere, match_wide
+from crossfire_core.localization.matching import CellMatches, Matcher, match_points
 from crossfire_core.localization.patches import PatchAligner
 from crossfire_core.localization.photometric import align_colours
 from crossfire_core.localization.pose_solver import (
     SolvedPose,
+    Solver,
     camera_covariance,
     rescore,
     solve_pose,
@@ -70,10 +71,25 @@ class _Look:
 class Localizer:
     """Features, rendering at the prior, matching, pose; again from the new pose."""
 
-    def __init__(self, neural_map: NeuralMap, config: LocalizationConfig | None = None) -> None:
-        """Prepare a loaded map; it runs where the map's parameters are."""
+    def __init__(
+        self,
+        neural_map: NeuralMap,
+        config: LocalizationConfig | None = None,
+        *,
+        matcher: Matcher = match_points,
+        solver: Solver = solve_pose,
+    ) -> None:
+        """Prepare a loaded map; it runs where the map's parameters are.
+
+        Args:
+            neural_map: the map.
+            config: by default the program's settings.
+            matcher: finds points of the map in the image.
+            solver: makes a pose of what was found.
+        """
         self.neural_map = neural_map
         self.config = config or LocalizationConfig()
+        self.matcher, self.solver = matcher, solver
         header = neural_map.header
         self.renderer = Renderer(neural_map.field, header.spacing, header.render)
         self.renderer.freeze(self.config.samples)
@@ -185,18 +201,11 @@ class Localizer:
         if _spread(pixels[inlier], camera) < self.config.min_spread:
             return None
         pose = solved.camera_from_map.inverse()
-        if not self._moved_px(camera, matches, start, pose) < self._limit(camera):
+        if not _moved_px(camera, matches, start, pose) < self._limit(camera):
             return None
         noise = max(float(np.median(solved.error_px[inlier])), 0.3)
         covariance = camera_covariance(solved, noise * self.config.covariance_inflation)
         return replace(estimate, map_from_camera=pose, covariance=covariance)
-
-    def _moved_px(self, camera: Camera, matches: Matches, before: Pose, after: Pose) -> float:
-        """By how many pixels the inliers' points move from one pose to the other, the median."""
-        seen = matches.points[matches.inlier]
-        moved = camera.project(after.inverse().apply(seen))
-        moved -= camera.project(before.inverse().apply(seen))
-        return float(np.median(np.linalg.norm(moved, axis=1)))
 
     def _in_recorded_frame(self, found: PoseEstimate) -> PoseEstimate:
         """The pose as the recording would have it, and its matches with it."""
@@ -236,10 +245,8 @@ class Localizer:
     ) -> tuple[CellMatches, Tensor]:
         """Rendered points found in the image, around their pixels or anywhere; descriptors."""
         descriptors = self.neural_map.field.descriptors(points)
-        if radius is None:
-            return match_everywhere(descriptors, dense.values), descriptors
         centre = pixels * constant(dense.scale, pixels) - 0.5
-        return match_wide(descriptors, dense.values, centre, radius), descriptors
+        return self.matcher(descriptors, dense.values, centre, radius), descriptors
 
     def _search(
         self, dense: DenseDescriptors, camera: Camera, iterations: int, clock: _Stopwatch
@@ -288,7 +295,7 @@ class Localizer:
 
     def _from_points(self, dense: DenseDescriptors, camera: Camera, chosen: Tensor) -> Pose | None:
         chosen = chosen.to(self._points.device)
-        found = match_everywhere(self._point_descriptors[chosen], dense.values)
+        found = self.matcher(self._point_descriptors[chosen], dense.values, None, None)
         solved = self._solve(dense, camera, found, self._points[chosen], error_scale=2.0)
         if solved is None or solved[0].inlier.sum() < 10:
             return None
@@ -393,7 +400,7 @@ class Localizer:
         )
         if found is None:
             return estimate
-        if not self._moved_px(camera, matches, start, found) < self._limit(camera):  # nor NaN
+        if not _moved_px(camera, matches, start, found) < self._limit(camera):  # nor NaN
             return estimate
         return replace(estimate, map_from_camera=start.interpolate(found, 0.5))
 
@@ -453,7 +460,7 @@ class Localizer:
             space += self.shifts.at(space, seen_from)
         weights = found.confidence.astype(np.float64)
         limit = error_scale * self._limit(camera)
-        solved = solve_pose(
+        solved = self.solver(
             pixels, space, weights, camera, limit, self.config.ransac_iterations,
             self.config.seed, start,
         )  # fmt: skip
@@ -518,6 +525,14 @@ class Localizer:
 def _centres(found: CellMatches, dense: DenseDescriptors) -> NDArray[np.float64]:
     """Pixels ``[n, 2]`` of the image at the matches' cells."""
     return np.asarray((found.cell.astype(np.float64) + 0.5) / np.array(dense.scale))
+
+
+def _moved_px(camera: Camera, matches: Matches, before: Pose, after: Pose) -> float:
+    """By how many pixels the inliers' points move from one pose to the other, the median."""
+    seen = matches.points[matches.inlier]
+    moved = camera.project(after.inverse().apply(seen))
+    moved -= camera.project(before.inverse().apply(seen))
+    return float(np.median(np.linalg.norm(moved, axis=1)))
 
 
 def _spread(pixels: FloatArray, camera: Camera) -> float:

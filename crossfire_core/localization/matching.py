@@ -8,7 +8,7 @@ the CPU and in torch elsewhere; both give the same answers.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numba
 import numpy as np
@@ -39,6 +39,33 @@ class CellMatches:
     cell: NDArray[np.float32]
     similarity: NDArray[np.float32]
     confidence: NDArray[np.float32]
+
+
+class Matcher(Protocol):
+    """A rule that finds points of the map in an image; :func:`match_points` is the program's."""
+
+    def __call__(
+        self, descriptors: Tensor, dense: Tensor, centre: Tensor | None, radius: int | None
+    ) -> CellMatches:
+        """Find each descriptor in an image, or leave it out.
+
+        Args:
+            descriptors: ``[n, d]`` unit, of points of the map.
+            dense: ``[d, rows, columns]`` unit, of the image.
+            centre: ``[n, 2]`` (x, y) cells where the prior expects the points; None without one.
+            radius: half the side of the square to search around them in cells; None for the
+                whole image.
+        """
+        ...
+
+
+def match_points(
+    descriptors: Tensor, dense: Tensor, centre: Tensor | None, radius: int | None
+) -> CellMatches:
+    """Around the expected cells, or mutual nearest neighbours anywhere; see :class:`Matcher`."""
+    if centre is None or radius is None:
+        return match_everywhere(descriptors, dense)
+    return match_wide(descriptors, dense, centre, radius)
 
 
 def match_everywhere(

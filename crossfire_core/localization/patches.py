@@ -297,43 +297,13 @@ def slide(
 @numba.njit(**_JIT)
 def _slide(grey, centres, warps, patches, out, start, stop):  # type: ignore[no-untyped-def]
     """Fill ``out [n, (x, y, likeness)]``."""
-    height, width = grey.shape
-    across = 2 * _INNER
-    first = (SIDE - across) // 2
-    count = across * across
-    wanted = np.empty(count)
-    slopes = np.empty((count, 2))
-    seen = np.empty(count)
+    count = 4 * _INNER * _INNER
+    wanted, slopes, seen = np.empty(count), np.empty((count, 2)), np.empty(count)
     for i in range(start, stop):
-        a, b, c, d = warps[i, 0, 0], warps[i, 0, 1], warps[i, 1, 0], warps[i, 1, 1]
-        det = a * d - b * c
-        if abs(det) < 1e-9:
-            continue
-        mean = 0.0
-        mean_x, mean_y = 0.0, 0.0
-        for k in range(count):
-            row, column = first + k // across, first + k % across
-            wanted[k] = patches[i, row, column]
-            u = 0.5 * (patches[i, row, column + 1] - patches[i, row, column - 1])
-            v = 0.5 * (patches[i, row + 1, column] - patches[i, row - 1, column])
-            # from slopes a sample to slopes a pixel: the transposed inverse of the warp
-            slopes[k, 0] = (d * u - c * v) / det
-            slopes[k, 1] = (a * v - b * u) / det
-            mean += wanted[k]
-            mean_x += slopes[k, 0]
-            mean_y += slopes[k, 1]
-        mean, mean_x, mean_y = mean / count, mean_x / count, mean_y / count
-        contrast = 0.0
-        for k in range(count):
-            contrast += (wanted[k] - mean) ** 2
-        contrast = np.sqrt(contrast / count)
-        if contrast < _LEAST_CONTRAST:
+        if not _prepare(patches[i], warps[i], wanted, slopes):
             continue
         xx, xy, yy = 0.0, 0.0, 0.0
         for k in range(count):
-            wanted[k] = (wanted[k] - mean) / contrast
-            slopes[k, 0] = (slopes[k, 0] - mean_x) / contrast
-            slopes[k, 1] = (slopes[k, 1] - mean_y) / contrast
             xx += slopes[k, 0] * slopes[k, 0]
             xy += slopes[k, 0] * slopes[k, 1]
             yy += slopes[k, 1] * slopes[k, 1]
@@ -343,37 +313,15 @@ def _slide(grey, centres, warps, patches, out, start, stop):  # type: ignore[no-
         x, y, likeness = 0.0, 0.0, -1.0
         for _ in range(_STEPS):
             likeness = -1.0
-            inside = True
-            mean = 0.0
-            for k in range(count):
-                s = first + k % across - 0.5 * (SIDE - 1)
-                t = first + k // across - 0.5 * (SIDE - 1)
-                px = centres[i, 0] + x + a * s + b * t - 0.5
-                py = centres[i, 1] + y + c * s + d * t - 0.5
-                if not (px >= 0.0 and py >= 0.0 and px < width - 1 and py < height - 1):
-                    inside = False
-                    break
-                u, v = int(px), int(py)
-                p, q = px - u, py - v
-                top = grey[v, u] + p * (grey[v, u + 1] - grey[v, u])
-                low = grey[v + 1, u] + p * (grey[v + 1, u + 1] - grey[v + 1, u])
-                seen[k] = top + q * (low - top)
-                mean += seen[k]
-            if not inside:
+            if not _sample(grey, centres[i, 0] + x, centres[i, 1] + y, warps[i], seen):
                 break
-            mean /= count
-            contrast = 0.0
-            for k in range(count):
-                contrast += (seen[k] - mean) ** 2
-            contrast = np.sqrt(contrast / count)
-            if contrast < 1.0:
+            if not _normalize(seen, 1.0):
                 break
             likeness, gx, gy = 0.0, 0.0, 0.0
             for k in range(count):
-                value = (seen[k] - mean) / contrast
-                likeness += value * wanted[k]
-                gx += slopes[k, 0] * (value - wanted[k])
-                gy += slopes[k, 1] * (value - wanted[k])
+                likeness += seen[k] * wanted[k]
+                gx += slopes[k, 0] * (seen[k] - wanted[k])
+                gy += slopes[k, 1] * (seen[k] - wanted[k])
             likeness /= count
             dx, dy = (yy * gx - xy * gy) / bend, (xx * gy - xy * gx) / bend
             length = np.sqrt(dx * dx + dy * dy)
@@ -383,3 +331,74 @@ def _slide(grey, centres, warps, patches, out, start, stop):  # type: ignore[no-
             if length < 0.02:
                 break
         out[i, 0], out[i, 1], out[i, 2] = x, y, likeness
+
+
+@numba.njit(**_JIT)
+def _prepare(patch, warp, wanted, slopes):  # type: ignore[no-untyped-def]
+    """A patch's inner values ``wanted [count]`` and their ``slopes [count, 2]`` a pixel.
+
+    Both without the values' mean and contrast; false for a flat patch or a flat warp.
+    """
+    a, b, c, d = warp[0, 0], warp[0, 1], warp[1, 0], warp[1, 1]
+    det = a * d - b * c
+    if abs(det) < 1e-9:
+        return False
+    across = 2 * _INNER
+    first = (SIDE - across) // 2
+    mean_x, mean_y = 0.0, 0.0
+    for k in range(len(wanted)):
+        row, column = first + k // across, first + k % across
+        wanted[k] = patch[row, column]
+        u = 0.5 * (patch[row, column + 1] - patch[row, column - 1])
+        v = 0.5 * (patch[row + 1, column] - patch[row - 1, column])
+        # from slopes a sample to slopes a pixel: the transposed inverse of the warp
+        slopes[k, 0] = (d * u - c * v) / det
+        slopes[k, 1] = (a * v - b * u) / det
+        mean_x += slopes[k, 0]
+        mean_y += slopes[k, 1]
+    contrast = _normalize(wanted, _LEAST_CONTRAST)
+    if contrast == 0.0:
+        return False
+    for k in range(len(wanted)):
+        slopes[k, 0] = (slopes[k, 0] - mean_x / len(wanted)) / contrast
+        slopes[k, 1] = (slopes[k, 1] - mean_y / len(wanted)) / contrast
+    return True
+
+
+@numba.njit(**_JIT)
+def _normalize(values, least):  # type: ignore[no-untyped-def]
+    """Take mean and contrast from values; returns the contrast, 0 where it is below ``least``."""
+    mean = 0.0
+    for k in range(len(values)):
+        mean += values[k]
+    mean /= len(values)
+    contrast = 0.0
+    for k in range(len(values)):
+        contrast += (values[k] - mean) ** 2
+    contrast = np.sqrt(contrast / len(values))
+    if contrast < least:
+        return 0.0
+    for k in range(len(values)):
+        values[k] = (values[k] - mean) / contrast
+    return contrast
+
+
+@numba.njit(**_JIT)
+def _sample(grey, x, y, warp, seen):  # type: ignore[no-untyped-def]
+    """What the image shows under a patch whose middle lies at (x, y); false outside of it."""
+    height, width = grey.shape
+    across = 2 * _INNER
+    first = (SIDE - across) // 2
+    for k in range(len(seen)):
+        s = first + k % across - 0.5 * (SIDE - 1)
+        t = first + k // across - 0.5 * (SIDE - 1)
+        px = x + warp[0, 0] * s + warp[0, 1] * t - 0.5
+        py = y + warp[1, 0] * s + warp[1, 1] * t - 0.5
+        if not (px >= 0.0 and py >= 0.0 and px < width - 1 and py < height - 1):
+            return False
+        u, v = int(px), int(py)
+        p, q = px - u, py - v
+        top = grey[v, u] + p * (grey[v, u + 1] - grey[v, u])
+        low = grey[v + 1, u] + p * (grey[v + 1, u + 1] - grey[v + 1, u])
+        seen[k] = top + q * (low - top)
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numba
 import numpy as np
@@ -34,6 +35,24 @@ class SolvedPose:
     inlier: NDArray[np.bool_]
     error_px: FloatArray
     information: FloatArray
+
+
+class Solver(Protocol):
+    """From matches to a pose; :func:`solve_pose` is the program's, which says what is what."""
+
+    def __call__(
+        self,
+        pixels: FloatArray,
+        points: FloatArray,
+        weights: FloatArray,
+        camera: Camera,
+        max_error_px: float,
+        max_iterations: int,
+        seed: int = 0,
+        start: Pose | None = None,
+    ) -> SolvedPose | None:
+        """Robust absolute pose, or None."""
+        ...
 
 
 def solve_pose(
