@@ -99,8 +99,8 @@ class GeometryTraining:
     )
     pose_weight: float = option(1.0, "keeps corrections of poses small", min=0.0)
     ssim_weight: float = option(
-        0.05,
-        "weight of the patches' SSIM loss; 0.0005 renders colours truer, and poses are less exact",
+        5e-4,
+        "weight of the patches' SSIM loss; much more of it (0.05) washes colours out",
         min=0.0,
     )
     variation_weight: float = option(0.01, "weight of the depth's total variation", min=0.0)

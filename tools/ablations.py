@@ -66,7 +66,7 @@ TRAINING: dict[str, dict[str, Any]] = {
     "no measured depths": {"geometry": {"depth_rays": 0, "depth_weight": 0.0}},
     "no total variation": {"geometry": {"variation_weight": 0.0}},
     "no SSIM": {"geometry": {"ssim_weight": 0.0}},
-    "SSIM weighs 0.0005": {"geometry": {"ssim_weight": 5e-4}},
+    "SSIM weighs 0.05": {"geometry": {"ssim_weight": 0.05}},
     "no distortion loss": {"geometry": {"distortion_weight": 0.0}},
     "descriptors of 16 numbers": {"field": {"descriptor_size": 16}},
     "no zoom, turn, blur, light": {

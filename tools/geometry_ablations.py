@@ -35,9 +35,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "another seed": {"seed": 1},
     "SSIM weighs 0.005": {"geometry": {"ssim_weight": 0.005}},
     "no SSIM": {"geometry": {"ssim_weight": 0.0}},
-    "SSIM weighs 0.0005, 4 patches, 1280 rays": {
-        "geometry": {"ssim_weight": 5e-4, "patches": 4, "rays": 1280}
-    },
+    "SSIM weighs 0.05": {"geometry": {"ssim_weight": 0.05}},
+    "4 patches, 1280 rays": {"geometry": {"patches": 4, "rays": 1280}},
     "no patches, 1536 rays": {"geometry": {"patches": 0, "rays": 1536}},
     "no total variation": {"geometry": {"variation_weight": 0.0}},
     "no distortion loss": {"geometry": {"distortion_weight": 0.0}},

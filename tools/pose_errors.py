@@ -3,7 +3,8 @@
 ``python tools/pose_errors.py RECORDING --poses sfm`` finds the poses as ``crossfire train
 --poses sfm`` does and compares them with the recording's own: as they are, after a rigid
 alignment and after a similarity. ``--poses odometry`` likewise. ``--poses given --pose-file
-pose_slam.txt --refine-poses`` starts from another set of poses of a folder of 7-Scenes.
+pose_slam.txt --refine-poses`` starts from another set of poses of a folder of 7-Scenes. ``--set
+keyframes=235`` changes a setting of structure from motion.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
+from crossfire_core.cli.shell import configured
 from crossfire_core.config import SfmConfig
 from crossfire_core.evaluation.metrics import Alignment, align
 from crossfire_core.geometry import Pose
@@ -43,12 +45,14 @@ def main() -> None:
     parser.add_argument("--poses", choices=MODES, default="sfm")
     parser.add_argument("--pose-file", default="pose.txt", help="poses to start from")
     parser.add_argument("--refine-poses", action="store_true")
+    parser.add_argument("--set", action="append", help="NAME=VALUE, e.g. keyframes=235")
     arguments = parser.parse_args()
+    settings = configured(SfmConfig(), None, arguments.set)
     truth = {i.name: i.world_from_camera for i in open_recording(arguments.recording).infos}
     with tempfile.TemporaryDirectory() as folder:
         source = open_for_mapping(
             [arguments.recording], RecordingOptions(pose_file=arguments.pose_file),
-            arguments.poses, SfmConfig(), Path(folder), refine=arguments.refine_poses,
+            arguments.poses, settings, Path(folder), refine=arguments.refine_poses,
         )  # fmt: skip
         pairs = [
             (info.world_from_camera, known)
