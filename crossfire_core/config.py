@@ -178,7 +178,7 @@ class TrainingConfig:
         "small pictures of surfaces kept with the map, of all mapping images together, on which "
         "localization finishes; 65 bytes each; 0 for none",
         min=0,
-        max=200_000,
+        max=100_000,
     )
     geometry_share: float = option(
         0.4, "share of the budget for the first stage", min=0.05, max=0.95
@@ -237,7 +237,7 @@ class LocalizationConfig:
     patches: int = option(
         2500,
         "finish the pose of a single image on so many of the map's patches at most, those of the "
-        "nearest mapping images, where enough of them fit; 0 for none",
+        "nearest mapping images, where at least min_inliers of them fit; 0 for none",
         min=0,
     )
     track_patches: int = option(500, "likewise while a robot is followed", min=0)

@@ -106,6 +106,8 @@ class MapHeader:
         provenance: recording, version, seed, steps: where the map comes from.
         covariance_factor: on all covariances (not on standard deviations), which made them right
             on frames not trained on.
+        image_side: longer side of the images that training and patches saw, pixels, unless they
+            were smaller.
     """
 
     frame_id: str
@@ -119,6 +121,7 @@ class MapHeader:
     views: tuple[MappingView, ...]
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     covariance_factor: float = 1.0
+    image_side: int = 640
 
     @property
     def trained_on(self) -> frozenset[str]:
@@ -149,6 +152,7 @@ class MapHeader:
             "views": [view.to_json() for view in self.views],
             "provenance": self.provenance,
             "covariance_factor": self.covariance_factor,
+            "image_side": self.image_side,
         }
 
     @staticmethod
@@ -168,6 +172,9 @@ class MapHeader:
         factor = float(data.get("covariance_factor", 1.0))  # maps of before have none
         if not (np.isfinite(factor) and factor > 0):
             raise ValueError("the factor on covariances is out of range")
+        side = int(data.get("image_side", 640))
+        if not 1 <= side <= _MAX_SIDE:
+            raise ValueError("the side of the mapping images is out of range")
         return MapHeader(
             str(data["frame_id"]),
             _camera(data["camera"]),
@@ -180,6 +187,7 @@ class MapHeader:
             tuple(views),
             dict(data["provenance"]),
             factor,
+            side,
         )
 
 
@@ -496,6 +504,7 @@ def _patches(part: dict[str, Tensor], header: MapHeader) -> Patches:
     view = part["view"].long().numpy()
     fits = (
         points.ndim == 2
+        and view.ndim == 1
         and points.shape == normals.shape == (len(view), 3)
         and spacing.shape == view.shape
         and ((view >= 0) & (view < len(header.views))).all()

@@ -328,5 +328,20 @@ def test_an_interrupted_reconstruction_is_kept_and_said(tmp_path, capsys):
     assert not can_resume(tmp_path / "m.map", workspace)  # training itself has not begun
 
 
+def test_a_stop_says_whether_there_is_a_checkpoint(tmp_path, capsys):
+    from crossfire_core.cli.mapping import train_with_bar
+    from crossfire_core.training.checkpoint import checkpoint_path
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    for there, says in ((False, "starts training again"), (True, "--resume goes on")):
+        if there:
+            checkpoint_path(tmp_path / "m.map").touch()
+        with pytest.raises(KeyboardInterrupt):
+            train_with_bar(None, tmp_path / "m.map", train=interrupted)
+        assert says in " ".join(capsys.readouterr().err.split())
+
+
 def test_extend_refuses_poses_it_does_not_know(failing, tmp_path):
     assert "no map at" in failing("extend", tmp_path / "none.map", "bag")

@@ -12,12 +12,13 @@ from toy_room import ToyRoom
 
 from crossfire_core.config import FeatureConfig
 from crossfire_core.geometry import Camera
+from crossfire_core.localization.patches import SIDE, Patches
 from crossfire_core.mapping_poses.posed import PosedRecording
 from crossfire_core.neural_map import NeuralMap
 from crossfire_core.recordings.lazy import LazyRecording
 from crossfire_core.rendering.renderer import Renderer
 from crossfire_core.training.checkpoint import checkpoint_path
-from crossfire_core.training.extension import extend_map
+from crossfire_core.training.extension import Extension, extend_map
 from crossfire_core.training.trainer import train_map
 
 COUNT = 12
@@ -78,6 +79,26 @@ def test_the_new_place_is_learnt_and_the_old_one_kept(old_map: Path, tmp_path: P
     assert new.header.covariance_factor == 1.7
     assert {i.name for i in first.infos} | {i.name for i in second.infos} == new.header.trained_on
     assert new.header.provenance["extends"] == old.header.provenance
+
+
+def test_frames_of_the_same_names_keep_the_old_views_patches(old_map: Path, tmp_path: Path) -> None:
+    """Folders number their images from zero, each one."""
+    old = NeuralMap.load(old_map, "cpu")
+    count = len(old.header.views)
+    old.patches = Patches(
+        np.arange(3.0 * count).reshape(count, 3), np.tile([0.0, 0.0, 1.0], (count, 1)),
+        np.ones(count), np.arange(count), np.full((count, SIDE, SIDE), 99, np.uint8),
+    )  # fmt: skip
+    again = tmp_path / "again.map"
+    trainer = Extension(old, part(range(6)), again, replace(CONFIG, patches=0), 2, None, 0)
+    trainer.prepare("cpu")
+    names = [view.name for view in trainer.views]
+    assert len(set(names)) == len(names) == count + 6
+    made = trainer._cut_patches()
+    np.testing.assert_array_equal(made.points, old.patches.points)
+    poses = [view.map_from_camera for view in old.header.views]
+    for number, view in enumerate(made.view):
+        assert trainer.views[view].map_from_camera.distance(poses[number])[0] < 1e-9
 
 
 def test_it_goes_on_after_ctrl_c(old_map: Path, tmp_path: Path) -> None:

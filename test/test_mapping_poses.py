@@ -22,7 +22,7 @@ from crossfire_core.errors import (
 )
 from crossfire_core.evaluation.metrics import fit
 from crossfire_core.geometry import Camera, Pose, Trajectory
-from crossfire_core.mapping_poses import gauge, refinement
+from crossfire_core.mapping_poses import gauge, refinement, sources
 from crossfire_core.mapping_poses.from_map import carried, consistent
 from crossfire_core.mapping_poses.from_motion import odometry_poses, poses_from_motion
 from crossfire_core.mapping_poses.keyframes import Look, choose_keyframes, flow_between, glance
@@ -390,6 +390,24 @@ class Unposed(DrivenRoom):
     @property
     def infos(self) -> Sequence[FrameInfo]:
         return [replace(info, world_from_camera=None) for info in super().infos]
+
+
+def test_where_structure_from_motion_fails_the_odometry_is_corrected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_, **__):
+        raise TrainingError("no place was seen from several sides")
+
+    room = Unposed(11, scale=1.01)
+    room.pose_source = ""
+    monkeypatch.setattr(sources, "find_spec", lambda name: name)
+    monkeypatch.setattr(sources, "poses_from_motion", fails)
+    monkeypatch.setattr(sources.recordings, "open_recording", lambda path, options: room)
+    found = opened(Path("room"), "auto", tmp_path)
+    assert found.pose_source == "odometry, corrected by the images"
+    assert "no place was seen from several sides" in found.notes[-1]
+    with pytest.raises(TrainingError, match="several sides"):
+        opened(Path("room"), "sfm", tmp_path)  # as it was asked for
 
 
 def test_structure_from_motion_places_the_images_and_names_what_failed(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -22,7 +23,7 @@ from crossfire_core.localization.patches import (
     slide,
     unpack_pictures,
 )
-from crossfire_core.training.patch_cutting import corners, cut_patches
+from crossfire_core.training.patch_cutting import _pixel_sizes, corners, cut_patches
 from crossfire_core.training.views import View
 
 CAMERA = Camera(320, 240, 300.0, 305.0, 158.0, 122.0, "radtan", (-0.1, 0.03, 0.001, -0.001, 0.0))
@@ -153,7 +154,7 @@ def test_every_view_gives_its_share(patches: Patches) -> None:
 def test_a_pose_that_is_a_pixel_off_is_found(patches: Patches, away: float) -> None:
     truth = standing(0.03, 0.02, 0.05, away)
     start = truth @ Pose.exp(np.array([0.006, -0.005, 0.01, 0.002, 0.002, -0.004]))
-    found = PatchAligner(patches, POSES, 2.0).solve(photo(truth), CAMERA, start, 2.0, 1000)
+    found = PatchAligner(patches, POSES, 2.0, 640).solve(photo(truth), CAMERA, start, 2.0, 1000)
     assert found is not None
     solved, pixels, points = found
     metres, radians = solved.camera_from_map.inverse().distance(truth)
@@ -162,9 +163,36 @@ def test_a_pose_that_is_a_pixel_off_is_found(patches: Patches, away: float) -> N
     assert solved.inlier.sum() > 40 and pixels.shape == (len(points), 2)
 
 
+def test_images_are_looked_at_in_the_size_that_patches_were_cut_in(patches: Patches) -> None:
+    """Patches of photographs that had been shrunk to half their size, as `image_side` asks for."""
+    small = CAMERA.resized(160, 120)
+    shrunk = [cv2.resize(v.image, (160, 120), interpolation=cv2.INTER_AREA) for v in views()]
+    small_views = [replace(v, image=i, camera=small) for v, i in zip(views(), shrunk, strict=True)]
+    coarse = cut_patches(small_views, tracks(), Wall(), 450)  # type: ignore[arg-type]
+    truth = standing(0.03, 0.02, 0.05)
+    start = truth @ Pose.exp(np.array([0.004, -0.004, 0.005, 0.001, 0.001, -0.002]))
+    found = PatchAligner(coarse, POSES, 2.0, 160).solve(photo(truth), CAMERA, start, 4.0, 1000)
+    assert found is not None and found[0].inlier.sum() > 40
+    assert found[0].camera_from_map.inverse().distance(truth)[0] < 0.3 * start.distance(truth)[0]
+
+
+@pytest.mark.parametrize("kind", ["radtan", "equidistant"])
+def test_samples_are_as_large_as_pixels_all_over_the_image(kind: str) -> None:
+    lens = replace(CAMERA, fx=110.0, fy=112.0, distortion=kind, coefficients=(-0.02, 0.001, 0, 0))
+    view = View("0", 0, np.zeros((240, 320, 3), np.uint8), lens, POSES[4])
+    pixels = np.random.default_rng(0).uniform([30, 30], [290, 210], (50, 2))
+    bearings = lens.bearings(pixels)
+    local = bearings / bearings[:, 2:] * 2.0
+    size = _pixel_sizes(view, POSES[4].apply(local))
+    tenths = 0.1 * size[:, None]
+    aside = [10.0 * (lens.project(local + tenths * step) - pixels) for step in np.eye(3)[:2]]
+    area = np.abs(aside[0][:, 0] * aside[1][:, 1] - aside[0][:, 1] * aside[1][:, 0])
+    np.testing.assert_allclose(area, 1.0, rtol=0.02)
+
+
 def test_only_so_many_are_tried_those_of_the_nearest_views(patches: Patches) -> None:
     truth = POSES[0]
-    found = PatchAligner(patches, POSES, 2.0).solve(photo(truth), CAMERA, truth, 2.0, 25)
+    found = PatchAligner(patches, POSES, 2.0, 640).solve(photo(truth), CAMERA, truth, 2.0, 25)
     assert found is not None and len(found[1]) <= 25
     nearest = {tuple(p) for p in patches.points[patches.view == 0]}
     assert all(tuple(p) in nearest for p in found[2])
@@ -172,9 +200,9 @@ def test_only_so_many_are_tried_those_of_the_nearest_views(patches: Patches) -> 
 
 def test_an_image_of_something_else_says_nothing(patches: Patches) -> None:
     image = np.random.default_rng(0).integers(0, 255, (240, 320, 3)).astype(np.uint8)
-    found = PatchAligner(patches, POSES, 2.0).solve(image, CAMERA, POSES[4], 2.0, 1000)
+    found = PatchAligner(patches, POSES, 2.0, 640).solve(image, CAMERA, POSES[4], 2.0, 1000)
     assert found is None or found[0].inlier.sum() < 20
-    none = PatchAligner(Patches.none(), POSES, 2.0)
+    none = PatchAligner(Patches.none(), POSES, 2.0, 640)
     assert none.solve(photo(POSES[4]), CAMERA, POSES[4], 2.0, 1000) is None
 
 

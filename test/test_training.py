@@ -29,6 +29,7 @@ from crossfire_core.errors import CrossfireError, TrainingError
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.localization.matching import CellMatches, match_points
+from crossfire_core.localization.patches import SIDE, Patches
 from crossfire_core.localization.pose_solver import SolvedPose, solve_pose
 from crossfire_core.neural_map import NeuralMap
 from crossfire_core.recordings.frame import Frame
@@ -128,6 +129,26 @@ def test_poses_that_contradict_each_other_make_answers_less_sure(trained: Neural
     found = Localizer(off, loose).localize(frame.image, frame.camera, frame.world_from_camera)
     assert found.covariance is not None
     assert np.trace(found.covariance[:3, :3]) / 3 == pytest.approx(3.0 * variance[1])
+
+
+def test_what_was_measured_on_patches_makes_no_match_surer(trained: NeuralMap) -> None:
+    """A pose that patches did not finish keeps the covariance of its matches at least."""
+    frame = next(iter(ToyRoom(30).frames([0])))
+    loose = LocalizationConfig(points_along=48, min_inliers=20, patches=0, colour_rays=0)
+    one = Patches(
+        np.zeros((1, 3)), np.array([[0.0, 0.0, 1.0]]), np.ones(1), np.zeros(1, np.int64),
+        np.zeros((1, SIDE, SIDE), np.uint8),
+    )  # fmt: skip
+    traces = {}
+    for factor, patches in ((1.0, one), (0.2, one), (3.0, one), (0.2, Patches.none())):
+        header = replace(trained.header, covariance_factor=factor)
+        other = NeuralMap(header, trained.field, trained.network, trained.places, patches)
+        found = Localizer(other, loose).localize(frame.image, frame.camera, frame.world_from_camera)
+        assert found.ok and found.covariance is not None
+        traces[factor, len(patches)] = np.trace(found.covariance)
+    assert traces[0.2, 1] == pytest.approx(traces[1.0, 1])
+    assert traces[3.0, 1] == pytest.approx(3.0 * traces[1.0, 1])
+    assert traces[0.2, 0] == pytest.approx(0.2 * traces[1.0, 1])  # measured on matches then
 
 
 def test_what_no_mapping_camera_saw_takes_no_part(trained: NeuralMap) -> None:

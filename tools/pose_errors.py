@@ -4,7 +4,8 @@
 --poses sfm`` does and compares them with the recording's own: as they are, after a rigid
 alignment and after a similarity. ``--poses odometry`` likewise. ``--poses given --pose-file
 pose_slam.txt --refine-poses`` starts from another set of poses of a folder of 7-Scenes. ``--set
-keyframes=235`` changes a setting of structure from motion.
+keyframes=235`` changes a setting of structure from motion. ``--truth-every 2`` compares with the
+truth of every second frame only, where those between are interpolated.
 """
 
 from __future__ import annotations
@@ -46,9 +47,11 @@ def main() -> None:
     parser.add_argument("--pose-file", default="pose.txt", help="poses to start from")
     parser.add_argument("--refine-poses", action="store_true")
     parser.add_argument("--set", action="append", help="NAME=VALUE, e.g. keyframes=235")
+    parser.add_argument("--truth-every", type=int, default=1, help="of the recording's frames")
     arguments = parser.parse_args()
     settings = configured(SfmConfig(), None, arguments.set)
-    truth = {i.name: i.world_from_camera for i in open_recording(arguments.recording).infos}
+    infos = open_recording(arguments.recording).infos[:: arguments.truth_every]
+    truth = {info.name: info.world_from_camera for info in infos}
     with tempfile.TemporaryDirectory() as folder:
         source = open_for_mapping(
             [arguments.recording], RecordingOptions(pose_file=arguments.pose_file),

@@ -247,13 +247,18 @@ def train_with_bar(
         **options: of that function.
     """
     from crossfire_core.cli import display
+    from crossfire_core.training.checkpoint import checkpoint_path
     from crossfire_core.training.trainer import train_map
 
     try:
         with display.training() as update:
             return (train or train_map)(source, map_file, on_progress=update, **options)
     except KeyboardInterrupt:
-        display.err.print("stopped: the same command with --resume goes on from the checkpoint")
+        if checkpoint_path(map_file).exists():
+            how = "the same command with --resume goes on from the checkpoint"
+        else:
+            how = "the first step was not reached, the same command starts training again"
+        display.err.print(f"stopped: {how}")
         raise
 
 

@@ -67,11 +67,12 @@ def benchmark(
         stride,
         device,
     )
-    with display.working("benchmark") as say:
-        rows = []
-        for row in bench.run(plan, say):
+    rows: list[bench.Row] = []
+    with display.counting("benchmark") as update:
+        for row in bench.run(plan, lambda text: update(len(rows), plan.rows, text)):
             rows.append(row)
             page = bench.write_results(rows, plan)  # each time: an hour's work may be interrupted
+            display.err.print(f"{row.scene}, {row.method}: {'skipped' if row.skipped else 'done'}")
     shell.emit(bench.result(rows, plan), json)
     display.table(bench.table(rows), bench.HEADER)
     display.out.print(bench.EXPLANATION, style="dim")

@@ -42,7 +42,9 @@ def check(
         display.table(rows, title=found.name)
     display.err.print(found.verdict, markup=False)
     if report:
-        display.err.print(f"report: {found.write(report)}")
+        with display.working("drawing"):
+            page = found.write(report)
+        display.err.print(f"report: {page}")
     if not found.usable:
         raise typer.Exit(EXIT_UNUSABLE)
 

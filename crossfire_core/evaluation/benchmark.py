@@ -111,6 +111,11 @@ class Plan:
         """The scenes to run."""
         return [s for s in SUITES[self.suite] if not self.scenes or s.name in self.scenes]
 
+    @property
+    def rows(self) -> int:
+        """How many there will be: every method on every scene."""
+        return len(self.chosen_scenes()) * len(self.methods)
+
 
 @dataclass(frozen=True)
 class Split:

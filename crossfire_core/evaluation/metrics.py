@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from crossfire_core.geometry import Pose
 from crossfire_core.geometry.pose import nearest_rotation
@@ -140,8 +141,8 @@ def summarize(errors: Sequence[FrameError], map_bytes: int) -> dict[str, Any]:
         ``frames``, ``localized``, ``median_translation_m`` and ``median_rotation_deg`` (null
         if nothing was localized) with ``median_over`` saying what they are taken over,
         ``recall`` by threshold, ``normalized_error`` (``mean`` and ``median`` of the squared
-        error in units of the covariance, six degrees of freedom), ``latency_ms`` and
-        ``map_bytes``.
+        error in units of the covariance, six degrees of freedom, ``in_90`` the share of errors
+        within the ellipsoid that should hold nine in ten), ``latency_ms`` and ``map_bytes``.
     """
     found = [e for e in errors if e.localized]
     return {
@@ -158,9 +159,12 @@ def summarize(errors: Sequence[FrameError], map_bytes: int) -> dict[str, Any]:
 
 
 def normalized_errors(errors: Sequence[FrameError]) -> dict[str, float | None]:
-    """How honest the covariances are: 6 and 5.35 would be perfect, less is too modest."""
+    """How honest the covariances are: 6, 5.35 and 0.9 would be perfect, less is too modest."""
     values = [e.normalized_error for e in errors if math.isfinite(e.normalized_error)]
-    return {"mean": float(np.mean(values)) if values else None, "median": median(values)}
+    if not values:
+        return {"mean": None, "median": None, "in_90": None}
+    inside = np.mean(np.array(values) < stats.chi2.ppf(0.9, 6))
+    return {"mean": float(np.mean(values)), "median": median(values), "in_90": float(inside)}
 
 
 def median(values: Sequence[float]) -> float | None:

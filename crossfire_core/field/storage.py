@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 BLOCK = 64
+BYTES_A_NUMBER = 1 + 2 / BLOCK
 _LARGEST = 127
 _LEAST_SCALE = 2.0**-24  # the smallest number of half precision: blocks of zeros stay zeros
 

@@ -111,7 +111,9 @@ class Localizer:
             places.points.double().cpu().numpy(), places.shifts.double().cpu().numpy(),
             places.point_view.cpu().numpy(), poses, header.spacing.knee,
         )  # fmt: skip
-        self.patches = PatchAligner(neural_map.patches, poses, header.spacing.knee)
+        self.patches = PatchAligner(
+            neural_map.patches, poses, header.spacing.knee, header.image_side
+        )
         self.frame = RecordedFrame(
             poses,
             [view.recorded or view.map_from_camera for view in header.views],
@@ -126,7 +128,9 @@ class Localizer:
         image = np.full((camera.height, camera.width, 3), 128, np.uint8)
         pose = self.neural_map.header.views[0].map_from_camera
         self.localize(image, camera, pose)
-        self.shifts.at(np.zeros((1, 3)), pose)  # where nothing matched, this was not reached
+        # where nothing matched, these were not reached
+        self.shifts.at(np.zeros((1, 3)), pose)
+        self.patches.solve(image, camera, pose, 1.0, self.config.patches)
 
     @torch.no_grad()
     def localize(
@@ -157,9 +161,14 @@ class Localizer:
             found = self._refine(dense, camera, start, prior_sigma, count, clock)
         else:
             found = self._search(dense, camera, count, clock)
+        polished = found
         if found.ok:
-            found = self._finish(image, camera, found, prior_sigma is None, clock)
-        return self._in_recorded_frame(replace(found, timings_ms=dict(clock.ms)))
+            polished = self._finish(image, camera, found, prior_sigma is None, clock)
+        # patches bring a covariance of their own, and it is theirs that was measured
+        factor = self.neural_map.header.covariance_factor
+        if len(self.patches) and polished.covariance is found.covariance:
+            factor = max(1.0, factor)
+        return self._in_recorded_frame(replace(polished, timings_ms=dict(clock.ms)), factor)
 
     def _finish(
         self,
@@ -207,15 +216,19 @@ class Localizer:
         covariance = camera_covariance(solved, noise * self.config.covariance_inflation)
         return replace(estimate, map_from_camera=pose, covariance=covariance)
 
-    def _in_recorded_frame(self, found: PoseEstimate) -> PoseEstimate:
-        """The pose as the recording would have it, and its matches with it."""
+    def _in_recorded_frame(self, found: PoseEstimate, factor: float) -> PoseEstimate:
+        """The pose as the recording would have it, and its matches with it.
+
+        Args:
+            found: in the frame that training made.
+            factor: on its covariance.
+        """
         pose, matches = found.map_from_camera, found.details
         if pose is None:
             return found
         recorded = self.frame.recorded(pose)
         covariance = found.covariance
         if covariance is not None:
-            factor = self.neural_map.header.covariance_factor
             covariance = factor * (covariance + self.frame.scatter(pose))
         if matches is not None and recorded is not pose:
             points = (recorded @ pose.inverse()).apply(matches.points)

@@ -36,11 +36,12 @@ _NEAR = 0.07  # views this far off (radians of parallax and of turning) share th
 _FAR = 0.02  # weight of the other views' patches: where none is near, they decide
 _INNER = 7  # samples of a patch that count: so many on each side of its middle, less than SIDE / 2
 _STEPS = 8
+_RESTLESS_PX = 0.25  # a last step longer than this went nowhere
 _MOST_PX = 4.0  # of a 640 px wide image: what is found further off is something else
 _LEAST_LIKENESS = 0.85
 _TRIED = 3  # times as many are looked at as are slid over the image
 _LEAST_CONTRAST = 4.0  # standard deviation of a patch's grey values
-_LEAST_SLANT = 0.3  # cosine between a surface's normal and the way to it
+LEAST_SLANT = 0.3  # cosine between a surface's normal and the way to it
 _SCALES = (0.4, 2.5)  # an image pixel is at least and at most so many samples
 _JIT: dict[str, Any] = {"nogil": True, "cache": True, "boundscheck": False}
 
@@ -162,14 +163,18 @@ def softened(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 class PatchAligner:
     """Moves a pose so that the map's patches lie where the image shows them."""
 
-    def __init__(self, patches: Patches, poses: Sequence[Pose], median_distance: float) -> None:
+    def __init__(
+        self, patches: Patches, poses: Sequence[Pose], median_distance: float, side: int
+    ) -> None:
         """Prepare a map's patches.
 
         Args:
             patches: of the map.
             poses: ``map_from_camera`` of all mapping views.
             median_distance: of the surfaces from the cameras, metres.
+            side: images are shrunk to this longer side, that of the images they were cut from.
         """
+        self._side = side
         rotations = np.stack([pose.rotation for pose in poses])
         self._patches = patches
         self._axes = axes(patches.normals, rotations[patches.view]) * patches.spacing[:, None, None]
@@ -188,7 +193,6 @@ class PatchAligner:
         map_from_camera: Pose,
         max_error_px: float,
         most: int,
-        side: int = 640,
     ) -> tuple[SolvedPose, FloatArray, FloatArray] | None:
         """The pose under which patches lie where they are found.
 
@@ -198,13 +202,12 @@ class PatchAligner:
             map_from_camera: start, within a pixel or two of the truth.
             max_error_px: of the camera's image; patches further off are taken for wrong.
             most: so many patches are tried, those of the nearest views.
-            side: the image is shrunk to this longer side, that of the mapping images.
 
         Returns:
             The pose, and pixels ``[n, 2]`` and points ``[n, 3]`` of the patches that were found;
             None with fewer than 6 of them.
         """
-        grey, scale = _shrunk(image, side)
+        grey, scale = _shrunk(image, self._side)
         small = camera.resized(grey.shape[1], grey.shape[0])
         index, centres, warps, weights = self._in_sight(small, map_from_camera, most)
         shifts, likeness = slide(grey, centres, warps, self._grey[index])
@@ -227,12 +230,12 @@ class PatchAligner:
         """Patches to try, where they are ``[n, 2]``, their warps ``[n, 2, 2]``, weights ``[n]``."""
         p = self._patches
         far = self._views.of(map_from_camera)
-        weight = closeness(far, _NEAR, _FAR)
+        weight = closeness(far, _NEAR, _FAR)[p.view]
         # about every second one faces the camera and lies in its image
         index = self._by_distance(far)[: _TRIED * most]
         way = p.points[index] - map_from_camera.translation
         way /= np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1e-9)
-        index = index[-(way * p.normals[index]).sum(axis=1) > _LEAST_SLANT]
+        index = index[-(way * p.normals[index]).sum(axis=1) > LEAST_SLANT]
         camera_from_map = map_from_camera.inverse()
         plane, by_twist, ahead = plane_points(camera_from_map, p.points[index])
         plane = np.where(ahead[:, None], plane, 0.0)
@@ -240,11 +243,13 @@ class PatchAligner:
         # the first three columns of the derivative are those by a shift of the point
         by_point = lens @ by_twist[:, :, :3] @ camera_from_map.rotation
         warps = by_point @ self._axes[index]
-        area = np.abs(np.linalg.det(warps))
+        area = np.linalg.det(warps)  # negative where a lens folds what it does not see back in
         good = ahead & (area > _SCALES[0] ** 2) & (area < _SCALES[1] ** 2)
         good &= ((centres > 0.0) & (centres < np.array(camera.size))).all(axis=1)
         chosen = np.flatnonzero(good)[:most]
-        return index[chosen], centres[chosen], warps[chosen], weight[p.view[index[chosen]]]
+        weight = weight[index[chosen]]
+        weight /= weight.max(initial=1e-9)  # of the views that have patches here
+        return index[chosen], centres[chosen], warps[chosen], weight
 
     def _by_distance(self, far: FloatArray) -> NDArray[np.int64]:
         """Patches of the nearest views, in the order of these."""
@@ -282,7 +287,7 @@ def slide(
 
     Returns:
         Shifts ``[n, 2]`` in pixels and likeness ``[n]``, the correlation there; -1 where a patch
-        is flat or leaves the image.
+        is flat, leaves the image or does not come to rest.
     """
     out = np.zeros((len(centres), 3))
     out[:, 2] = -1.0
@@ -310,7 +315,7 @@ def _slide(grey, centres, warps, patches, out, start, stop):  # type: ignore[no-
         bend = xx * yy - xy * xy
         if bend < 1e-6 * (xx + yy) ** 2:
             continue
-        x, y, likeness = 0.0, 0.0, -1.0
+        x, y, likeness, length = 0.0, 0.0, -1.0, 0.0
         for _ in range(_STEPS):
             likeness = -1.0
             if not _sample(grey, centres[i, 0] + x, centres[i, 1] + y, warps[i], seen):
@@ -330,6 +335,9 @@ def _slide(grey, centres, warps, patches, out, start, stop):  # type: ignore[no-
             x, y = x - dx, y - dy
             if length < 0.02:
                 break
+        else:
+            if length > _RESTLESS_PX:
+                likeness = -1.0
         out[i, 0], out[i, 1], out[i, 2] = x, y, likeness
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from crossfire_core import recordings
 from crossfire_core.config import SfmConfig
-from crossfire_core.errors import ConfigError, RecordingError
+from crossfire_core.errors import ConfigError, RecordingError, TrainingError
 from crossfire_core.geometry import Pose
 from crossfire_core.mapping_poses.from_motion import Tell, odometry_poses, poses_from_motion, silent
 from crossfire_core.mapping_poses.posed import JoinedRecording, PosedRecording, without_holdout
@@ -55,7 +55,7 @@ def open_for_mapping(
         RecordingError: no poses of the wanted kind.
         ConfigError: the options contradict each other.
         MissingDependencyError: structure from motion without pycolmap.
-        TrainingError: structure from motion failed.
+        TrainingError: structure from motion failed, and there is no odometry to fall back on.
     """
     if mode not in MODES:
         raise ConfigError(f"--poses is {mode!r}, choose from {', '.join(MODES)}")
@@ -77,7 +77,14 @@ def open_for_mapping(
         return joined
     if chosen != "sfm":
         return _refined(parts, chosen, config, workspace, seed, tell)
-    return poses_from_motion(joined, config, workspace, seed=seed, tell=tell)
+    try:
+        return poses_from_motion(joined, config, workspace, seed=seed, tell=tell)
+    except TrainingError as problem:
+        if mode != "auto" or len(parts) > 1 or joined.odometry() is None:
+            raise
+        found = _refined(parts, "odometry", config, workspace, seed, tell)
+        found.notes = (*found.notes, f"poses are the odometry's, corrected, because {problem}")
+        return found
 
 
 def poses_from_odometry(recording: LazyRecording) -> PosedRecording:

@@ -24,8 +24,9 @@ OnProgress = Callable[[int, int, str], None]
 _LOOKS = 40
 # Measured on two CPU cores: a view takes about this long to learn, and no map less than that.
 _MINUTES_A_VIEW, _LEAST_MINUTES, _MOST_MINUTES = 0.1, 5.0, 15.0
-_BYTES_A_PARAMETER = 2
-# Networks, place signatures and surface points beside the grids.
+# Structure from motion, or odometry corrected, where a recording has no poses.
+_MINUTES_FOR_POSES = 5.0
+# Networks, place signatures, surface points and patches beside the grids.
 _OTHER_BYTES = 1_500_000
 
 
@@ -212,14 +213,17 @@ class _Builder:
 
     def _estimate(self, recording: LazyRecording) -> None:
         from crossfire_core.field.layout import GridLayout  # light, but beside torch
+        from crossfire_core.field.storage import BYTES_A_NUMBER
 
         config = TrainingConfig()
         views = min(len(recording), config.max_views)
         grids = (config.field.proposal, config.field.geometry, config.field.descriptor)
         parameters = sum(GridLayout.of(grid).parameters for grid in grids)
         minutes = min(_MOST_MINUTES, max(_LEAST_MINUTES, _MINUTES_A_VIEW * views))
+        if not recording.pose_source or recording.poses_drift:
+            minutes += _MINUTES_FOR_POSES
         self.figures["training_minutes"] = minutes
-        self.figures["map_bytes"] = _BYTES_A_PARAMETER * parameters + _OTHER_BYTES
+        self.figures["map_bytes"] = round(BYTES_A_NUMBER * parameters) + _OTHER_BYTES
         self.findings.append(
             good(
                 "estimate",

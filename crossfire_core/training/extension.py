@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from crossfire_core.config import LocalizationConfig, TrainingConfig
@@ -185,8 +186,8 @@ class Extension(Trainer):
         new = self._patches_of(
             self.views[count:], most * (len(self.views) - count) // len(self.views)
         )
-        number = {view.name: i for i, view in enumerate(self.rehearsed)}
-        views = [number.get(view.name, -1) for view in self.old.header.views]
+        views = np.full(len(self.old.header.views), -1)
+        views[rehearsed_views(self.old.header)] = np.arange(count)
         return Patches.joined(
             [self.old.patches.renumbered(views), new.renumbered(range(count, len(self.views)))]
         )
@@ -211,6 +212,12 @@ class Extension(Trainer):
         )  # fmt: skip
 
 
+def rehearsed_views(header: MapHeader) -> NDArray[np.int64]:
+    """Numbers of the views that are rehearsed, spread evenly."""
+    count = len(header.views)
+    return np.unique(np.linspace(0, count - 1, min(count, _VIEWS)).round().astype(np.int64))
+
+
 def rehearsal(old: NeuralMap, taken: set[str]) -> Iterator[View]:
     """Pictures with depth of the old place, seen from its mapping poses.
 
@@ -222,21 +229,27 @@ def rehearsal(old: NeuralMap, taken: set[str]) -> Iterator[View]:
     renderer = Renderer(old.field, header.spacing, header.render)
     side = min(_SIDE, header.features.side)
     camera = header.camera.resized(*fitted(*header.camera.size, side))
-    picks = np.unique(np.linspace(0, len(header.views) - 1, _VIEWS).round().astype(int))
-    for number in picks:
+    names = {view.name for view in header.views}
+    for number in rehearsed_views(header):
         view = header.views[int(number)]
         seen = renderer.render(camera, view.map_from_camera)
         image = np.rint(255.0 * seen.colour).astype(np.uint8)
         depth = np.where(seen.opacity > LocalizationConfig().min_opacity, seen.z_depth, 0.0).astype(
             np.float32
         )
-        name = view.name if view.name not in taken else f"earlier/{view.name}"
+        name = view.name
+        if name in taken:
+            while name in taken | names:
+                name = f"earlier/{name}"
         yield View(name, view.stamp_ns, image, camera, view.map_from_camera, depth)
 
 
 def _like(config: TrainingConfig, header: MapHeader) -> TrainingConfig:
     """Training settings with the sizes of a map that exists."""
-    return replace(config, field=header.field, render=header.render, features=header.features)
+    return replace(
+        config, field=header.field, render=header.render, features=header.features,
+        image_side=header.image_side,
+    )  # fmt: skip
 
 
 def slower(config: TrainingConfig) -> TrainingConfig:

@@ -18,7 +18,7 @@ from crossfire_core.geometry.triangulation import (
     view_pairs,
 )
 from crossfire_core.geometry.triangulation import View as Sight
-from crossfire_core.localization.patches import SIDE, Patches, axes, softened
+from crossfire_core.localization.patches import LEAST_SLANT, SIDE, Patches, axes, softened
 from crossfire_core.rendering.renderer import Renderer
 from crossfire_core.training.sparse_points import mutual_ratio
 from crossfire_core.training.views import View
@@ -30,7 +30,6 @@ _LIMIT_PX = 2.0  # of a 640 px wide image: sightings further from their point ar
 _LEAST_VIEWS = 3
 _ASIDE_PX = 6.0  # surfaces this far beside a point say how it is inclined
 _AGREE = 0.05  # of the distance: the field must have a surface so near a point
-_LEAST_SLANT = 0.2
 _CELLS = 4  # along an image's longer side, over which patches are spread
 _MARGIN_PX = SIDE / 2 + 2.0
 
@@ -46,7 +45,8 @@ def corners(
     Args:
         views: the mapping views with their images, in order of time.
         tell: called now and then.
-        seconds: after so many no further pair of views is matched.
+        seconds: after so many no further pair of views is matched; half of them are for pairs,
+            however long finding keypoints takes.
         seed: of the order of pairs, so that those matched in time are spread over all views.
     """
     end = time.monotonic() + seconds
@@ -57,6 +57,7 @@ def corners(
         sights.append(Sight.of(view.camera, view.map_from_camera, pixels))
         descriptors.append(values)
         tell()
+    end = max(end, time.monotonic() + 0.5 * seconds)
     limit = _LIMIT_PX * views[0].camera.relative_size
     matches = []
     pairs = view_pairs([view.map_from_camera for view in views])
@@ -110,10 +111,17 @@ def _of_view(
     points, pixels, normals = points[solid], pixels[solid], normals[solid]
     chosen = _spread(pixels, view.camera.size, share)
     points, normals = points[chosen], normals[chosen]
-    depth = (view.map_from_camera.inverse().apply(points))[:, 2]
-    spacing = depth / (0.5 * (view.camera.fx + view.camera.fy))
-    grey = _pictures(view, points, normals, spacing)
-    return points, normals, spacing, np.full(len(points), number), grey
+    spacing = _pixel_sizes(view, points)
+    grey, whole = _pictures(view, points, normals, spacing)
+    kept = (points[whole], normals[whole], spacing[whole])
+    return *kept, np.full(int(whole.sum()), number), grey[whole]
+
+
+def _pixel_sizes(view: View, points: FloatArray) -> FloatArray:
+    """Metres ``[n]`` that a pixel of the view spans at points, the lens's bend included."""
+    local = view.map_from_camera.inverse().apply(points)
+    _, lens = view.camera.bend(local[:, :2] / local[:, 2:])
+    return np.asarray(local[:, 2] / np.sqrt(np.abs(np.linalg.det(lens))))
 
 
 def _inclination(
@@ -129,7 +137,7 @@ def _inclination(
     way = points - view.map_from_camera.translation
     distance = np.linalg.norm(way, axis=1)
     way /= np.maximum(distance[:, None], 1e-9)
-    flat = -(normals * way).sum(axis=1) < _LEAST_SLANT  # seen from the side: rather torn apart
+    flat = -(normals * way).sum(axis=1) < LEAST_SLANT  # seen from the side: rather torn apart
     normals[flat] = -way[flat]
     middle = 0.25 * (right + left + down + up)
     off = np.linalg.norm(middle - view.map_from_camera.translation, axis=1) / distance - 1.0
@@ -148,8 +156,8 @@ def _spread(pixels: FloatArray, size: tuple[int, int], share: int) -> NDArray[np
 
 def _pictures(
     view: View, points: FloatArray, normals: FloatArray, spacing: FloatArray
-) -> NDArray[np.uint8]:
-    """Grey values ``[n, SIDE, SIDE]`` of the view on the planes through points."""
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Grey values ``[n, SIDE, SIDE]`` of the view on planes through points; which it sees whole."""
     rotations = np.broadcast_to(view.map_from_camera.rotation, (len(points), 3, 3))
     along = axes(normals, rotations) * spacing[:, None, None]
     steps = np.arange(SIDE) - 0.5 * (SIDE - 1)
@@ -158,8 +166,10 @@ def _pictures(
     space = points[:, None] + (along @ samples).swapaxes(1, 2)
     pixels = view.camera.project(view.map_from_camera.inverse().apply(space.reshape(-1, 3))) - 0.5
     where = pixels.astype(np.float32).reshape(-1, SIDE, SIDE, 2)
+    last = np.array(view.camera.size, np.float32) - 1
+    whole = ((where >= 0) & (where <= last)).all(axis=(1, 2, 3))  # not NaN
     if len(where) == 0:
-        return np.zeros((0, SIDE, SIDE), np.uint8)
+        return np.zeros((0, SIDE, SIDE), np.uint8), whole
     image = softened(view.image)
     grey = [cv2.remap(image, w[..., 0], w[..., 1], cv2.INTER_CUBIC) for w in where]
-    return np.clip(np.round(np.stack(grey)), 0, 255).astype(np.uint8)
+    return np.clip(np.round(np.stack(grey)), 0, 255).astype(np.uint8), whole

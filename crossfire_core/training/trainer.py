@@ -432,7 +432,7 @@ class Trainer:
         return MapHeader(
             self.recording.world_frame, self.base_camera, self.recording.base_from_camera,
             self.survey.box, self.survey.spacing, c.field, c.render, c.features,
-            self._mapping_views(), provenance,
+            self._mapping_views(), provenance, image_side=c.image_side,
         )  # fmt: skip
 
     def _mapping_views(self) -> tuple[MappingView, ...]:
