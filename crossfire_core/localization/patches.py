@@ -83,7 +83,7 @@ class Patches:
         """All patches of several lots."""
         return Patches(*(np.concatenate(c) for c in zip(*map(_columns, parts), strict=True)))
 
-    def renumbered(self, numbers: Sequence[int]) -> Patches:
+    def renumbered(self, numbers: Sequence[int] | NDArray[np.int64]) -> Patches:
         """With other numbers for the views; patches of views whose number is -1 are dropped."""
         view = np.asarray(numbers, dtype=np.int64)[self.view]
         kept = [column[view >= 0] for column in _columns(replace(self, view=view))]

@@ -167,9 +167,9 @@ def _pictures(
     pixels = view.camera.project(view.map_from_camera.inverse().apply(space.reshape(-1, 3))) - 0.5
     where = pixels.astype(np.float32).reshape(-1, SIDE, SIDE, 2)
     last = np.array(view.camera.size, np.float32) - 1
-    whole = ((where >= 0) & (where <= last)).all(axis=(1, 2, 3))  # not NaN
+    whole = np.all((where >= 0) & (where <= last), axis=(1, 2, 3))  # not NaN
     if len(where) == 0:
-        return np.zeros((0, SIDE, SIDE), np.uint8), whole
+        return np.zeros((0, SIDE, SIDE), np.uint8), np.zeros(0, bool)
     image = softened(view.image)
     grey = [cv2.remap(image, w[..., 0], w[..., 1], cv2.INTER_CUBIC) for w in where]
-    return np.clip(np.round(np.stack(grey)), 0, 255).astype(np.uint8), whole
+    return np.clip(np.round(np.stack(grey)), 0, 255).astype(np.uint8), np.asarray(whole)
