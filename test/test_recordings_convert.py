@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from recording_samples import (
     stamp,
     without,
 )
-from test_recordings_datasets import write_colmap_text, write_kapture
+from test_recordings_datasets import write_colmap_text, write_euroc, write_kapture, write_tum
 from test_recordings_images import write_scene, write_transforms
 
 from crossfire_core.errors import CalibrationError, RecordingError
@@ -88,6 +89,29 @@ def test_folders_become_bags_with_made_up_times(tmp_path: Path, write) -> None:
         np.testing.assert_array_equal(old.image, new.image)
         assert_poses_close([new.world_from_camera], [old.world_from_camera])
     assert after.odometry() is None
+
+
+@pytest.mark.parametrize(
+    "write", [write_euroc, write_tum, write_kapture, partial(write_kapture, rig=True)]
+)
+@pytest.mark.parametrize("format", ["bag", "transforms"])
+def test_data_sets_become_what_a_robot_or_a_trainer_reads(tmp_path: Path, write, format) -> None:
+    before = open_recording(write(tmp_path / "a"))
+    convert(before, tmp_path / "b", format, LOSSLESS)
+    after = open_recording(tmp_path / "b")
+    assert len(after) == len(before)
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(old.image, new.image)
+        assert_poses_close([new.world_from_camera], [old.world_from_camera])
+        pixels = old.camera.pixel_grid(8, 6)
+        np.testing.assert_allclose(
+            new.camera.bearings(pixels), old.camera.bearings(pixels), atol=1e-12
+        )
+    if format == "bag":
+        stamps = [info.stamp_ns for info in before.infos]
+        if stamps[0] > 0:  # kapture's here only count
+            assert [info.stamp_ns for info in after.infos] == stamps
+        assert_poses_close([after.base_from_camera], [before.base_from_camera])
 
 
 def test_depth_travels_along(tmp_path: Path) -> None:
