@@ -238,7 +238,8 @@ def descriptors(arguments: argparse.Namespace, frames: Sequence[Frame]) -> Itera
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "one.map"
         for name in chosen(DESCRIPTORS, arguments.only):
-            config = replace_from(TrainingConfig(), DESCRIPTORS[name])
+            # patches would hide what descriptors do
+            config = replace_from(TrainingConfig(), {**DESCRIPTORS[name], "patches": 0})
             stage = SecondStage(
                 recording, path, config, arguments.steps, None, arguments.holdout_every, False
             )

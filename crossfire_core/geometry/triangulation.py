@@ -166,17 +166,18 @@ def triangulate(
     least_angle_deg: float = 1.0,
     least_views: int = 2,
 ) -> Tracks:
-    """Points that fit all of their observations.
+    """Points from all of their observations that agree.
 
     The point nearest to all rays in the least-squares sense, reweighted with the distances so
-    that the angles count, and robustly (Huber); then tracks are kept by reprojection error,
-    parallax and number of views.
+    that the angles count, and robustly (Huber). What does not fit that point is dropped, the rest
+    gives it anew, and tracks are kept by parallax and number of views.
 
     Args:
         views: all views.
         matches: (view a, view b, ``[m, 2]`` keypoints), best checked by the epipolar geometry.
         pixels: observations with a larger reprojection error are dropped.
-        least_angle_deg: the widest angle between two rays of a point is at least this.
+        least_angle_deg: the widest angle of a point's rays with their mean is at least half of
+            this.
         least_views: a point is seen by at least so many views.
     """
     track, view, keypoint = joined(views, matches)
