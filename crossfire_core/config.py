@@ -236,8 +236,8 @@ class LocalizationConfig:
     align: bool = option(True, "finish each step by aligning descriptors directly")
     patches: int = option(
         2500,
-        "finish the pose of a single image on so many of the map's patches at most, those of the "
-        "nearest mapping images, where at least min_inliers of them fit; 0 for none",
+        "finish the pose of a single image on so many of the map's patches at most, half of them "
+        "of the nearest mapping images, where at least min_inliers of them fit; 0 for none",
         min=0,
     )
     track_patches: int = option(500, "likewise while a robot is followed", min=0)

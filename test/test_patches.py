@@ -190,12 +190,15 @@ def test_samples_are_as_large_as_pixels_all_over_the_image(kind: str) -> None:
     np.testing.assert_allclose(area, 1.0, rtol=0.02)
 
 
-def test_only_so_many_are_tried_those_of_the_nearest_views(patches: Patches) -> None:
+def test_only_so_many_are_tried_half_of_them_of_the_nearest_views(patches: Patches) -> None:
     truth = POSES[0]
-    found = PatchAligner(patches, POSES, 2.0, 640).solve(photo(truth), CAMERA, truth, 2.0, 25)
-    assert found is not None and len(found[1]) <= 25
-    nearest = {tuple(p) for p in patches.points[patches.view == 0]}
-    assert all(tuple(p) in nearest for p in found[2])
+    aligner = PatchAligner(patches, POSES, 2.0, 640)
+    index, _, _, weights = aligner._in_sight(CAMERA, truth, 30)
+    views = patches.view[index]
+    assert len(set(index)) == 30 and (views == 0).sum() >= 15 and len(set(views)) >= 5
+    assert weights[:15] == pytest.approx(1.0)
+    found = aligner.solve(photo(truth), CAMERA, truth, 2.0, 30)
+    assert found is not None and 20 <= len(found[1]) <= 30
 
 
 def test_an_image_of_something_else_says_nothing(patches: Patches) -> None:

@@ -201,7 +201,8 @@ class PatchAligner:
             camera: its calibration.
             map_from_camera: start, within a pixel or two of the truth.
             max_error_px: of the camera's image; patches further off are taken for wrong.
-            most: so many patches are tried, those of the nearest views.
+            most: so many patches are tried: half of them of the nearest views, the others evenly
+                from the views after them.
 
         Returns:
             The pose, and pixels ``[n, 2]`` and points ``[n, 3]`` of the patches that were found;
@@ -232,7 +233,8 @@ class PatchAligner:
         far = self._views.of(map_from_camera)
         weight = closeness(far, _NEAR, _FAR)[p.view]
         # about every second one faces the camera and lies in its image
-        index = self._by_distance(far)[: _TRIED * most]
+        index = self._by_distance(far)
+        index = index[_half_near(len(index), _TRIED * most)]
         way = p.points[index] - map_from_camera.translation
         way /= np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1e-9)
         index = index[-(way * p.normals[index]).sum(axis=1) > LEAST_SLANT]
@@ -246,7 +248,8 @@ class PatchAligner:
         area = np.linalg.det(warps)  # negative where a lens folds what it does not see back in
         good = ahead & (area > _SCALES[0] ** 2) & (area < _SCALES[1] ** 2)
         good &= ((centres > 0.0) & (centres < np.array(camera.size))).all(axis=1)
-        chosen = np.flatnonzero(good)[:most]
+        chosen = np.flatnonzero(good)
+        chosen = chosen[_half_near(len(chosen), most)]
         weight = weight[index[chosen]]
         weight /= weight.max(initial=1e-9)  # of the views that have patches here
         return index[chosen], centres[chosen], warps[chosen], weight
@@ -255,6 +258,18 @@ class PatchAligner:
         """Patches of the nearest views, in the order of these."""
         views = np.argsort(far, kind="stable")[:_VIEWS]
         return np.concatenate([self._of_view[v] for v in views])
+
+
+def _half_near(count: int, most: int) -> NDArray[np.int64]:
+    """Which of so many to take, the nearest being first: half of them, the rest evenly.
+
+    The nearest know best, but share one error of the mapping poses; many views do not.
+    """
+    if count <= most:
+        return np.arange(count)
+    near = most // 2
+    rest = np.linspace(near, count - 1, most - near).astype(np.int64)
+    return np.concatenate([np.arange(near), rest])
 
 
 def _shrunk(image: NDArray[np.uint8], side: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
