@@ -84,12 +84,15 @@ def load_localizer(
         MapFormatError: no usable map.
         ConfigError: a setting is wrong.
     """
+    from crossfire_core.cli import display
     from crossfire_core.config import LocalizationConfig
-    from crossfire_core.localization.localizer import Localizer
-    from crossfire_core.neural_map import NeuralMap
 
     settings = shell.configured(LocalizationConfig(), config, changes)
-    return Localizer(NeuralMap.load(map_file, device), settings)
+    with display.working("opening the map"):
+        from crossfire_core.localization.localizer import Localizer
+        from crossfire_core.neural_map import NeuralMap
+
+        return Localizer(NeuralMap.load(map_file, device), settings)
 
 
 def measure(
@@ -101,7 +104,8 @@ def measure(
     from crossfire_core.evaluation.report import describe
 
     context = {"map": map_file.name, "localization": dataclasses.asdict(localizer.config)}
-    localizer.warm_up()
+    with display.working("warming up"):
+        localizer.warm_up()
     with display.counting("localizing") as update:
         return run(
             localizer,
