@@ -22,12 +22,20 @@ from test_recordings_images import write_scene, write_transforms
 
 from crossfire_core.errors import CalibrationError, RecordingError
 from crossfire_core.geometry import Pose
-from crossfire_core.recordings import RecordingOptions, open_recording
+from crossfire_core.recordings import Frame, RecordingOptions, open_recording
 from crossfire_core.recordings.bag_reader import open_bag
 from crossfire_core.recordings.bag_writer import BagWriter
 from crossfire_core.recordings.convert import ConvertOptions, convert
 
 LOSSLESS = ConvertOptions(images="png")
+
+
+def assert_same(new: Frame, old: Frame) -> None:
+    """Image, pose and what the camera does, whatever model describes it."""
+    np.testing.assert_array_equal(old.image, new.image)
+    assert_poses_close([new.world_from_camera], [old.world_from_camera])
+    pixels = old.camera.pixel_grid(8, 6)
+    np.testing.assert_allclose(new.camera.bearings(pixels), old.camera.bearings(pixels), atol=1e-12)
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
@@ -69,12 +77,7 @@ def test_transforms_from_a_bag(tmp_path: Path, model: str) -> None:
     after = open_recording(tmp_path / "b")
     assert made.frames == len(after) == 6
     for old, new in zip(before, after, strict=True):
-        np.testing.assert_array_equal(old.image, new.image)
-        assert_poses_close([new.world_from_camera], [old.world_from_camera])
-        pixels = old.camera.pixel_grid(8, 6)
-        np.testing.assert_allclose(
-            new.camera.bearings(pixels), old.camera.bearings(pixels), atol=1e-12
-        )
+        assert_same(new, old)
 
 
 @pytest.mark.parametrize("write", [write_scene, write_transforms, write_colmap_text])
@@ -101,12 +104,7 @@ def test_data_sets_become_what_a_robot_or_a_trainer_reads(tmp_path: Path, write,
     after = open_recording(tmp_path / "b")
     assert len(after) == len(before)
     for old, new in zip(before, after, strict=True):
-        np.testing.assert_array_equal(old.image, new.image)
-        assert_poses_close([new.world_from_camera], [old.world_from_camera])
-        pixels = old.camera.pixel_grid(8, 6)
-        np.testing.assert_allclose(
-            new.camera.bearings(pixels), old.camera.bearings(pixels), atol=1e-12
-        )
+        assert_same(new, old)
     if format == "bag":
         stamps = [info.stamp_ns for info in before.infos]
         if stamps[0] > 0:  # kapture's here only count
