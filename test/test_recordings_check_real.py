@@ -13,8 +13,9 @@ import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Writer
 from rosbags.typesys import Stores, get_typestore
+from test_recordings_check import codes
 
-from crossfire_core.recordings.check import CheckReport, check_recording
+from crossfire_core.recordings.check import check_recording
 
 IMAGE, INFO = "/camera/image_raw/compressed", "/camera/camera_info"
 Change = Callable[[str, int, Any], Any]  # topic, number of its message, message -> message or None
@@ -36,11 +37,6 @@ def test_what_maps_well_is_found_usable(data_dir: Path, name: str) -> None:
     assert {"poses", "calibration"} <= codes(report, "good")
     assert 0.97 < report.figures["focal_scale"] < 1.03
     assert report.figures["epipolar_error_px"] < 1.5
-
-
-def codes(report: CheckReport, level: str) -> set[str]:
-    """Names of the findings of a level."""
-    return {finding.code for finding in report.findings if finding.level == level}
 
 
 def without(*topics: str) -> Change:

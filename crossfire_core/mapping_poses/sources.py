@@ -82,9 +82,7 @@ def open_for_mapping(
     except TrainingError as problem:
         if mode != "auto" or len(parts) > 1 or joined.odometry() is None:
             raise
-        found = _refined(parts, "odometry", config, workspace, seed, tell)
-        found.notes = (*found.notes, f"poses are the odometry's, corrected, because {problem}")
-        return found
+        return _fallen_back(parts, config, workspace, seed, tell, str(problem))
 
 
 def poses_from_odometry(recording: LazyRecording) -> PosedRecording:
@@ -121,6 +119,20 @@ def _refined(
         start, poses, config, workspace, start.pose_source, odometry=start.poses_drift,
         seed=seed, tell=tell,
     )  # fmt: skip
+
+
+def _fallen_back(
+    parts: Sequence[LazyRecording],
+    config: SfmConfig,
+    workspace: Path,
+    seed: int,
+    tell: Tell,
+    why: str,
+) -> LazyRecording:
+    """The odometry's poses, corrected, with a note that says why not those of the images."""
+    found = _refined(parts, "odometry", config, workspace, seed, tell)
+    found.notes = (*found.notes, f"poses are the odometry's, corrected, because {why}")
+    return found
 
 
 def _opened(path: Path, options: RecordingOptions, mode: str) -> LazyRecording:

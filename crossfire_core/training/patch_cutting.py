@@ -93,7 +93,7 @@ def cut_patches(
     for number, view in enumerate(views):
         mine = rng.permutation(np.unique(tracks.point[tracks.view == number]))
         parts.append(_of_view(view, number, tracks.points[mine], renderer, share))
-    return Patches(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return Patches.joined(parts)
 
 
 def _of_view(
@@ -102,7 +102,7 @@ def _of_view(
     points: FloatArray,
     renderer: Renderer,
     share: int,
-) -> tuple[FloatArray, FloatArray, FloatArray, NDArray[np.int64], NDArray[np.uint8]]:
+) -> Patches:
     pixels = view.camera.project(view.map_from_camera.inverse().apply(points))
     size = np.array(view.camera.size)
     inside = ((pixels > _MARGIN_PX) & (pixels < size - _MARGIN_PX)).all(axis=1)  # not NaN
@@ -113,8 +113,8 @@ def _of_view(
     points, normals = points[chosen], normals[chosen]
     spacing = _pixel_sizes(view, points)
     grey, whole = _pictures(view, points, normals, spacing)
-    kept = (points[whole], normals[whole], spacing[whole])
-    return *kept, np.full(int(whole.sum()), number), grey[whole]
+    views = np.full(len(points), number)
+    return Patches(points[whole], normals[whole], spacing[whole], views[whole], grey[whole])
 
 
 def _pixel_sizes(view: View, points: FloatArray) -> FloatArray:
