@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from crossfire_core.config import TrackingConfig
     from crossfire_core.evaluation.plots import TopView
     from crossfire_core.localization.localizer import Localizer
-    from crossfire_core.recordings.lazy import LazyRecording
+    from crossfire_core.recordings.lazy import Recording
     from crossfire_ros.offline import OfflineStep
     from crossfire_ros.play import Player
     from crossfire_ros.recorder import Recorded
@@ -234,7 +234,7 @@ def _live(map_file: Path, bag: Path, what: ReplayOptions) -> Recorded:
 
 
 def _offline(
-    recording: LazyRecording, localizer: Localizer, tracking: TrackingConfig, what: ReplayOptions
+    recording: Recording, localizer: Localizer, tracking: TrackingConfig, what: ReplayOptions
 ) -> list[OfflineStep]:
     from crossfire_core.cli import display
     from crossfire_ros.offline import track_offline

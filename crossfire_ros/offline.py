@@ -14,7 +14,7 @@ from crossfire_core.errors import ConfigError
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.estimate import ImageLocalizer
 from crossfire_core.localization.tracker import Tracker, TrackResult
-from crossfire_core.recordings.frame import Recording
+from crossfire_core.recordings.lazy import Recording
 from crossfire_ros.settings import NODE_NAME, Settings, settings_from
 
 

@@ -18,7 +18,7 @@ from crossfire_core.evaluation.metrics import FrameError, median, position_sigma
 from crossfire_core.evaluation.plots import BLUE, GREEN, INK, MUTED, ORANGE, RED, TopView
 from crossfire_core.files import write_bytes, write_text
 from crossfire_core.geometry import Pose, Trajectory
-from crossfire_core.recordings.lazy import LazyRecording
+from crossfire_core.recordings.lazy import Recording
 from crossfire_ros.offline import OfflineStep
 
 if TYPE_CHECKING:  # it needs ROS, the offline part of this report does not
@@ -118,7 +118,7 @@ class ReplayOutcome:
         return figures
 
 
-def truth_of(recording: LazyRecording) -> Trajectory:
+def truth_of(recording: Recording) -> Trajectory:
     """``map_from_base`` over time, from the recording's own poses.
 
     Raises:

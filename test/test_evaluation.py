@@ -27,6 +27,7 @@ from crossfire_core.files import write_bytes
 from crossfire_core.geometry import Camera, Pose, Trajectory
 from crossfire_core.localization.estimate import Matches, PoseEstimate
 from crossfire_core.recordings.frame import Frame
+from crossfire_core.recordings.lazy import FrameInfo, Recording
 from crossfire_core.training.selection import select_frames
 
 CAMERA = Camera(64, 48, 60.0, 60.0, 32.0, 24.0)
@@ -36,7 +37,7 @@ def path_pose(step: int) -> Pose:
     return Pose.exp([0.1 * step, 0.02 * step**1.5, 0.05, 0.01 * step, 0.03 * step, 0.0])
 
 
-class FakeRecording:
+class FakeRecording(Recording):
     """A straight path; the image's first pixel is the number of the frame."""
 
     name = "fake"
@@ -46,15 +47,20 @@ class FakeRecording:
     def __init__(self, count=12, posed=lambda i: True, odometry=True):
         self.count, self.posed, self.has_odometry = count, posed, odometry
 
-    def __len__(self):
-        return self.count
+    @property
+    def infos(self):
+        return [
+            FrameInfo(f"f{i:03d}", i * 100_000_000, CAMERA, path_pose(i) if self.posed(i) else None)
+            for i in range(self.count)
+        ]
 
-    def __iter__(self):
-        for i in range(self.count):
+    def frames(self, indices):
+        infos = self.infos
+        for i in sorted(set(indices)):
             image = np.full((48, 64, 3), 40, np.uint8)
             image[0, 0] = i
-            pose = path_pose(i) if self.posed(i) else None
-            yield Frame(f"f{i:03d}", image, CAMERA, i * 100_000_000, pose)
+            info = infos[i]
+            yield Frame(info.name, image, CAMERA, info.stamp_ns, info.world_from_camera)
 
     def odometry(self):
         if not self.has_odometry:

@@ -15,7 +15,7 @@ from crossfire_core.geometry import Camera
 from crossfire_core.localization.patches import SIDE, Patches
 from crossfire_core.mapping_poses.posed import PosedRecording
 from crossfire_core.neural_map import NeuralMap
-from crossfire_core.recordings.lazy import LazyRecording
+from crossfire_core.recordings.lazy import Recording
 from crossfire_core.rendering.renderer import Renderer
 from crossfire_core.training.checkpoint import checkpoint_path
 from crossfire_core.training.extension import Extension, extend_map
@@ -33,7 +33,7 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CROSSFIRE_THREADS", "2")
 
 
-def part(indices: range) -> LazyRecording:
+def part(indices: range) -> Recording:
     """Some frames of the room."""
     room = ToyRoom(COUNT, camera=CAMERA)
     return PosedRecording(
@@ -41,7 +41,7 @@ def part(indices: range) -> LazyRecording:
     )
 
 
-def psnr(neural_map: NeuralMap, recording: LazyRecording) -> float:
+def psnr(neural_map: NeuralMap, recording: Recording) -> float:
     """How alike renderings and images are, dB."""
     header = neural_map.header
     renderer = Renderer(neural_map.field, header.spacing, header.render)

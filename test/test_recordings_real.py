@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.recordings import Frame, LazyRecording, RecordingOptions, open_recording
+from crossfire_core.recordings import Frame, Recording, RecordingOptions, open_recording
 
 BAGS = {
     "redkitchen/mapping_bag": (469, 780, (640, 480)),
@@ -91,12 +91,12 @@ def test_fox_lists_absent_photos(data_dir: Path) -> None:
     assert recording.infos[0].camera.distortion == "radtan"
 
 
-def starts(recording: LazyRecording, gap: int) -> range:
+def starts(recording: Recording, gap: int) -> range:
     """A few pairs, spread over the recording."""
     return range(0, len(recording) - gap, max(1, (len(recording) - gap) // 4))
 
 
-def pair_error(recording: LazyRecording, first: int, second: int) -> float:
+def pair_error(recording: Recording, first: int, second: int) -> float:
     """Median distance of SIFT matches of two frames to their epipolar line, in pixels."""
     a, b = recording.frames([first, second])
     sift, matcher = cv2.SIFT.create(1500), cv2.BFMatcher()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.recordings import LazyRecording
+from crossfire_core.recordings import Recording
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.recordings.lazy import FrameInfo
 
@@ -71,7 +71,7 @@ def poses(count: int, seed: int = 1) -> list[Pose]:
     return out
 
 
-class ToyRoom(LazyRecording):
+class ToyRoom(Recording):
     """Frames of the room, made when they are asked for."""
 
     pose_source = "the formula"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from crossfire_core.evaluation.evaluate import Evaluation, EvaluationOptions
     from crossfire_core.localization.estimate import PoseEstimate
     from crossfire_core.localization.localizer import Localizer
-    from crossfire_core.recordings.frame import Recording
+    from crossfire_core.recordings.lazy import Recording
 
 
 @shell.command("Use a map")

@@ -19,7 +19,7 @@ from crossfire_core.recordings.options import RecordingOptions
 if TYPE_CHECKING:
     from crossfire_core.geometry import Pose
     from crossfire_core.neural_map import NeuralMap
-    from crossfire_core.recordings import LazyRecording
+    from crossfire_core.recordings import Recording
 
 
 Seed = Annotated[
@@ -207,7 +207,7 @@ def _placed(
     poses: str,
     keyframes: int,
     holdout_every: int,
-) -> LazyRecording:
+) -> Recording:
     """A recording with poses in a map's frame.
 
     Raises:
@@ -233,7 +233,7 @@ def _placed(
 
 
 def train_with_bar(
-    source: LazyRecording,
+    source: Recording,
     map_file: Path,
     train: Callable[..., NeuralMap] | None = None,
     **options: Any,

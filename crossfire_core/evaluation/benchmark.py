@@ -17,13 +17,12 @@ from crossfire_core.evaluation.evaluate import (
     Evaluation,
     EvaluationOptions,
     evaluate,
-    frames_at,
 )
 from crossfire_core.evaluation.metrics import FrameError
 from crossfire_core.evaluation.peers.features import Features, Pairs
 from crossfire_core.files import write_bytes, write_text
 from crossfire_core.localization.estimate import ImageLocalizer
-from crossfire_core.recordings import LazyRecording, RecordingOptions, open_recording
+from crossfire_core.recordings import Recording, RecordingOptions, open_recording
 from crossfire_core.recordings.frame import Frame
 
 Tell = Callable[[str], None]
@@ -128,14 +127,14 @@ class Split:
         options: which of its frames.
     """
 
-    mapping: LazyRecording
+    mapping: Recording
     indices: tuple[int, ...]
-    query: LazyRecording
+    query: Recording
     options: EvaluationOptions
 
     def mapping_frames(self) -> Iterator[Frame]:
         """The mapping frames in order of time."""
-        return frames_at(self.mapping, self.indices)
+        return self.mapping.frames(self.indices)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,8 +22,8 @@ from crossfire_core.files import write_text
 from crossfire_core.geometry import Pose, Trajectory
 from crossfire_core.localization.estimate import ImageLocalizer, PoseEstimate
 from crossfire_core.mapping_poses.posed import qualified
-from crossfire_core.recordings.frame import Frame, Recording
-from crossfire_core.recordings.lazy import LazyRecording, split_holdout
+from crossfire_core.recordings.frame import Frame
+from crossfire_core.recordings.lazy import Recording, split_holdout
 
 PriorSource = Literal["retrieval", "previous", "odometry"]
 AlignMode = Literal["none", "rigid", "similarity"]
@@ -171,7 +171,7 @@ def evaluate(
     keeper = PriorKeeper(options.prior, recording.odometry(), recording.base_from_camera)
     indices = chosen(len(recording), options.holdout_every)
     errors: list[FrameError] = []
-    for done, frame in enumerate(frames_at(recording, indices), 1):
+    for done, frame in enumerate(recording.frames(indices), 1):
         seen = bool(options.holdout_every) and not trained.isdisjoint(
             (frame.name, qualified(recording.name, frame.name))
         )
@@ -211,17 +211,6 @@ def chosen(count: int, holdout_every: int) -> list[int]:
     """
     every_one, held = split_holdout(range(count), holdout_every)
     return held if holdout_every else every_one
-
-
-def frames_at(recording: Recording, indices: Sequence[int]) -> Iterator[Frame]:
-    """Some frames of a recording in order of time, the others undecoded where that can be."""
-    if isinstance(recording, LazyRecording):
-        yield from recording.frames(indices)
-        return
-    wanted = set(indices)
-    for index, frame in enumerate(recording):
-        if index in wanted:
-            yield frame
 
 
 def localize_frame(

@@ -17,7 +17,8 @@ from crossfire_core.evaluation.pictures import MapRenderer
 from crossfire_core.files import write_bytes, write_text
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.estimate import ImageLocalizer
-from crossfire_core.recordings.frame import Frame, Recording
+from crossfire_core.recordings.frame import Frame
+from crossfire_core.recordings.lazy import Recording
 
 WORST_FRAMES = 4
 COMPARED_FRAMES = 4
@@ -103,13 +104,8 @@ def worst_first(errors: Sequence[FrameError]) -> list[FrameError]:
 
 
 def _frames(recording: Recording, names: set[str]) -> dict[str, Frame]:
-    found: dict[str, Frame] = {}
-    for frame in recording:
-        if frame.name in names:
-            found[frame.name] = frame
-            if len(found) == len(names):
-                break
-    return found
+    indices = [i for i, info in enumerate(recording.infos) if info.name in names]
+    return {frame.name: frame for frame in recording.frames(indices)}
 
 
 def _worst_pictures(

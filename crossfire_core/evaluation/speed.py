@@ -25,7 +25,7 @@ from crossfire_core.evaluation import plots
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.recordings.frame import Frame
-from crossfire_core.recordings.lazy import LazyRecording
+from crossfire_core.recordings.lazy import Recording
 from crossfire_core.training.schedule import Budget
 from crossfire_core.training.trainer import Trainer
 
@@ -53,7 +53,7 @@ class Workload:
     """
 
     map_file: Path
-    recording: LazyRecording
+    recording: Recording
     steps: int = 80
 
 
@@ -106,7 +106,7 @@ def best(work: Callable[[], Any], rounds: int = 5) -> float:
     return max(min(durations), 1e-9)
 
 
-def posed_frames(recording: LazyRecording, count: int = _FRAMES) -> list[Frame]:
+def posed_frames(recording: Recording, count: int = _FRAMES) -> list[Frame]:
     """A few frames with poses, spread over a recording.
 
     Raises:

@@ -13,7 +13,7 @@ from crossfire_core.localization.localizer import Localizer
 from crossfire_core.mapping_poses.from_motion import odometry_poses
 from crossfire_core.mapping_poses.keyframes import choose_keyframes, glance
 from crossfire_core.mapping_poses.posed import PosedRecording
-from crossfire_core.recordings.lazy import LazyRecording
+from crossfire_core.recordings.lazy import Recording
 
 _LEAST_FIXES = 5
 _NEIGHBOURS = 3
@@ -25,7 +25,7 @@ Fixes = dict[int, Pose]
 
 
 def poses_from_map(
-    recording: LazyRecording,
+    recording: Recording,
     localizer: Localizer,
     keyframes: int,
     name: str,
@@ -102,7 +102,7 @@ def carried(index: int, fixes: Fixes, odometry: Sequence[Pose | None]) -> Pose |
 
 
 def _fixes(
-    recording: LazyRecording,
+    recording: Recording,
     localizer: Localizer,
     chosen: Sequence[int],
     odometry: Sequence[Pose | None],

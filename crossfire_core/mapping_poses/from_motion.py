@@ -26,7 +26,7 @@ from crossfire_core.mapping_poses.reconstruction import (
     reconstruct,
 )
 from crossfire_core.mapping_poses.workspace import Workspace
-from crossfire_core.recordings.lazy import LazyRecording
+from crossfire_core.recordings.lazy import Recording
 
 Tell = Callable[[str, int, int], None]
 _NAMES_IN_NOTE = 5
@@ -39,7 +39,7 @@ def silent(stage: str, done: int, total: int) -> None:
 
 
 def poses_from_motion(
-    recording: LazyRecording,
+    recording: Recording,
     config: SfmConfig,
     workspace: Path,
     *,
@@ -97,7 +97,7 @@ def poses_from_motion(
     )  # fmt: skip
 
 
-def odometry_poses(recording: LazyRecording) -> list[Pose | None]:
+def odometry_poses(recording: Recording) -> list[Pose | None]:
     """``odom_from_camera`` of every frame; each session has an odometry frame of its own."""
     poses: list[Pose | None] = []
     for part in sessions(recording):
@@ -108,7 +108,7 @@ def odometry_poses(recording: LazyRecording) -> list[Pose | None]:
     return poses
 
 
-def fingerprint(recording: LazyRecording, config: SfmConfig, seed: int) -> str:
+def fingerprint(recording: Recording, config: SfmConfig, seed: int) -> str:
     """Of everything that decides the outcome."""
     frames = [[i.name, i.stamp_ns, i.camera.to_json()] for i in recording.infos]
     text = json.dumps([_KEYPOINTS, recording.name, frames, to_dict(config), seed], sort_keys=True)
@@ -116,7 +116,7 @@ def fingerprint(recording: LazyRecording, config: SfmConfig, seed: int) -> str:
 
 
 def choose_frames(
-    recording: LazyRecording,
+    recording: Recording,
     odometry: Sequence[Pose | None],
     config: SfmConfig,
     space: Workspace,
@@ -138,7 +138,7 @@ def choose_frames(
 
 
 def _reconstruct(
-    recording: LazyRecording,
+    recording: Recording,
     odometry: Sequence[Pose | None],
     keyframes: list[int],
     config: SfmConfig,
@@ -158,7 +158,7 @@ def _reconstruct(
 
 
 def choose_pairs(
-    recording: LazyRecording,
+    recording: Recording,
     odometry: Sequence[Pose | None],
     keyframes: Sequence[int],
     features: Sequence[LocalFeatures],
@@ -176,7 +176,7 @@ def choose_pairs(
 
 
 def find_features(
-    recording: LazyRecording,
+    recording: Recording,
     keyframes: Sequence[int],
     config: SfmConfig,
     space: Workspace,
@@ -197,7 +197,7 @@ def find_features(
     return [found[number] for number in range(len(keyframes))]
 
 
-def _session(recording: LazyRecording, index: int) -> int:
+def _session(recording: Recording, index: int) -> int:
     for number, part in enumerate(sessions(recording)):
         if index < len(part):
             return number
@@ -206,7 +206,7 @@ def _session(recording: LazyRecording, index: int) -> int:
 
 
 def _gauge(
-    recording: LazyRecording,
+    recording: Recording,
     placed: dict[int, Pose],
     odometry: Sequence[Pose | None],
     known: Sequence[Pose | None] | None,
@@ -261,7 +261,7 @@ def _source(found: Reconstruction, known: Sequence[Pose | None] | None) -> str:
     )
 
 
-def _left_out(recording: LazyRecording, keyframes: Sequence[int], lost: Sequence[int]) -> list[str]:
+def _left_out(recording: Recording, keyframes: Sequence[int], lost: Sequence[int]) -> list[str]:
     notes = []
     between = len(recording) - len(keyframes)
     if between:
@@ -274,7 +274,7 @@ def _left_out(recording: LazyRecording, keyframes: Sequence[int], lost: Sequence
     return notes
 
 
-def _doubted(recording: LazyRecording, wrong: Sequence[int]) -> list[str]:
+def _doubted(recording: Recording, wrong: Sequence[int]) -> list[str]:
     if not wrong:
         return []
     return [
@@ -283,7 +283,7 @@ def _doubted(recording: LazyRecording, wrong: Sequence[int]) -> list[str]:
     ]
 
 
-def _names(recording: LazyRecording, frames: Sequence[int]) -> str:
+def _names(recording: Recording, frames: Sequence[int]) -> str:
     infos = recording.infos
     names = ", ".join(infos[i].name for i in frames[:_NAMES_IN_NOTE])
     more = f" and {len(frames) - _NAMES_IN_NOTE} more" if len(frames) > _NAMES_IN_NOTE else ""

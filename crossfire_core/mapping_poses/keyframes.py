@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crossfire_core.geometry import Pose
 from crossfire_core.recordings.checks.images import blur_of
-from crossfire_core.recordings.lazy import LazyRecording
+from crossfire_core.recordings.lazy import Recording
 from crossfire_core.training.selection import motion_along
 
 _WIDTH = 320
@@ -34,7 +34,7 @@ class Look:
 
 
 def glance(
-    recording: LazyRecording,
+    recording: Recording,
     odometry: Sequence[Pose | None],
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Look:

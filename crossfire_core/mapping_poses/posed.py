@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from crossfire_core.errors import ConfigError
 from crossfire_core.geometry import Camera, Pose, Trajectory
 from crossfire_core.recordings.frame import Frame
-from crossfire_core.recordings.lazy import FrameInfo, LazyRecording, split_holdout
+from crossfire_core.recordings.lazy import FrameInfo, Recording, split_holdout
 
 FloatArray = NDArray[np.float64]
 
@@ -37,10 +37,10 @@ class Tracks:
         return len(self.frame)
 
 
-class SelectedRecording(LazyRecording):
+class SelectedRecording(Recording):
     """Some frames of another recording."""
 
-    def __init__(self, base: LazyRecording, kept: Sequence[int]) -> None:
+    def __init__(self, base: Recording, kept: Sequence[int]) -> None:
         """Keep some frames.
 
         Args:
@@ -73,7 +73,7 @@ class SelectedRecording(LazyRecording):
         return self._base.odometry()
 
 
-def without_holdout(recording: LazyRecording, every: int) -> LazyRecording:
+def without_holdout(recording: Recording, every: int) -> Recording:
     """A recording less every n-th frame.
 
     Poses are found for a choice of keyframes: what shall not be trained on must not be chosen.
@@ -101,7 +101,7 @@ class PosedRecording(SelectedRecording):
 
     def __init__(
         self,
-        base: LazyRecording,
+        base: Recording,
         poses: Sequence[Pose | None],
         pose_source: str,
         *,
@@ -133,10 +133,10 @@ class PosedRecording(SelectedRecording):
         self.tracks = None if tracks is None else _renumbered(tracks, self._kept)
 
 
-class JoinedRecording(LazyRecording):
+class JoinedRecording(Recording):
     """Several recordings of one place, one after the other."""
 
-    def __init__(self, parts: Sequence[LazyRecording]) -> None:
+    def __init__(self, parts: Sequence[Recording]) -> None:
         """Put recordings behind each other.
 
         Where two have frames of the same name, all names get their recording's in front.
@@ -196,7 +196,7 @@ def qualified(recording: str, frame: str) -> str:
     return f"{recording}/{frame}"
 
 
-def sessions(recording: LazyRecording) -> list[LazyRecording]:
+def sessions(recording: Recording) -> list[Recording]:
     """The recordings that one was joined from, or itself alone."""
     return list(recording.parts) if isinstance(recording, JoinedRecording) else [recording]
 

@@ -36,13 +36,13 @@ from crossfire_core.mapping_poses.from_motion import (
 from crossfire_core.mapping_poses.local_features import LocalFeatures
 from crossfire_core.mapping_poses.posed import PosedRecording, Tracks
 from crossfire_core.mapping_poses.workspace import Workspace
-from crossfire_core.recordings.lazy import LazyRecording
+from crossfire_core.recordings.lazy import Recording
 
 _LEAST_SIGHTINGS = 500
 
 
 def refine_poses(
-    recording: LazyRecording,
+    recording: Recording,
     poses: Sequence[Pose | None],
     config: SfmConfig,
     workspace: Path,
@@ -92,7 +92,7 @@ def _digest(poses: Sequence[Pose | None]) -> str:
 
 
 def _adjusted(
-    recording: LazyRecording,
+    recording: Recording,
     poses: Sequence[Pose | None],
     keyframes: list[int],
     start: list[Pose],
@@ -140,7 +140,7 @@ def _matched(
     return found
 
 
-def _tracks(recording: LazyRecording, keyframes: Sequence[int], found: Adjusted) -> Tracks:
+def _tracks(recording: Recording, keyframes: Sequence[int], found: Adjusted) -> Tracks:
     seen = found.sightings
     frame = np.array(keyframes, dtype=np.int64)[seen.view]
     sigma = depth_sigmas(found.poses, found.points, seen)
@@ -154,7 +154,7 @@ def _tracks(recording: LazyRecording, keyframes: Sequence[int], found: Adjusted)
     return Tracks(frame[good], pixel[good], found.points[seen.point[good]], sigma[good])
 
 
-def _notes(recording: LazyRecording, start: Sequence[Pose], found: Adjusted) -> list[str]:
+def _notes(recording: Recording, start: Sequence[Pose], found: Adjusted) -> list[str]:
     moved = np.array([a.distance(b) for a, b in zip(start, found.poses, strict=True)])
     metres, radians = np.median(moved, axis=0)
     before, after = found.median_px

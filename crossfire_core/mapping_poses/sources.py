@@ -14,7 +14,7 @@ from crossfire_core.geometry import Pose
 from crossfire_core.mapping_poses.from_motion import Tell, odometry_poses, poses_from_motion, silent
 from crossfire_core.mapping_poses.posed import JoinedRecording, PosedRecording, without_holdout
 from crossfire_core.mapping_poses.refinement import refine_poses
-from crossfire_core.recordings.lazy import LazyRecording
+from crossfire_core.recordings.lazy import Recording
 from crossfire_core.recordings.options import NO_POSES, RecordingOptions
 
 MODES = ("auto", "given", "sfm", "odometry")
@@ -32,7 +32,7 @@ def open_for_mapping(
     holdout_every: int = 0,
     seed: int = 0,
     tell: Tell = silent,
-) -> LazyRecording:
+) -> Recording:
     """Open one recording or several as one, with poses of the mapping images in one frame.
 
     Args:
@@ -85,7 +85,7 @@ def open_for_mapping(
         return _fallen_back(parts, config, workspace, seed, tell, str(problem))
 
 
-def poses_from_odometry(recording: LazyRecording) -> PosedRecording:
+def poses_from_odometry(recording: Recording) -> PosedRecording:
     """Every frame where the odometry says it was.
 
     Raises:
@@ -103,13 +103,13 @@ def poses_from_odometry(recording: LazyRecording) -> PosedRecording:
 
 
 def _refined(
-    parts: Sequence[LazyRecording],
+    parts: Sequence[Recording],
     chosen: str,
     config: SfmConfig,
     workspace: Path,
     seed: int,
     tell: Tell,
-) -> LazyRecording:
+) -> Recording:
     """Poses that are nearly right, corrected."""
     if len(parts) > 1:
         raise ConfigError("poses of several recordings are corrected by --align, not one by one")
@@ -122,20 +122,20 @@ def _refined(
 
 
 def _fallen_back(
-    parts: Sequence[LazyRecording],
+    parts: Sequence[Recording],
     config: SfmConfig,
     workspace: Path,
     seed: int,
     tell: Tell,
     why: str,
-) -> LazyRecording:
+) -> Recording:
     """The odometry's poses, corrected, with a note that says why not those of the images."""
     found = _refined(parts, "odometry", config, workspace, seed, tell)
     found.notes = (*found.notes, f"poses are the odometry's, corrected, because {why}")
     return found
 
 
-def _opened(path: Path, options: RecordingOptions, mode: str) -> LazyRecording:
+def _opened(path: Path, options: RecordingOptions, mode: str) -> Recording:
     if mode == "given" or options.pose_topic not in ("", NO_POSES):
         return recordings.open_recording(path, options)
     if mode == "auto":
@@ -145,7 +145,7 @@ def _opened(path: Path, options: RecordingOptions, mode: str) -> LazyRecording:
     )
 
 
-def _best(parts: Sequence[LazyRecording]) -> str:
+def _best(parts: Sequence[Recording]) -> str:
     """The best source that all recordings have; in that order: given, sfm, odometry."""
     if all(part.pose_source and not part.poses_drift for part in parts):
         return "given"
@@ -160,13 +160,13 @@ def _best(parts: Sequence[LazyRecording]) -> str:
 
 
 def _aligned(
-    parts: Sequence[LazyRecording],
+    parts: Sequence[Recording],
     mode: str,
     config: SfmConfig,
     workspace: Path,
     seed: int,
     tell: Tell,
-) -> LazyRecording:
+) -> Recording:
     """All recordings in the frame of the first, by one structure from motion over all of them."""
     first = parts[0]
     trusted = mode in ("auto", "given") and bool(first.pose_source) and not first.poses_drift

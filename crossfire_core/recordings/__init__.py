@@ -14,28 +14,26 @@ from crossfire_core.errors import RecordingError
 from crossfire_core.recordings.options import RecordingOptions
 
 if TYPE_CHECKING:
-    from crossfire_core.recordings.frame import Frame, Recording
-    from crossfire_core.recordings.lazy import FrameInfo, LazyRecording, split_holdout
+    from crossfire_core.recordings.frame import Frame
+    from crossfire_core.recordings.lazy import FrameInfo, Recording, split_holdout
 
 __all__ = [
     "Frame",
     "FrameInfo",
-    "LazyRecording",
     "Recording",
     "RecordingOptions",
     "open_recording",
     "split_holdout",
 ]
 
-Reader = Callable[[Path, RecordingOptions], "LazyRecording"]
+Reader = Callable[[Path, RecordingOptions], "Recording"]
 
 # Where the names above live; loaded when asked for, since the command line needs the options
 # alone and must start quickly.
 _HOMES = {
     "Frame": "frame",
-    "Recording": "frame",
     "FrameInfo": "lazy",
-    "LazyRecording": "lazy",
+    "Recording": "lazy",
     "split_holdout": "lazy",
 }
 
@@ -47,7 +45,7 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
-def open_recording(path: Path | str, options: RecordingOptions | None = None) -> LazyRecording:
+def open_recording(path: Path | str, options: RecordingOptions | None = None) -> Recording:
     """Open a recording, whatever its format.
 
     Args:

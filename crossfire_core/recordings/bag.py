@@ -24,7 +24,7 @@ from crossfire_core.recordings.image_message import (
     decode_depth,
     decode_image,
 )
-from crossfire_core.recordings.lazy import FrameInfo, LazyRecording, check_size, kept
+from crossfire_core.recordings.lazy import FrameInfo, Recording, check_size, kept
 from crossfire_core.recordings.options import RecordingOptions
 from crossfire_core.recordings.pose_source import (
     PoseSource,
@@ -46,7 +46,7 @@ class _Slot:
     depth: tuple[int, int] | None
 
 
-class BagRecording(LazyRecording):
+class BagRecording(Recording):
     """Frames of one camera in a bag; opening it reads everything but pixels."""
 
     def __init__(self, path: Path, options: RecordingOptions) -> None:

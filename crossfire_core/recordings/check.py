@@ -16,7 +16,7 @@ from crossfire_core.files import write_text
 from crossfire_core.recordings import bag_reader, open_recording
 from crossfire_core.recordings.checks import calibration, images, motion, plots, topics
 from crossfire_core.recordings.checks.finding import Finding, error, good, warning
-from crossfire_core.recordings.lazy import LazyRecording
+from crossfire_core.recordings.lazy import Recording
 from crossfire_core.recordings.options import NO_POSES, RecordingOptions
 
 OnProgress = Callable[[int, int, str], None]
@@ -139,7 +139,7 @@ class _Builder:
         if any(topic.stamps_ns for topic in self.topics):
             self.drawings.append(partial(plots.topics_plot, self.topics))
 
-    def open(self, path: Path, options: RecordingOptions) -> LazyRecording | None:
+    def open(self, path: Path, options: RecordingOptions) -> Recording | None:
         """The recording, if need be without its poses, to see the more of it."""
         try:
             recording = open_recording(path, replace(options, require_poses=False))
@@ -158,7 +158,7 @@ class _Builder:
         self._judge_sources(path, recording)
         return recording
 
-    def _judge_sources(self, path: Path, recording: LazyRecording) -> None:
+    def _judge_sources(self, path: Path, recording: Recording) -> None:
         """Poses, odometry and the chain of transforms."""
         if recording.pose_source:
             self.findings.append(good("poses", f"poses come from {recording.pose_source}"))
@@ -184,7 +184,7 @@ class _Builder:
                 warning("tf", "no tf from the robot's base to the camera: record /tf_static")
             )
 
-    def look_at_frames(self, recording: LazyRecording, tell: OnProgress) -> None:
+    def look_at_frames(self, recording: Recording, tell: OnProgress) -> None:
         infos = recording.infos
         looks, found = images.look_at_images(
             recording, _LOOKS, lambda done, total: tell(done, total, "looking at images")
@@ -211,7 +211,7 @@ class _Builder:
             self.figures |= fit.to_json()
             self.drawings.append(partial(plots.fit_plot, fit))
 
-    def _estimate(self, recording: LazyRecording) -> None:
+    def _estimate(self, recording: Recording) -> None:
         from crossfire_core.field.layout import GridLayout  # light, but beside torch
         from crossfire_core.field.storage import BYTES_A_NUMBER
 

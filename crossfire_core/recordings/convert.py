@@ -21,7 +21,7 @@ from crossfire_core.geometry import Camera, Pose
 from crossfire_core.recordings.bag_writer import BagWriter, Storage
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.recordings.images import FILE_NAME, OPENGL_FROM_OPENCV
-from crossfire_core.recordings.lazy import FrameInfo, LazyRecording
+from crossfire_core.recordings.lazy import FrameInfo, Recording
 
 Format = Literal["bag", "transforms"]
 OnProgress = Callable[[int, int], None]
@@ -67,7 +67,7 @@ class Converted:
 
 
 def convert(
-    recording: LazyRecording,
+    recording: Recording,
     out: Path,
     format: Format,
     options: ConvertOptions | None = None,
@@ -102,7 +102,7 @@ def convert(
 
 
 def _write_bag(
-    recording: LazyRecording, out: Path, options: ConvertOptions, tell: OnProgress
+    recording: Recording, out: Path, options: ConvertOptions, tell: OnProgress
 ) -> Converted:
     infos = recording.infos
     if len({info.camera for info in infos}) > 1:
@@ -143,7 +143,7 @@ def bag_stamps(infos: Sequence[FrameInfo], rate_hz: float) -> list[int]:
 
 
 def _odometry_messages(
-    recording: LazyRecording, bag: BagWriter
+    recording: Recording, bag: BagWriter
 ) -> Iterator[tuple[int, Callable[[], None]]]:
     """Stamps of the odometry, each with what writes it."""
     odometry = recording.odometry()
@@ -159,7 +159,7 @@ def _odometry_messages(
 
 
 def _write_moment(
-    bag: BagWriter, frame: Frame, stamp: int, recording: LazyRecording, options: ConvertOptions
+    bag: BagWriter, frame: Frame, stamp: int, recording: Recording, options: ConvertOptions
 ) -> None:
     topic = f"{CAMERA_TOPIC}/image_raw"
     if options.images == "raw":
@@ -190,7 +190,7 @@ def encoded(image: NDArray[np.uint8], options: ConvertOptions) -> bytes:
 
 
 def _write_transforms(
-    recording: LazyRecording, out: Path, options: ConvertOptions, tell: OnProgress
+    recording: Recording, out: Path, options: ConvertOptions, tell: OnProgress
 ) -> Converted:
     infos = recording.infos
     posed = [i for i, info in enumerate(infos) if info.world_from_camera is not None]

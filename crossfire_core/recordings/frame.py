@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfire_core.geometry import Camera, Pose, Trajectory
+from crossfire_core.geometry import Camera, Pose
 
 
 @dataclass(frozen=True)
@@ -31,34 +29,3 @@ class Frame:
     stamp_ns: int
     world_from_camera: Pose | None = None
     depth: NDArray[np.float32] | None = None
-
-
-class Recording(Protocol):
-    """A source of frames, read lazily and in order of time; may be iterated many times."""
-
-    @property
-    def name(self) -> str:
-        """For people: the folder's or file's name."""
-        ...
-
-    @property
-    def world_frame(self) -> str:
-        """The frame of ``world_from_camera``, "map" where the format names none."""
-        ...
-
-    @property
-    def base_from_camera(self) -> Pose:
-        """Where the camera sits on the robot; identity where the format has no robot."""
-        ...
-
-    def __len__(self) -> int:
-        """Number of frames, before any hold-out."""
-        ...
-
-    def __iter__(self) -> Iterator[Frame]:
-        """The frames in order of time."""
-        ...
-
-    def odometry(self) -> Trajectory | None:
-        """``odom_from_base`` over time, or None."""
-        ...

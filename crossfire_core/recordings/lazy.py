@@ -31,8 +31,10 @@ class FrameInfo:
     world_from_camera: Pose | None
 
 
-class LazyRecording(ABC):
-    """Base of all readers: a cheap list of frames, images only of those that are asked for.
+class Recording(ABC):
+    """Frames in order of time: a cheap list of them, images only of those that are asked for.
+
+    Every reader gives one, and so does everything that changes one.
 
     Attributes:
         name: for people: the folder's or file's name.
@@ -104,7 +106,7 @@ class ImageFile:
     depth_unknown: int = 65535
 
 
-class FolderRecording(LazyRecording):
+class FolderRecording(Recording):
     """Frames whose images are single files."""
 
     def __init__(

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from crossfire_core.geometry import Camera, Pose, Trajectory
 from crossfire_core.recordings.bag_writer import BagWriter
 from crossfire_core.recordings.frame import Frame
-from crossfire_core.recordings.lazy import FrameInfo, LazyRecording
+from crossfire_core.recordings.lazy import FrameInfo, Recording
 from crossfire_core.sample.drive import ODOMETRY_HZ, START_NS, Drive
 from crossfire_core.sample.raycast import Geometry, Lamp, Light, Scene, lit, paint
 from crossfire_core.sample.room import Patch, furnished_room, visitor
@@ -70,7 +70,7 @@ QUERY = PassSettings(
 )
 
 
-class SampleRecording(LazyRecording):
+class SampleRecording(Recording):
     """One pass through the room, ray cast when its frames are read."""
 
     world_frame = "map"

@@ -21,7 +21,7 @@ from crossfire_core.features.network import fitted
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.localization.patches import Patches
 from crossfire_core.neural_map import MapHeader, NeuralMap
-from crossfire_core.recordings.lazy import LazyRecording
+from crossfire_core.recordings.lazy import Recording
 from crossfire_core.rendering.renderer import Renderer
 from crossfire_core.training.sparse_points import (
     SparsePoints,
@@ -41,7 +41,7 @@ _RATE = 0.3
 
 def extend_map(
     old: NeuralMap,
-    recording: LazyRecording,
+    recording: Recording,
     output: Path,
     config: TrainingConfig | None = None,
     *,
@@ -90,7 +90,7 @@ class Extension(Trainer):
     def __init__(
         self,
         old: NeuralMap,
-        recording: LazyRecording,
+        recording: Recording,
         output: Path,
         config: TrainingConfig,
         steps: int | None,

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from crossfire_core.mapping_poses.posed import PosedRecording
-from crossfire_core.recordings.lazy import LazyRecording
+from crossfire_core.recordings.lazy import Recording
 from crossfire_core.training.sparse_points import SparsePoints
 from crossfire_core.training.views import View
 
 _LEAST = 200
 
 
-def tracked_points(recording: LazyRecording, views: Sequence[View]) -> SparsePoints | None:
+def tracked_points(recording: Recording, views: Sequence[View]) -> SparsePoints | None:
     """The recording's own points in the mapping views, or None where it has too few.
 
     Args:

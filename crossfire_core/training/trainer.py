@@ -33,7 +33,7 @@ from crossfire_core.neural_map import (
     Places,
     round_as_stored,
 )
-from crossfire_core.recordings import LazyRecording
+from crossfire_core.recordings import Recording
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.rendering.renderer import Renderer
 from crossfire_core.rendering.sampling import Spacing
@@ -91,7 +91,7 @@ class Progress:
 
 
 def train_map(
-    recording: LazyRecording,
+    recording: Recording,
     output: Path,
     config: TrainingConfig | None = None,
     *,
@@ -143,7 +143,7 @@ class Trainer:
 
     def __init__(
         self,
-        recording: LazyRecording,
+        recording: Recording,
         output: Path,
         config: TrainingConfig,
         steps: int | None,

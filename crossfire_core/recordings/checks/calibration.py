@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from crossfire_core.features.sift import root_sift
 from crossfire_core.geometry import Camera, Pose, Trajectory
 from crossfire_core.recordings.checks.finding import Finding, error, good, warning
-from crossfire_core.recordings.lazy import FrameInfo, LazyRecording
+from crossfire_core.recordings.lazy import FrameInfo, Recording
 
 FloatArray = NDArray[np.float64]
 
@@ -87,7 +87,7 @@ class Fit:
         }
 
 
-def measure_fit(recording: LazyRecording, on_progress: Callable[[int, int], None]) -> Fit | None:
+def measure_fit(recording: Recording, on_progress: Callable[[int, int], None]) -> Fit | None:
     """Match pairs of images and scan focal length and time; None with too few good pairs.
 
     Args:
@@ -184,7 +184,7 @@ def choose_pairs(infos: Sequence[FrameInfo]) -> list[tuple[int, int]]:
 
 
 def match_pairs(
-    recording: LazyRecording,
+    recording: Recording,
     chosen: Sequence[tuple[int, int]],
     on_progress: Callable[[int, int], None],
 ) -> list[Pair]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from crossfire_core.errors import CrossfireError
 from crossfire_core.recordings.checks.finding import Finding, error, good, warning
-from crossfire_core.recordings.lazy import LazyRecording
+from crossfire_core.recordings.lazy import Recording
 
 # Measured at this width: sharp pictures lie at 0.3 to 0.6, a blur of 2 px brings them to 0.7.
 _WIDTH = 640
@@ -53,7 +53,7 @@ class Look:
 
 
 def look_at_images(
-    recording: LazyRecording, count: int, on_progress: Callable[[int, int], None]
+    recording: Recording, count: int, on_progress: Callable[[int, int], None]
 ) -> tuple[list[Look], list[Finding]]:
     """Decode images spread over the recording; one that cannot be read ends the look.
 
