@@ -20,6 +20,7 @@ import yaml
 from crossfire_core.errors import ConfigError
 
 T = TypeVar("T")
+BACKENDS = ("tinycudann", "triton", "numba", "torch")  # what auto tries, in this order
 
 
 def option(default: Any, help: str, **more: Any) -> Any:
@@ -189,7 +190,7 @@ class TrainingConfig:
     )
     backend: str = option(
         "auto", "what evaluates the hash grids",
-        choices=("auto", "tinycudann", "triton", "numba", "torch"),
+        choices=("auto", *BACKENDS),
     )  # fmt: skip
     seed: int = option(0, "seed of all random choices", min=0)
 

@@ -255,7 +255,7 @@ class NeuralMap:
 
         Args:
             path: file made by :meth:`save`.
-            device: ``auto``, ``cpu`` or ``cuda``.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             backend: what evaluates the hash grids.
 
         Raises:

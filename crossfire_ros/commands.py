@@ -198,7 +198,10 @@ def _replay(
     settings = settings_for(what.parameters, what.params_file)
     recording = open_recording(bag, what.recording)
     truth = truth_of(recording)
-    localizer = Localizer(NeuralMap.load(map_file, settings.node.device), settings.localization)
+    node = settings.node
+    localizer = Localizer(
+        NeuralMap.load(map_file, node.device, node.backend), settings.localization
+    )
     what = replace(
         what, map_frame=localizer.neural_map.header.frame_id,
         use_odometry=what.use_odometry and settings.node.use_odometry,

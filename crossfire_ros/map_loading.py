@@ -42,7 +42,7 @@ def load_map(settings: Settings) -> LoadedMap:
     Raises:
         ConfigError: no file is named.
         MapFormatError: the file is missing, broken, or of another version.
-        BackendError: the device is not available.
+        BackendError: the device or backend does not run here.
     """
     if not settings.node.map:
         raise ConfigError("no map: set the parameter `map` to a file made with `crossfire train`")
@@ -55,7 +55,7 @@ def load_map(settings: Settings) -> LoadedMap:
         torch.set_num_threads(settings.node.threads)
         os.environ[THREADS] = str(settings.node.threads)  # for the compiled kernels
     path = Path(settings.node.map).expanduser()
-    neural_map = NeuralMap.load(path, settings.node.device)
+    neural_map = NeuralMap.load(path, settings.node.device, settings.node.backend)
     localizer = Localizer(neural_map, settings.localization)
     localizer.warm_up()
     header = neural_map.header

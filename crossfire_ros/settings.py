@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from crossfire_core.config import (
+    BACKENDS,
     LocalizationConfig,
     TrackingConfig,
     option,
@@ -24,7 +25,8 @@ class NodeConfig:
     """What the node needs beyond the core's settings."""
 
     map: str = option("", "file of the neural map, made with `crossfire train`")
-    device: str = option("auto", "where the map is computed", choices=("auto", "cpu", "cuda"))
+    device: str = option("auto", "where the map is computed: auto, cpu, cuda or cuda:N")
+    backend: str = option("auto", "what evaluates the hash grids", choices=("auto", *BACKENDS))
     threads: int = option(
         0, "CPU threads for the computation, 0 leaves the choice to the libraries", min=0, max=1024
     )

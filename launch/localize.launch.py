@@ -27,7 +27,8 @@ ARGUMENTS = {
     "map_frame": ("", "frame of the published poses"),
     "use_odometry": ("", "false on a robot without"),
     "extrinsics": ("", "where the camera's place on the robot comes from: tf or map"),
-    "device": ("", "auto, cpu or cuda"),
+    "device": ("", "auto, cpu, cuda or cuda:N"),
+    "backend": ("", "auto, tinycudann, triton, numba or torch"),
     "pose_file": ("", "where the last pose is kept from one run to the next"),
     "use_sim_time": ("", "follow /clock"),
     "autostart": ("true", "configure and activate without a lifecycle manager; beats the file"),
@@ -36,7 +37,7 @@ ARGUMENTS = {
 PARAMETERS = {
     **dict.fromkeys(
         ("map", "image_transport", "base_frame", "odom_frame", "map_frame", "extrinsics", "device",
-         "pose_file"), str,
+         "backend", "pose_file"), str,
     ),
     **dict.fromkeys(("use_odometry", "use_sim_time", "autostart"), bool),
 }  # fmt: skip

@@ -107,6 +107,24 @@ def test_wrong_settings_are_named(change, message, failing):
     assert message in failing("evaluate", "a.map", "bag", "--set", change)
 
 
+@pytest.mark.parametrize("name", ["localize", "evaluate", "render", "view", "train"])
+def test_a_backend_that_is_not_known_is_refused_before_anything_else(name, failing, tmp_path):
+    paths = [tmp_path / "none.map", tmp_path / "none"]
+    paths = ["--map", *paths] if name == "train" else paths
+    said = failing(name, *paths, "--backend", "abacus")
+    assert "abacus" in said and "tinycudann, triton, numba, torch" in said
+
+
+def test_the_backend_option_beats_the_settings_file(tmp_path):
+    from crossfire_core.cli.shell import configured
+    from crossfire_core.config import TrainingConfig
+
+    file = tmp_path / "settings.yaml"
+    file.write_text("backend: numba\n")
+    given = lambda backend: configured(TrainingConfig(), file, None, backend=backend)  # noqa: E731
+    assert (given("torch").backend, given(None).backend) == ("torch", "numba")
+
+
 def test_settings_come_from_a_file_with_changes_on_top(tmp_path):
     from crossfire_core.cli.shell import configured
     from crossfire_core.config import LocalizationConfig

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from torch import Tensor
 from crossfire_core.config import GridConfig
 from crossfire_core.errors import BackendError
 from crossfire_core.field import backends, encoding_numba, encoding_torch, threads
+from crossfire_core.field.constants import constant
 from crossfire_core.field.layout import GridLayout
 
 GRIDS = {
@@ -148,7 +150,16 @@ def test_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_no_points_give_an_empty_encoding() -> None:
     layout = GridLayout.of(GRIDS["both"])
-    assert encoding_numba.encode(table(layout), torch.zeros(0, 3), layout).shape == (0, 12)
+    for encode in (encoding_torch.encode, encoding_numba.encode):
+        assert encode(table(layout), torch.zeros(0, 3), layout).shape == (0, 12)
+
+
+def test_constants_are_never_let_go() -> None:
+    """A CUDA graph goes on reading the memory that was there when it was recorded."""
+    first = constant((0.1, -0.2), torch.zeros(1))
+    for number in range(1000):
+        constant((float(number),), torch.zeros(1))
+    assert constant((0.1, -0.2), torch.zeros(1)) is first
 
 
 # -- Triton, interpreted -----------------------------------------------------------------------
@@ -208,7 +219,9 @@ def test_reasons_name_what_is_missing() -> None:
 
 @pytest.mark.parametrize("name", ["tinycudann", "triton"])
 def test_a_gpu_backend_is_refused_on_a_cpu(name: str) -> None:
-    with pytest.raises(BackendError, match=f"backend {name} cannot run on cpu: needs a CUDA"):
+    with pytest.raises(
+        BackendError, match=f"backend {name} cannot run on cpu: needs a CUDA.*; use --backend auto"
+    ):
         backends.encoder(name, CPU)
 
 
@@ -217,33 +230,57 @@ def test_an_unknown_backend_is_refused() -> None:
         backends.encoder("abacus", CPU)
 
 
-def test_auto_goes_on_past_a_package_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = []
+def encoders(monkeypatch: pytest.MonkeyPatch, **found: backends.Encoder | Exception) -> None:
+    """Every package is installed; what loading or launching each gives. Tensors stay here."""
 
     def load(name: str) -> backends.Encoder:
-        tried.append(name)
-        if name == "tinycudann":
-            raise OSError("built for another GPU")
-        if name == "triton":
-            raise ImportError("no driver")
-        return encoding_torch.encode
+        chosen = found.get(name, encoding_torch.encode)
+        if isinstance(chosen, Exception):
+            raise chosen
+        return chosen
 
     monkeypatch.setattr(backends, "find_spec", lambda name: object())
     monkeypatch.setattr(backends, "_load", load)
-    assert backends.encoder("auto", torch.device("cuda")) is encoding_torch.encode
-    assert tried == ["tinycudann", "triton", "torch"]
+    monkeypatch.setattr(Tensor, "to", lambda tensor, *where: tensor)
 
 
-def test_a_backend_that_does_not_load_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(name: str) -> backends.Encoder:
-        raise OSError("built for another GPU\nand more")
+def without_compiler(*arguments: Any) -> Tensor:
+    raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable.")
 
-    monkeypatch.setattr(backends, "find_spec", lambda name: object())
-    monkeypatch.setattr(backends, "_load", load)
-    with pytest.raises(
-        BackendError, match=r"tinycudann .* built for another GPU; use --set backend=auto"
-    ):
-        backends.encoder("tinycudann", torch.device("cuda"))
+
+def of_another_layout(parameters: Tensor, positions: Tensor, layout: GridLayout) -> Tensor:
+    return encoding_torch.encode(parameters.flip(0), positions, layout)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (OSError("built for another GPU\nand more"), "built for another GPU"),
+        (ImportError("no driver"), "no driver"),
+        (NameError(), "NameError"),
+        (without_compiler, "Failed to find C compiler"),
+        (of_another_layout, "its values are not those of the layout"),
+    ],
+)
+def test_what_does_not_run_is_passed_over_or_refused_and_says_why(
+    fault: Any, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gpu = torch.device("cuda")
+    encoders(monkeypatch, tinycudann=OSError("no such GPU"), triton=fault)
+    assert backends.encoder("auto", gpu) is encoding_torch.encode
+    passed = [record.getMessage() for record in caplog.records]
+    assert [line.split()[1] for line in passed] == ["tinycudann", "triton"]
+    assert said in passed[1] and "more" not in passed[1]
+    assert said in backends.available(gpu)["triton"]
+    with pytest.raises(BackendError, match=f"backend triton .*{said}.*; use --backend auto"):
+        backends.encoder("triton", gpu)
+
+
+def test_a_gpu_on_which_nothing_runs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    fault = RuntimeError("no kernel image is available")
+    encoders(monkeypatch, tinycudann=fault, triton=fault, torch=fault)
+    with pytest.raises(BackendError, match=r"no backend runs on cuda .*kernel image.*--device cpu"):
+        backends.encoder("auto", torch.device("cuda"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -253,6 +290,15 @@ def test_cuda_is_refused_without_a_gpu() -> None:
     assert backends.resolve_device("auto") == CPU
 
 
-def test_an_unknown_device_is_refused() -> None:
-    with pytest.raises(BackendError, match="use auto, cpu or cuda"):
-        backends.resolve_device("abacus")
+@pytest.mark.parametrize("name", ["abacus", "meta", "cuda:one"])
+def test_an_unknown_device_is_refused(name: str) -> None:
+    with pytest.raises(BackendError, match="use auto, cpu, cuda or cuda:N"):
+        backends.resolve_device(name)
+
+
+def test_a_second_gpu_is_taken_and_a_missing_one_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert backends.resolve_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(BackendError, match="no device cuda:2: the last one is cuda:1"):
+        backends.resolve_device("cuda:2")

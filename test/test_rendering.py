@@ -11,6 +11,7 @@ from torch import Tensor
 
 from crossfire_core.config import FieldConfig, GridConfig, RenderConfig
 from crossfire_core.field import encoding_numba, encoding_torch
+from crossfire_core.field.backends import Encoder
 from crossfire_core.field.scene_box import SceneBox
 from crossfire_core.field.scene_field import GridNetwork, SceneField, spherical_harmonics
 from crossfire_core.geometry import Camera, Pose
@@ -160,10 +161,18 @@ def test_the_backend_does_not_show() -> None:
     torch.testing.assert_close(numba[0], reference[0], atol=1e-3, rtol=1e-3)
 
 
-def test_an_empty_bundle_of_rays() -> None:
+@pytest.mark.parametrize("encode", [encoding_numba.encode, encoding_torch.encode])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_no_rays_in_nothing_out(encode: Encoder, frozen: bool) -> None:
     none = Rays(torch.zeros(0, 3), torch.zeros(0, 3))
-    renderer = Renderer(wall_field(), SPACING, RenderConfig(16, 8)).freeze()
-    assert [len(t) for t in (*renderer.surface(none), *renderer.colours(none))] == 6 * [0]
+    field = wall_field()
+    field.set_encoder(encode)
+    renderer = Renderer(field, SPACING, RenderConfig(16, 8))
+    if frozen:
+        renderer.freeze()
+    shapes = [tuple(t.shape) for t in (*renderer.surface(none), *renderer.colours(none))]
+    assert shapes == [(0, 3), (0,), (0,), (0, 3), (0, 3), (0,)]
+    assert field.descriptors(none.origins).shape == (0, 16)
 
 
 # -- sampling ----------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ def evaluate(
         Path | None, typer.Option(help="Folder for the HTML report and its pictures.")
     ] = None,
     device: shell.Device = "auto",
+    backend: shell.Backend = None,
     config: shell.Settings = None,
     changes: shell.Changes = None,
     json: shell.JsonFile = None,
@@ -59,7 +60,7 @@ def evaluate(
     from crossfire_core.recordings import open_recording
 
     chosen = EvaluationOptions(prior, holdout_every, align)  # type: ignore[arg-type]
-    localizer = load_localizer(map_file, device, config, changes)
+    localizer = load_localizer(map_file, device, backend, config, changes)
     source = open_recording(recording, options)
     if source.poses_drift:
         display.err.print(
@@ -76,13 +77,18 @@ def evaluate(
 
 
 def load_localizer(
-    map_file: Path, device: str, config: Path | None = None, changes: list[str] | None = None
+    map_file: Path,
+    device: str,
+    backend: str | None = None,
+    config: Path | None = None,
+    changes: list[str] | None = None,
 ) -> Localizer:
     """Open a map for localization.
 
     Raises:
         MapFormatError: no usable map.
         ConfigError: a setting is wrong.
+        BackendError: the device or backend does not run here.
     """
     from crossfire_core.cli import display
     from crossfire_core.config import LocalizationConfig
@@ -92,7 +98,7 @@ def load_localizer(
         from crossfire_core.localization.localizer import Localizer
         from crossfire_core.neural_map import NeuralMap
 
-        return Localizer(NeuralMap.load(map_file, device), settings)
+        return Localizer(NeuralMap.load(map_file, device, backend or "auto"), settings)
 
 
 def measure(
@@ -157,6 +163,7 @@ def localize(
         ),
     ] = "",
     device: shell.Device = "auto",
+    backend: shell.Backend = None,
     config: shell.Settings = None,
     changes: shell.Changes = None,
     json: shell.JsonFile = None,
@@ -170,7 +177,7 @@ def localize(
     from crossfire_core.recordings.lazy import read_image
 
     start = parse_pose(prior) if prior else None
-    localizer = load_localizer(map_file, device, config, changes)
+    localizer = load_localizer(map_file, device, backend, config, changes)
     outcomes = {}
     for path in images:
         image = read_image(path)

@@ -74,6 +74,7 @@ def train(
     seed: Seed = None,
     log_dir: Annotated[Path | None, typer.Option(help="Folder for TensorBoard.")] = None,
     device: shell.Device = "auto",
+    backend: shell.Backend = None,
     config: shell.Settings = None,
     changes: shell.Changes = None,
     json: shell.JsonFile = None,
@@ -91,7 +92,7 @@ def train(
     from crossfire_core.mapping_poses import sources
     from crossfire_core.mapping_poses.workspace import workspace_path
 
-    settings = shell.configured(TrainingConfig(), config, changes)
+    settings = shell.configured(TrainingConfig(), config, changes, backend=backend)
     workspace = workspace_path(map_file)
     with display.stages() as update, keeping(workspace):
         source = sources.open_for_mapping(
@@ -168,6 +169,7 @@ def extend(
     ] = False,
     seed: Seed = None,
     device: shell.Device = "auto",
+    backend: shell.Backend = None,
     config: shell.Settings = None,
     changes: shell.Changes = None,
     json: shell.JsonFile = None,
@@ -183,8 +185,8 @@ def extend(
     from crossfire_core.neural_map import NeuralMap
     from crossfire_core.training.extension import extend_map
 
-    settings = shell.configured(TrainingConfig(), config, changes)
-    old = NeuralMap.load(map_file, device)
+    settings = shell.configured(TrainingConfig(), config, changes, backend=backend)
+    old = NeuralMap.load(map_file, device, settings.backend)
     source = _placed(
         old, map_file.name, recording, options, poses, settings.sfm.keyframes, holdout_every
     )
@@ -348,6 +350,7 @@ def render(
         Path | None, typer.Option(help="Also write the depth: 16-bit PNG in millimetres.")
     ] = None,
     device: shell.Device = "auto",
+    backend: shell.Backend = None,
 ) -> None:
     """Render a picture of the map, to see what it has learnt.
 
@@ -363,7 +366,7 @@ def render(
     )
     from crossfire_core.files import write_bytes
 
-    localizer = load_localizer(map_file, device)
+    localizer = load_localizer(map_file, device, backend)
     neural_map = localizer.neural_map
     at = parse_pose(pose) if pose else view_pose(neural_map, view)
     camera = resized_camera(neural_map.header.camera, width)

@@ -42,7 +42,15 @@ RecordingPath = Annotated[
 JsonFile = Annotated[
     Path | None, typer.Option("--json", help="Write the outcome as JSON; - prints it.")
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="What evaluates the hash grids: auto, tinycudann, triton, numba or torch.",
+    ),
+]
 Settings = Annotated[
     Path | None, typer.Option("--config", help="YAML file of settings that differ from default.")
 ]
@@ -138,8 +146,14 @@ def _gather(values: dict[str, Any]) -> dict[str, Any]:
     return {**rest, "options": replace_from(RecordingOptions(), chosen)} if chosen else rest
 
 
-def configured(base: T, file: Path | None, changes: Sequence[str] | None) -> T:
+def configured(base: T, file: Path | None, changes: Sequence[str] | None, **given: Any) -> T:
     """A config with a YAML file and ``--set`` laid over it.
+
+    Args:
+        base: what nothing else says otherwise.
+        file: YAML of settings.
+        changes: as ``NAME=VALUE``.
+        given: settings with options of their own, None where the option is not given.
 
     Raises:
         ConfigError: a setting is unknown, of the wrong type or out of range.
@@ -160,7 +174,7 @@ def configured(base: T, file: Path | None, changes: Sequence[str] | None) -> T:
         for part in reversed(name.split(".")):
             value = {part: value}
         result = replace_from(result, value)
-    return result
+    return replace_from(result, {k: v for k, v in given.items() if v is not None})
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ def view(
         Path | None, typer.Option(help="Write an .rrd file instead of opening a window.")
     ] = None,
     device: shell.Device = "auto",
+    backend: shell.Backend = None,
 ) -> None:
     """Show a map in Rerun: its surface, the mapping cameras, live matches and poses.
 
@@ -33,7 +34,7 @@ def view(
     from crossfire_core.recordings import open_recording
     from crossfire_core.viewer import Viewer, show_recording
 
-    localizer = load_localizer(map_file, device)
+    localizer = load_localizer(map_file, device, backend)
     source = open_recording(recording, options) if recording else None
     viewer = Viewer(save)
     header = localizer.neural_map.header

@@ -6,7 +6,7 @@ queued; within a CUDA graph it is forbidden.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -17,6 +17,6 @@ def constant(values: tuple[float, ...], like: Tensor) -> Tensor:
     return _kept(values, like.dtype, like.device)
 
 
-@lru_cache(maxsize=128)
+@cache  # without a limit: a CUDA graph goes on reading what was there when it was recorded
 def _kept(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=dtype, device=device)

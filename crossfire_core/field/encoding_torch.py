@@ -29,7 +29,8 @@ def encode(parameters: Tensor, positions: Tensor, layout: GridLayout) -> Tensor:
 
 
 def _encode_level(table: Tensor, positions: Tensor, layout: GridLayout, level: int) -> Tensor:
-    scaled = positions * float(layout.scale[level]) + 0.5
+    # one rounding, as by the fused multiply-add of the other backends
+    scaled = (positions.double() * float(layout.scale[level]) + 0.5).to(positions.dtype)
     cell = scaled.detach().floor()
     fraction = scaled - cell  # [n, 3], differentiable
     corner0 = cell.long()

@@ -6,7 +6,7 @@ in time and stays in the L2 cache.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -119,10 +119,11 @@ class _Encode(torch.autograd.Function):
         count = len(positions)
         out = positions.new_empty(count, layout.width)
         if count:
-            _forward[_programs(count, layout)](
-                parameters, positions, out, *_tables(layout.config, positions.device), count,
-                layout.levels, layout.features, _BLOCK,
-            )  # fmt: skip
+            with torch.cuda.device_of(positions):  # Triton launches on the current device
+                _forward[_programs(count, layout)](
+                    parameters, positions, out, *_tables(layout.config, positions.device), count,
+                    layout.levels, layout.features, _BLOCK,
+                )  # fmt: skip
         ctx.save_for_backward(parameters, positions)
         ctx.layout = layout
         return out
@@ -137,13 +138,14 @@ class _Encode(torch.autograd.Function):
         grad_points = torch.zeros_like(positions) if of_points else None
         count = len(positions)
         if count and (of_table or of_points):
-            _backward[_programs(count, layout)](
-                parameters, positions, grads[0].contiguous(),
-                parameters if grad_table is None else grad_table,
-                positions if grad_points is None else grad_points,
-                *_tables(layout.config, positions.device), count,
-                layout.levels, layout.features, _BLOCK, of_table, of_points,
-            )  # fmt: skip
+            with torch.cuda.device_of(positions):
+                _backward[_programs(count, layout)](
+                    parameters, positions, grads[0].contiguous(),
+                    parameters if grad_table is None else grad_table,
+                    positions if grad_points is None else grad_points,
+                    *_tables(layout.config, positions.device), count,
+                    layout.levels, layout.features, _BLOCK, of_table, of_points,
+                )  # fmt: skip
         return grad_table, grad_points, None
 
 
@@ -156,7 +158,7 @@ def _programs(count: int, layout: GridLayout) -> tuple[int, int]:
     return triton.cdiv(count, _BLOCK), layout.levels
 
 
-@lru_cache(maxsize=32)
+@cache  # without a limit, as in constants.py
 def _tables(config: GridConfig, device: torch.device) -> tuple[Tensor, ...]:
     """A layout's arrays on the device, copied there once."""
     a = GridLayout.of(config)

@@ -85,12 +85,15 @@ def record(function: Function, inputs: Sequence[Tensor]) -> _Recording:
     own = [t.clone() for t in inputs]
     aside = torch.cuda.Stream(inputs[0].device)
     aside.wait_stream(torch.cuda.current_stream(inputs[0].device))
+    graph = torch.cuda.CUDAGraph()
+    # The stream of the rehearsals also records: tiny-cuda-nn keeps memory for each stream, and
+    # where it must allocate some while recording, it ends the process. This block gives the
+    # thread its own stream back, which torch.cuda.graph does not where recording is refused.
     with torch.cuda.stream(aside):
         for _ in range(_REHEARSALS):
             function(*own)
+        # other threads, a second localizer's say, may go on meanwhile
+        with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
+            outputs = function(*own)
     torch.cuda.current_stream(inputs[0].device).wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    # other threads, a second localizer's say, may go on meanwhile
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        outputs = function(*own)
     return _Recording(graph, own, outputs)

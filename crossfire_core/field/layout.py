@@ -44,7 +44,7 @@ class GridLayout:
 
     @staticmethod
     def of(config: GridConfig) -> GridLayout:
-        """The layout of a grid, all scales computed in float32 as on the GPU.
+        """The layout of a grid, every step of the scales rounded to float32 as on the GPU.
 
         Raises:
             ConfigError: the finest level is finer than single precision.
@@ -56,8 +56,10 @@ class GridLayout:
                 f"{_MAX_RESOLUTION} at most: lower per_level_scale, levels or base_resolution"
             )
         level = np.arange(config.levels, dtype=np.float32)
-        growth = np.log2(np.float32(config.per_level_scale))
-        scale = np.exp2(level * growth) * np.float32(config.base_resolution) - np.float32(1)
+        # numpy's float32 exp2 and log2 differ in the last bit from processor to processor
+        growth = np.float32(np.log2(np.float64(np.float32(config.per_level_scale))))
+        power = np.exp2((level * growth).astype(np.float64)).astype(np.float32)
+        scale = power * np.float32(config.base_resolution) - np.float32(1)
         resolution = np.ceil(scale).astype(np.int64) + 1
         vertices = resolution**3
         rounded = (vertices + 7) // 8 * 8
@@ -92,7 +94,7 @@ class NetworkLayout:
     """The matrices of one bias-free network.
 
     Attributes:
-        inputs: width of the input, padded to a multiple of 16 with ones.
+        inputs: width of the input; the first matrix has ``pad16(inputs)`` columns.
         outputs: width of the output; the vector holds ``pad16(outputs)`` rows.
         hidden: width of every hidden layer.
         hidden_layers: number of hidden layers, at least one.

@@ -31,7 +31,8 @@ def evaluate(parameters: Tensor, inputs: Tensor, layout: NetworkLayout) -> Tenso
     """ReLU network without an output activation: ``[n, inputs]`` -> ``[n, outputs]``.
 
     Inputs narrower than the padded width are filled with ones, which makes the padded columns
-    an implicit bias, as in tiny-cuda-nn.
+    an implicit bias, as in tiny-cuda-nn's ``Network``. Its ``NetworkWithInputEncoding`` fills
+    up with zeros behind a grid, and has no such bias.
     """
     *hidden, last = matrices(parameters, layout)
     missing = hidden[0].shape[1] - inputs.shape[1]

@@ -1,9 +1,10 @@
 """Where numbers are short.
 
-Only the matrix products and convolutions of networks are done in bfloat16, where the processor
-has instructions for it. Its range is that of float32, so gradients need no scaling. Hash grids,
-poses, distances and everything that is summed up along rays stay in float32: depth to a part in
-a thousand cannot be told from eight bits.
+The matrix products and convolutions of networks are done in bfloat16, where the processor has
+instructions for it. Its range is that of float32, so gradients need no scaling. Poses, distances
+and everything that is summed up along rays stay in float32: depth to a part in a thousand cannot
+be told from eight bits. So do hash grids, except where tiny-cuda-nn reads them without gradients:
+it then takes what it prefers on the GPU, half precision on most.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -39,6 +40,11 @@ class Rays:
 
     origins: Tensor
     directions: Tensor
+
+    def parts(self, most: int) -> Iterator[Rays]:
+        """These rays, ``most`` at a time; one empty part where there are none."""
+        both = zip(self.origins.split(most), self.directions.split(most), strict=True)
+        return (Rays(origins, directions) for origins, directions in both)
 
 
 @dataclass(frozen=True)
@@ -106,12 +112,12 @@ def sample_rays(
     count = len(rays.origins)
     coarse = even_edges(count, config.proposal_samples, jitter, rays.origins.device)
     coarse_m = spacing.distance(coarse)
-    density = field.proposal_density(_midpoints(rays, coarse_m).detach()).view(count, -1)
-    proposal = ray_weights(density, coarse_m.diff(dim=1))
+    density = field.proposal_density(_midpoints(rays, coarse_m).detach())
+    proposal = ray_weights(density.view(count, config.proposal_samples), coarse_m.diff(dim=1))
     fine = resample_edges(coarse, proposal, config.samples, jitter)
     fine_m = spacing.distance(fine)
     density, features = field.density_and_features(_midpoints(rays, fine_m))
-    weights = ray_weights(density.view(count, -1), fine_m.diff(dim=1))
+    weights = ray_weights(density.view(count, config.samples), fine_m.diff(dim=1))
     return RaySamples(fine_m, weights, features, coarse, proposal, fine)
 
 
@@ -128,8 +134,8 @@ def ray_colours(field: SceneField, rays: Rays, samples: RaySamples, appearance: 
         samples: what :func:`sample_rays` gave for them.
         appearance: ``[rays, a]``, the light to render with.
     """
-    count, per_ray = samples.weights.shape
-    features = torch.bmm(samples.weights[:, None], samples.features.view(count, per_ray, -1))
+    each = samples.features.view(*samples.weights.shape, samples.features.shape[1])
+    features = torch.bmm(samples.weights[:, None], each)
     seen = field.colours(features[:, 0], rays.directions, appearance)
     return samples.opacity()[:, None] * seen
 
@@ -187,11 +193,7 @@ class Renderer:
         if self.finder is not None:
             return self.finder.find(rays.origins, rays.directions)
         points, opacity, spread = [], [], []
-        for start in range(0, len(rays.origins), self.chunk):
-            part = Rays(
-                rays.origins[start : start + self.chunk],
-                rays.directions[start : start + self.chunk],
-            )
+        for part in rays.parts(self.chunk):
             samples = sample_rays(self.field, part, self.spacing, self.surface_config)
             depth = samples.depth()
             points.append(part.origins + part.directions * depth[:, None])
@@ -218,11 +220,7 @@ class Renderer:
         rays = self.rays(camera, map_from_camera, camera.pixel_grid())
         forward = rays.origins.new_tensor(map_from_camera.rotation[:, 2])
         colours, depths, opacities, descriptors = [], [], [], []
-        for start in range(0, len(rays.origins), self.chunk):
-            part = Rays(
-                rays.origins[start : start + self.chunk],
-                rays.directions[start : start + self.chunk],
-            )
+        for part in rays.parts(self.chunk):
             colour, surface, opacity = self.colours(part)
             descriptors.append(self.field.descriptors(surface))
             colours.append(colour)

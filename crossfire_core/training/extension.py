@@ -64,7 +64,7 @@ def extend_map(
         minutes: in minutes; neither means 15.
         holdout_every: every so-manieth frame of the recording is not trained on.
         resume: go on from the checkpoint.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         seed: overrides the configured seed.
         on_progress: called about twice a second.
 

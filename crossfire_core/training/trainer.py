@@ -116,7 +116,7 @@ def train_map(
         holdout_every: every so-manieth frame is not trained on.
         use_depth: supervise with the recording's depth images.
         resume: go on from the checkpoint.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         seed: overrides the configured seed.
         log_dir: where TensorBoard's files go, or None.
         on_progress: called about twice a second.
