@@ -10,6 +10,14 @@ from __future__ import annotations
 class CrossfireError(Exception):
     """Base of all errors whose message is meant for a user."""
 
+    def __init__(self, text: object) -> None:
+        """Keep the message in one line, whatever a damaged file put into it.
+
+        Args:
+            text: what is wrong, and what to do.
+        """
+        super().__init__(" ".join(str(text).splitlines()))
+
 
 class ConfigError(CrossfireError):
     """A setting is unknown, of the wrong type or out of its range."""

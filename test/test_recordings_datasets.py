@@ -92,15 +92,19 @@ def test_colmap(tmp_path: Path, write) -> None:
         assert all(f.camera == COLMAP_CAMERA for f in frames)
         np.testing.assert_array_equal(frames[2].image, picture(2))
     (folder / "images" / "a b" / "1.png").unlink()
-    assert open_recording(folder).notes == ("1 of 4 images of the model are absent: left out",)
+    assert open_recording(folder).notes == ("1 of 4 listed images are absent: left out",)
 
 
-@pytest.mark.parametrize("file", ["cameras", "images"])
 @pytest.mark.parametrize(
-    ("write", "ending"), [(write_colmap_text, "txt"), (write_colmap_binary, "bin")]
+    ("write", "file"),
+    [
+        (write_colmap_text, "cameras.txt"),
+        (write_colmap_binary, "cameras.bin"),
+        (write_colmap_binary, "images.bin"),
+    ],
 )
-def test_a_colmap_model_that_is_damaged(tmp_path: Path, write, ending: str, file: str) -> None:
-    path = write(tmp_path / "scene") / "sparse" / "0" / f"{file}.{ending}"
+def test_a_colmap_model_that_is_damaged(tmp_path: Path, write, file: str) -> None:
+    path = write(tmp_path / "scene") / "sparse" / "0" / file
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(CrossfireError) as caught:
@@ -233,7 +237,9 @@ def test_tum_calibration_by_name(tmp_path: Path, name: str, fx: float, notes: in
     folder = write_tum(tmp_path / name)
     (folder / "camera-intrinsics.txt").unlink()
     recording = open_recording(folder)
-    assert recording.infos[0].camera.fx == pytest.approx(fx, abs=0.1)
+    camera = recording.infos[0].camera  # calibrated at 640x480
+    assert camera.size == SIZE
+    assert camera.fx == pytest.approx(fx / 10, abs=0.01)
     assert len(recording.notes) == notes
 
 

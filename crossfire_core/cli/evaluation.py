@@ -174,7 +174,7 @@ def localize(
 
     Example: crossfire localize room.map photo.jpg --json -
     """
-    from crossfire_core.recordings.lazy import read_image
+    from crossfire_core.recordings.image_file import read_image
 
     start = parse_pose(prior) if prior else None
     localizer = load_localizer(map_file, device, backend, config, changes)

@@ -64,13 +64,15 @@ def open_recording(path: Path | str, options: RecordingOptions | None = None) ->
             return read(path, options)
     raise RecordingError(
         f"{path} is no recording that is known here: a rosbag2, a folder with transforms.json, a "
-        "COLMAP model, or a folder of 7-Scenes, Cambridge Landmarks, TUM RGB-D, EuRoC or kapture"
+        "COLMAP model, or a folder of 7-Scenes, Cambridge Landmarks, TUM RGB-D, EuRoC, kapture "
+        "or ACE"
     )
 
 
 def _readers() -> list[tuple[Callable[[Path], bool], Reader]]:
     """How each format is recognised and read, those with the clearest marks first."""
     from crossfire_core.recordings import (
+        ace,
         bag,
         bag_reader,
         cambridge,
@@ -89,6 +91,7 @@ def _readers() -> list[tuple[Callable[[Path], bool], Reader]]:
         (kapture.is_kapture, kapture.read_kapture),
         (cambridge.is_cambridge, cambridge.read_cambridge),
         (tum.is_tum, tum.read_tum),
+        (ace.is_ace, ace.read_ace),
         (seven_scenes.is_seven_scenes, seven_scenes.read_seven_scenes),
         (colmap.is_colmap, colmap.read_colmap),
     ]

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from crossfire_core.errors import CalibrationError, RecordingError
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.recordings.lazy import FolderRecording, FrameInfo, ImageFile, image_size
+from crossfire_core.recordings.folder import FolderRecording, ListedImage
+from crossfire_core.recordings.image_file import ImageFinder, Size
 from crossfire_core.recordings.options import RecordingOptions
-from crossfire_core.recordings.text import numbers, read_text
+from crossfire_core.recordings.text import (
+    natural_key,
+    number,
+    numbers,
+    parse_each,
+    read_lines,
+    whole,
+)
 
 MODEL = "reconstruction.nvm"
 _LISTS = ("dataset_train.txt", "dataset_test.txt")
+_HEADER = ("Visual Landmark Dataset", "ImageFile")
+_POSE_NUMBERS = 7
+_LENS_WORDS = 10
 
 
 def is_cambridge(path: Path) -> bool:
@@ -27,55 +39,65 @@ def read_cambridge(path: Path, options: RecordingOptions) -> FolderRecording:
         options: how much of it.
 
     Raises:
-        RecordingError: a damaged list, or none of its images exists.
-        CalibrationError: an image is not in ``reconstruction.nvm``.
+        RecordingError: none of the listed images is usable.
+        CalibrationError: there is no ``reconstruction.nvm``, or none of the images is in it.
     """
     file = path if path.is_file() else path / _LISTS[0]
     folder = file.parent
-    entries = _entries(file)
-    present = [entry for entry in entries if (folder / entry[0]).is_file()]
-    lenses = _lenses(folder / MODEL)
-    size = image_size(folder / present[0][0]) if present else (0, 0)
-    files = []
-    for number, (name, pose) in enumerate(present):
-        camera = _camera(lenses, name, size)
-        files.append(ImageFile(FrameInfo(name, number, camera, pose), folder / name))
-    lost = len(entries) - len(present)
-    notes = [f"{lost} of {len(entries)} listed images are absent: left out"] if lost else []
+    notes: list[str] = []
+    rows = [
+        (f"line {place}", line) for place, line in read_lines(file) if not line.startswith(_HEADER)
+    ]
+    entries = parse_each(rows, _entry, notes, f"rows of {file.name}")
+    entries.sort(key=lambda entry: natural_key(entry[0]))
+    lenses = _lenses(folder / MODEL, notes)
+    finder = ImageFinder(folder)
+    listed = [
+        ListedImage(
+            name,
+            place,
+            finder.find(name),
+            partial(_camera, lenses, name),
+            partial(_pose, values),
+        )
+        for place, (name, values) in enumerate(entries)
+    ]
     name = f"{folder.name}/{file.stem}"
-    return FolderRecording(name, files, options, notes=notes, pose_source=file.name)
+    return FolderRecording(name, listed, options, notes=notes, pose_source=file.name)
 
 
-def _entries(file: Path) -> list[tuple[str, Pose]]:
-    """Names and ``world_from_camera``; the file gives centres and world-to-camera rotations."""
-    entries = []
-    for line in read_text(file).splitlines():
-        words = line.split()
-        if len(words) != 8 or words[0].startswith("ImageFile"):
-            continue  # the three lines of the header
-        x, y, z, qw, qx, qy, qz = numbers(words[1:], file)
-        try:
-            pose = Pose.from_quaternion((-qx, -qy, -qz, qw), (x, y, z))
-        except ValueError as error:
-            raise RecordingError(f"{file}: {words[0]}: {error}") from error
-        entries.append((words[0], pose))
-    return sorted(entries, key=lambda entry: entry[0])
+def _entry(line: str) -> tuple[str, list[str]]:
+    """The name and the seven words after it."""
+    name, *values = line.rsplit(maxsplit=_POSE_NUMBERS)
+    if len(values) != _POSE_NUMBERS:
+        raise RecordingError(f"{len(values)} numbers after the name, {_POSE_NUMBERS} expected")
+    return name, values
 
 
-def _lenses(file: Path) -> dict[str, tuple[float, float]]:
+def _pose(values: list[str]) -> Pose:
+    """``world_from_camera``; the file gives the centre and the world-to-camera rotation."""
+    x, y, z, qw, qx, qy, qz = numbers(values)
+    return Pose.from_quaternion((-qx, -qy, -qz, qw), (x, y, z))
+
+
+def _lenses(file: Path, notes: list[str]) -> dict[str, tuple[float, float]]:
     """Focal length and radial distortion by image, names without their ending."""
     if not file.is_file():
         raise CalibrationError(f"{file.parent.name} has no {MODEL}, which holds the calibration")
-    lenses = {}
-    for line in read_text(file).splitlines():
-        words = line.split()
-        if len(words) == 11:
-            _, focal, *_, radial, _ = words
-            lenses[_stem(words[0])] = (numbers([focal], file)[0], numbers([radial], file)[0])
-    return lenses
+    lines = read_lines(file)
+    counts = (i for i, (_, line) in enumerate(lines) if line.isascii() and line.isdigit())
+    first = next(counts, len(lines))
+    count = whole(lines[first][1]) if first < len(lines) else 0
+    rows = [(f"line {place}", line) for place, line in lines[first + 1 : first + 1 + count]]
+    return dict(parse_each(rows, _lens, notes, f"cameras of {file.name}"))
 
 
-def _camera(lenses: dict[str, tuple[float, float]], name: str, size: tuple[int, int]) -> Camera:
+def _lens(line: str) -> tuple[str, tuple[float, float]]:
+    name, focal, *_, radial, _ = line.rsplit(maxsplit=_LENS_WORDS)
+    return _stem(name), (number(focal), number(radial))
+
+
+def _camera(lenses: dict[str, tuple[float, float]], name: str, size: Size) -> Camera:
     if _stem(name) not in lenses:
         raise CalibrationError(f"{MODEL} has no calibration of {name}")
     focal, k = lenses[_stem(name)]
@@ -88,4 +110,4 @@ def _camera(lenses: dict[str, tuple[float, float]], name: str, size: tuple[int, 
 
 
 def _stem(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix(""))
+    return str(PurePosixPath(name.replace("\\", "/")).with_suffix(""))

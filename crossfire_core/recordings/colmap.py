@@ -1,37 +1,33 @@
-"""COLMAP models, text or binary, with the photographs that they were made of."""
+"""COLMAP models with the photographs that they were made of."""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from crossfire_core.errors import CalibrationError, RecordingError
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.geometry.camera import DistortionModel
-from crossfire_core.recordings.lazy import FolderRecording, FrameInfo, ImageFile
+from crossfire_core.recordings.colmap_model import (
+    PARAMETERS,
+    Model,
+    ModelImage,
+    Values,
+    ending_of,
+    pose_of,
+    read_model,
+)
+from crossfire_core.recordings.folder import FolderRecording, ListedImage
+from crossfire_core.recordings.image_file import ImageFinder, Size
 from crossfire_core.recordings.options import RecordingOptions
-from crossfire_core.recordings.text import numbers, read_rows, read_text
+from crossfire_core.recordings.text import natural_key
 
-_MODEL_PLACES = ("", "sparse/0", "sparse", "colmap/sparse/0")
-_IMAGE_PLACES = ("images", "../images", "../../images", ".")
-_POINT_BYTES = 24
-# In the order of the numbers that binary files use, with the length of their parameters.
-_MODELS = {
-    "SIMPLE_PINHOLE": 3,
-    "PINHOLE": 4,
-    "SIMPLE_RADIAL": 4,
-    "RADIAL": 5,
-    "OPENCV": 8,
-    "OPENCV_FISHEYE": 8,
-    "FULL_OPENCV": 12,
-    "FOV": 5,
-    "SIMPLE_RADIAL_FISHEYE": 4,
-    "RADIAL_FISHEYE": 5,
-    "THIN_PRISM_FISHEYE": 12,
-}
+# COLMAP and its users put models into these folders, or into folders in them.
+_MODEL_PLACES = ("", "sparse", "colmap", "colmap/sparse", "dense/sparse")
+# Above a model, how far up its images may lie, and in which folders beside "images".
+_IMAGE_LEVELS = 4
+_IMAGE_FOLDERS = ("input", "rgb", "frames", ".")
 _ONE_FOCAL_LENGTH = (
     "SIMPLE_PINHOLE",
     "SIMPLE_RADIAL",
@@ -53,50 +49,44 @@ _DISTORTIONS: dict[str, tuple[DistortionModel, int]] = {
 }
 
 
-@dataclass(frozen=True)
-class PosedImage:
-    """One line of a model's list of images."""
-
-    name: str
-    camera_id: int
-    camera_from_world: Pose
-
-
 def is_colmap(path: Path) -> bool:
     """Whether a folder is a model, or holds one where COLMAP and its users put it."""
-    return path.is_dir() and _model_folder(path) is not None
+    return path.is_dir() and next(_model_folders(path), None) is not None
 
 
 def read_colmap(path: Path, options: RecordingOptions) -> FolderRecording:
-    """List the images of a model that are present.
+    """List the images of a model; of several models that with the most images is read.
 
     Args:
         path: the model's folder, or the one with ``images`` and ``sparse/0``.
         options: how much of it.
 
     Raises:
-        RecordingError: a damaged model, or none of its images is found.
-        CalibrationError: a camera model that is not supported.
+        RecordingError: a damaged model, or none of its images is usable.
+        CalibrationError: no image has a camera model that is supported.
     """
-    model = _model_folder(path)
-    if model is None:
-        raise RecordingError(f"{path} holds no COLMAP model")
-    binary = (model / "cameras.bin").is_file()
-    try:
-        cameras = _cameras_bin(model) if binary else _cameras_txt(model)
-        images = _images_bin(model) if binary else _images_txt(model)
-    except (struct.error, IndexError, ValueError, UnicodeDecodeError) as error:
-        raise RecordingError(f"COLMAP model {model} is damaged: {error}") from error
-    folder = _image_folder(model, images)
-    files = [
-        _file(folder, number, image, cameras)
-        for number, image in enumerate(sorted(images, key=lambda image: image.name))
+    name, model, folder, notes = _largest(path)
+    finder = _image_finder(folder, [image.name for image in model.images])
+    places = model.places()
+    listed = [
+        ListedImage(
+            image.name,
+            number,
+            finder.find(image.name),
+            partial(_camera, model, image.camera),
+            partial(_pose, image, places.get(image.number)),
+        )
+        for number, image in enumerate(
+            sorted(model.images, key=lambda image: natural_key(image.name))
+        )
     ]
-    present = [file for file in files if file.path.is_file()]
-    lost = len(files) - len(present)
-    notes = [f"{lost} of {len(files)} images of the model are absent: left out"] if lost else []
-    source = f"COLMAP model {model.name}"
-    return FolderRecording(path.name, present, options, notes=notes, pose_source=source)
+    return FolderRecording(
+        path.name,
+        listed,
+        options,
+        notes=[*notes, *model.notes],
+        pose_source=f"COLMAP model {name}",
+    )
 
 
 def camera_of(model: str, width: int, height: int, parameters: Sequence[float]) -> Camera:
@@ -111,7 +101,7 @@ def camera_of(model: str, width: int, height: int, parameters: Sequence[float]) 
     Raises:
         CalibrationError: an unsupported model, or a wrong number of parameters.
     """
-    if _MODELS.get(model) != len(parameters):
+    if PARAMETERS.get(model) != len(parameters):
         raise CalibrationError(
             f"camera model {model} with {len(parameters)} parameters is not supported"
         )
@@ -127,104 +117,76 @@ def camera_of(model: str, width: int, height: int, parameters: Sequence[float]) 
     return Camera(width, height, fx, fy, cx, cy, distortion, coefficients)
 
 
-def _model_folder(path: Path) -> Path | None:
-    """Where the model lies; it is known by its two lists."""
+def _camera(model: Model, number: int, size: Size) -> Camera:
+    """A camera of the model, which need not be right before an image uses it."""
+    if number not in model.cameras:
+        raise CalibrationError(f"the model has no camera {number}")
+    camera = model.cameras[number]
+    return camera_of(camera.model, camera.width, camera.height, camera.parameters)
+
+
+def _pose(image: ModelImage, place: tuple[Values, Values] | None) -> Pose:
+    """``world_from_camera``, by the image's rig where it has one."""
+    if place is None:
+        return pose_of(image.values).inverse()
+    camera_from_rig, rig_from_world = (pose_of(values) for values in place)
+    return (camera_from_rig @ rig_from_world).inverse()
+
+
+def _model_folders(path: Path) -> Iterator[Path]:
+    """All models of a folder, or itself if it is one."""
+    if ending_of(path):
+        yield path
+        return
     for place in _MODEL_PLACES:
-        for ending in ("bin", "txt"):
-            folder = path / place
-            if all((folder / f"{name}.{ending}").is_file() for name in ("cameras", "images")):
-                return folder
-    return None
-
-
-def _image_folder(model: Path, images: Sequence[PosedImage]) -> Path:
-    for place in _IMAGE_PLACES:
-        folder = (model / place).resolve()
-        if any((folder / image.name).is_file() for image in images):
-            return folder
-    raise RecordingError(
-        f"none of the {len(images)} images of the COLMAP model {model} is found: "
-        "put them into a folder images beside it"
-    )
-
-
-def _file(
-    folder: Path,
-    number: int,
-    image: PosedImage,
-    cameras: dict[int, Camera],
-) -> ImageFile:
-    if image.camera_id not in cameras:
-        raise RecordingError(f"COLMAP model: {image.name} has unknown camera {image.camera_id}")
-    pose = image.camera_from_world.inverse()
-    info = FrameInfo(image.name, number, cameras[image.camera_id], pose)
-    return ImageFile(info, folder / image.name)
-
-
-def _cameras_txt(model: Path) -> dict[int, Camera]:
-    file = model / "cameras.txt"
-    rows = read_rows(file)
-    return {
-        int(row[0]): camera_of(row[1], int(row[2]), int(row[3]), numbers(row[4:], file))
-        for row in rows
-    }
-
-
-def _images_txt(model: Path) -> list[PosedImage]:
-    """Every other line; the ones between list points, and are empty where there are none."""
-    file = model / "images.txt"
-    lines = [line for line in read_text(file).splitlines() if not line.startswith("#")]
-    images = []
-    for line in lines[::2]:
-        if not line.strip():
+        folder = path / place
+        if not folder.is_dir():
             continue
-        words = line.split(maxsplit=9)
-        w, x, y, z, *t = numbers(words[1:8], file)
-        pose = Pose.from_quaternion((x, y, z, w), t)
-        images.append(PosedImage(words[9].strip(), int(words[8]), pose))
-    return images
+        if place and ending_of(folder):
+            yield folder
+        inside = sorted(folder.iterdir(), key=lambda child: natural_key(child.name))
+        yield from (child for child in inside if child.is_dir() and ending_of(child))
 
 
-class _Binary:
-    """Reads little-endian values one after the other."""
-
-    def __init__(self, path: Path) -> None:
-        self._data = path.read_bytes()
-        self._at = 0
-
-    def take(self, layout: str) -> tuple[Any, ...]:
-        values = struct.unpack_from(f"<{layout}", self._data, self._at)
-        self._at += struct.calcsize(f"<{layout}")
-        return values
-
-    def text(self) -> str:
-        end = self._data.index(b"\0", self._at)
-        text = self._data[self._at : end].decode()
-        self._at = end + 1
-        return text
-
-    def skip(self, size: int) -> None:
-        self._at += size
-
-
-def _cameras_bin(model: Path) -> dict[int, Camera]:
-    source = _Binary(model / "cameras.bin")
-    cameras = {}
-    for _ in range(source.take("Q")[0]):
-        key, number, width, height = source.take("iiQQ")
-        if not 0 <= number < len(_MODELS):
-            raise CalibrationError(f"COLMAP camera model number {number} is not supported")
-        name = list(_MODELS)[number]
-        cameras[key] = camera_of(name, width, height, source.take(f"{_MODELS[name]}d"))
-    return cameras
+def _largest(path: Path) -> tuple[str, Model, Path, list[str]]:
+    """Name, model, folder and a note where there was a choice; the first of equals."""
+    found: list[tuple[str, Model, Path]] = []
+    problems: list[RecordingError | CalibrationError] = []
+    for folder in dict.fromkeys(_model_folders(path)):
+        try:
+            name = str(folder.relative_to(path)) if folder != path else path.resolve().name
+            found.append((name, read_model(folder), folder))
+        except (RecordingError, CalibrationError) as error:
+            problems.append(error)
+    if not found:
+        raise problems[0] if problems else RecordingError(f"{path} holds no COLMAP model")
+    best = max(found, key=lambda item: len(item[1].images))
+    others = [f"{name} with {len(model.images)}" for name, model, _ in found if name != best[0]]
+    notes = [f"{error}: another model is read" for error in problems]
+    if others:
+        notes.append(
+            f"of {len(found)} COLMAP models {best[0]} with {len(best[1].images)} images is read, "
+            f"the largest; passed over: {', '.join(others)}"
+        )
+    return (*best, notes)
 
 
-def _images_bin(model: Path) -> list[PosedImage]:
-    source = _Binary(model / "images.bin")
-    images = []
-    for _ in range(source.take("Q")[0]):
-        _, w, x, y, z, *t, camera_id = source.take("i7di")
-        name = source.text()
-        source.skip(_POINT_BYTES * source.take("Q")[0])
-        images.append(PosedImage(name, camera_id, Pose.from_quaternion((x, y, z, w), t)))
-    return images
+def _image_finder(model: Path, names: Sequence[str]) -> ImageFinder:
+    """Looks in the folder that has the most of the images, the nearest of equals."""
+    best, most = ImageFinder(model), 0
+    levels = (model.resolve(), *model.resolve().parents)[:_IMAGE_LEVELS]
+    for level in levels:
+        sizes = sorted(level.glob("images*"), key=lambda p: natural_key(p.name))
+        for folder in (*sizes, *(level / name for name in _IMAGE_FOLDERS)):
+            finder = ImageFinder(folder)
+            count = sum(finder.find(name) is not None for name in names)
+            if count > most:
+                best, most = finder, count
+            if most == len(names):
+                return best
+    if not most and names:
+        raise RecordingError(
+            f"none of the {len(names)} images of the COLMAP model {model} is found: "
+            "put them into a folder images beside it"
+        )
+    return best

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from crossfire_core.errors import RecordingError
 from crossfire_core.geometry import Camera, Pose
+from crossfire_core.recordings.folder import FolderRecording, ListedImage
+from crossfire_core.recordings.image_file import Size
 from crossfire_core.recordings.intrinsics import INTRINSICS, read_intrinsics
-from crossfire_core.recordings.lazy import FolderRecording, FrameInfo, ImageFile, image_size
-from crossfire_core.recordings.options import NO_POSES, RecordingOptions
-from crossfire_core.recordings.text import read_matrix
+from crossfire_core.recordings.options import RecordingOptions
+from crossfire_core.recordings.text import natural_key, read_matrix
 
 _SUFFIXES = (".png", ".jpg")
 # The data set's page gives 585 for its depth camera; its colour camera is said to be near this.
@@ -31,55 +34,66 @@ def read_seven_scenes(path: Path, options: RecordingOptions) -> FolderRecording:
         options: how much of it; ``pose_file`` is the ending of the pose files.
 
     Raises:
-        RecordingError: a pose file is no 4x4 matrix, or no frame is usable.
+        RecordingError: no frame is usable.
         CalibrationError: the intrinsics are none.
     """
-    colours = _colour_files(path)
-    camera, notes = _camera(path, colours[0])
-    posed = options.pose_topic != NO_POSES
-    files, lost = [], 0
-    for number, colour in enumerate(colours):
+    camera, notes = _camera(path)
+    listed = []
+    for number, colour in enumerate(_colour_files(path)):
         stem = colour.with_name(colour.name.split(".")[0])
-        pose = _pose(stem.with_name(f"{stem.name}.{options.pose_file}")) if posed else None
-        lost += posed and pose is None
         depth = stem.with_name(f"{stem.name}.depth.png")
-        name = str(colour.relative_to(path))
-        info = FrameInfo(name, number, camera, pose)
-        files.append(ImageFile(info, colour, depth if depth.is_file() else None))
-    if lost:
-        notes.append(f"{lost} of {len(colours)} frames have no valid pose")
-    source = f"frame-*.{options.pose_file}" if posed else ""
-    return FolderRecording(path.name, files, options, notes=notes, pose_source=source)
+        listed.append(
+            ListedImage(
+                str(colour.relative_to(path)),
+                number,
+                colour,
+                camera,
+                partial(read_pose_file, stem.with_name(f"{stem.name}.{options.pose_file}")),
+                depth if depth.is_file() else None,
+            )
+        )
+    source = f"frame-*.{options.pose_file}"
+    return FolderRecording(path.name, listed, options, notes=notes, pose_source=source)
 
 
-def _colour_files(path: Path) -> list[Path]:
-    """All colour images, sequence by sequence."""
-    folders = [path, *sorted(p for p in path.glob("seq-*") if p.is_dir())]
-    return [
-        file
-        for folder in folders
-        for file in sorted(folder.glob("frame-*.color.*"))
-        if file.suffix in _SUFFIXES
-    ]
+def read_pose_file(file: Path) -> Pose | None:
+    """``world_from_camera`` of a 4x4 matrix, or None where tracking was lost or there is no file.
 
-
-def _camera(path: Path, image: Path) -> tuple[Camera, list[str]]:
-    width, height = image_size(image)
-    file = next((p for p in (path / INTRINSICS, path.parent / INTRINSICS) if p.is_file()), None)
-    if file is None:
-        f = _USUAL_FOCAL_LENGTH * width / 640
-        note = f"no {INTRINSICS}: a focal length of {f:g} px is assumed"
-        return Camera(width, height, f, f, width / 2, height / 2), [note]
-    return read_intrinsics(file, (width, height)), []
-
-
-def _pose(file: Path) -> Pose | None:
-    """``world_from_camera``, or None where tracking was lost or the file is absent."""
+    Raises:
+        RecordingError: no such matrix.
+    """
     if not file.is_file():
         return None
     matrix = read_matrix(file)
     if matrix.shape != (4, 4):
         raise RecordingError(f"{file} is no 4x4 matrix")
-    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3]) - 1.0) > 0.1:
+    if not np.isfinite(matrix).all() or not abs(np.linalg.det(matrix[:3, :3]) - 1.0) < 0.1:
         return None
     return Pose.from_matrix(matrix)
+
+
+def _colour_files(path: Path) -> list[Path]:
+    """All colour images, sequence by sequence."""
+    sequences = (p for p in path.glob("seq-*") if p.is_dir())
+    folders = [path, *sorted(sequences, key=lambda p: natural_key(p.name))]
+    return [
+        file
+        for folder in folders
+        for file in sorted(folder.glob("frame-*.color.*"), key=lambda p: natural_key(p.name))
+        if file.suffix.lower() in _SUFFIXES
+    ]
+
+
+def _camera(path: Path) -> tuple[Callable[[Size], Camera], list[str]]:
+    file = next((p for p in (path / INTRINSICS, path.parent / INTRINSICS) if p.is_file()), None)
+    if file is not None:
+        return read_intrinsics(file), []
+    return _usual_camera, [
+        f"no {INTRINSICS}: a focal length of {_USUAL_FOCAL_LENGTH:g} px at a width of 640 px "
+        "is assumed"
+    ]
+
+
+def _usual_camera(size: Size) -> Camera:
+    f = _USUAL_FOCAL_LENGTH * size[0] / 640
+    return Camera(*size, f, f, size[0] / 2, size[1] / 2)

@@ -1,0 +1,214 @@
+"""Image files of a folder: found, measured without being decoded, and read."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfire_core.errors import CalibrationError, RecordingError
+from crossfire_core.geometry import Camera
+from crossfire_core.recordings.image_message import decode_compressed, metres
+
+Size = tuple[int, int]
+Pixels = TypeVar("Pixels", bound=NDArray[Any])
+
+_ORIENTATION = 0x0112
+# EXIF's number of a picture that was taken with the camera on its side, and how it is turned up.
+_TURNS = {6: cv2.ROTATE_90_CLOCKWISE, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}
+# Files that end with a mark where they are complete; what ends otherwise is decoded to find out.
+_ENDING = ("JPEG", "MPO", "PNG")
+_ENDS = (b"\xff\xd9", b"IEND\xaeB`\x82")
+_FOREIGN_ROOT = re.compile(r"/|[A-Za-z]:/")
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What a file says of its image before it is decoded.
+
+    Attributes:
+        size: (width, height) as stored.
+        turn: OpenCV's code of the quarter turn that EXIF asks for, or None.
+    """
+
+    size: Size
+    turn: int | None
+
+
+class ImageFinder:
+    """Finds files that a list names, on whatever machine the list was written.
+
+    Backslashes separate folders. An absolute path that is not here is looked for by its last
+    parts. Neither the case of a file's name matters nor, where endings are given, its ending.
+    """
+
+    def __init__(self, *folders: Path, endings: Sequence[str] = ()) -> None:
+        """Prepare.
+
+        Args:
+            folders: that the names are relative to, the likelier first.
+            endings: tried where the list names a file without its own.
+        """
+        self._folders = folders
+        self._endings = ("", *endings)
+        self._names: dict[Path, dict[str, Path]] = {}
+        self._claimed: dict[Path, str] = {}
+
+    def find(self, listed: str) -> Path | None:
+        """The file of that name, or None."""
+        for whole, name in _spellings(listed):
+            for folder in self._folders:
+                path = self._in(folder, name)
+                # Of two paths that differ in their front only the first has the file.
+                if path and (whole or self._claimed.setdefault(path, listed) == listed):
+                    return path
+        return None
+
+    def _in(self, folder: Path, name: str) -> Path | None:
+        for ending in self._endings:
+            path = folder / (name + ending)
+            try:
+                if path.is_file():
+                    return path
+                if found := self._listing(path.parent).get(path.name.casefold()):
+                    return found
+            except (OSError, ValueError):  # a name that no file can have
+                return None
+        return None
+
+    def _listing(self, folder: Path) -> dict[str, Path]:
+        if folder not in self._names:
+            paths = sorted(folder.iterdir()) if folder.is_dir() else []
+            self._names[folder] = {p.name.casefold(): p for p in paths if p.is_file()}
+        return self._names[folder]
+
+
+def _spellings(listed: str) -> Iterator[tuple[bool, str]]:
+    """Names to look for; the flag says whether it is the whole path."""
+    yield True, listed
+    name = listed.replace("\\", "/")
+    if name != listed:
+        yield True, name
+    if _FOREIGN_ROOT.match(name):
+        parts = [part for part in name.split("/") if part]
+        for start in range(1, len(parts)):
+            yield False, "/".join(parts[start:])
+
+
+def read_header(path: Path) -> ImageHeader:
+    """Size and orientation of an image file.
+
+    Raises:
+        RecordingError: missing, no image, or cut short.
+    """
+    from PIL import Image  # slow to import, and the command line imports this module's neighbours
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                size = image.size
+                exif = image.getexif() if "exif" in image.info else {}
+                turn = _TURNS.get(exif.get(_ORIENTATION, 1))
+                complete = image.format not in _ENDING or _ends_well(path)
+    except Exception:  # each of its formats has its own; OpenCV may know better
+        size, turn, complete = (0, 0), None, False
+    if not complete:
+        pixels = read_image(path)
+        size = pixels.shape[1], pixels.shape[0]
+    return ImageHeader(size, turn)
+
+
+def _ends_well(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-8, 2)
+        return file.read().endswith(_ENDS)
+
+
+def turned(pixels: Pixels, turn: int | None) -> Pixels:
+    """An image or depth image after a quarter turn, see :class:`ImageHeader`."""
+    return pixels if turn is None else cv2.rotate(pixels, turn)  # type: ignore[return-value]
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """An image file as ``[height, width, 3]`` uint8 RGB, as stored, whatever EXIF says.
+
+    Raises:
+        RecordingError: the file is missing or no complete image.
+    """
+    try:
+        return decode_compressed(path.read_bytes())
+    except OSError as error:
+        raise RecordingError(f"cannot read {path}: {error.strerror}") from error
+    except RecordingError as error:
+        raise RecordingError(f"{path}: {error}") from error
+
+
+def read_depth(path: Path, unit: float, unknown: int) -> NDArray[np.float32]:
+    """A 16-bit depth file as ``[height, width]`` float32 metres, 0 where unknown.
+
+    Args:
+        path: a PNG of one 16-bit channel.
+        unit: metres in one of its units.
+        unknown: the number that stands for "unknown" besides 0.
+
+    Raises:
+        RecordingError: no such image.
+    """
+    raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    if raw is None or raw.dtype != np.uint16 or raw.ndim != 2:
+        raise RecordingError(f"{path} is not a 16-bit depth image")
+    return metres(np.where(raw == unknown, 0, raw), unit)
+
+
+def fitted(camera: Camera, header: ImageHeader, what: str) -> tuple[Camera, int | None]:
+    """The camera of an image at the image's size, and how the image is to be turned for it.
+
+    An image that is stored on its side is turned up where the calibration is for the upright one;
+    where it is for the stored one, image, calibration and pose agree as they are.
+
+    Args:
+        camera: as calibrated, perhaps at another size.
+        header: of the image.
+        what: the image, for the message.
+
+    Raises:
+        CalibrationError: the image has another shape.
+    """
+    width, height = header.size
+    if (scaled := scaled_to(camera, (width, height))) is not None:
+        return scaled, None
+    if header.turn is not None and (scaled := scaled_to(camera, (height, width))) is not None:
+        return scaled, header.turn
+    raise CalibrationError(
+        f"image {what} is {width}x{height}, its calibration is for "
+        f"{camera.width}x{camera.height}: calibrate at the shape of the images, or leave out "
+        "those that were cropped"
+    )
+
+
+def scaled_to(camera: Camera, size: Size) -> Camera | None:
+    """The camera of an image that was scaled, None if that does not explain its size.
+
+    Sizes are whole pixels, so either side may be off by less than one from the other's ratio;
+    each axis is scaled by its own.
+
+    Args:
+        camera: before scaling.
+        size: (width, height) after it.
+    """
+    width, height = size
+    if camera.size == size:
+        return camera
+    if min(size) <= 0:
+        return None
+    across = abs(width - camera.width * height / camera.height)
+    down = abs(height - camera.height * width / camera.width)
+    return camera.resized(width, height) if max(across, down) < 1.0 else None
