@@ -198,9 +198,7 @@ def test_a_full_disk_is_one_line(failing, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device", "x.json")
 
     monkeypatch.setattr("crossfire_core.files.write_text", full)
-    monkeypatch.setattr(
-        "crossfire_core.sample.recording.write_sample", lambda *a, **k: {}, raising=True
-    )
+    monkeypatch.setattr("crossfire_core.sample.places.write_place", lambda *a: {}, raising=True)
     assert shell.run  # the module under test
     assert "No space left on device" in failing("sample", tmp_path, "--json", tmp_path / "x.json")
 
@@ -237,7 +235,7 @@ def test_progress_texts():
 
 def test_json_on_stdout_is_nothing_but_json(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
-        "crossfire_core.sample.recording.write_sample",
+        "crossfire_core.sample.places.write_place",
         lambda folder, *a: {"mapping": folder / "mapping_bag"},
     )
     assert run(["sample", str(tmp_path), "--json", "-"]) == 0

@@ -10,7 +10,17 @@ from crossfire_core.recordings import open_recording
 pytest.importorskip("trimesh", reason="the sample is ray cast with trimesh: extra [demo]")
 pytest.importorskip("embreex", reason="the sample is ray cast with embreex: extra [demo]")
 
-from crossfire_core.sample import raycast, recording, room, textures
+from crossfire_core.sample import (
+    corridor,
+    drive,
+    furnishing,
+    places,
+    plan,
+    raycast,
+    recording,
+    room,
+    textures,
+)
 from crossfire_core.sample.drive import Drive
 from crossfire_core.sample.recording import BASE_FROM_CAMERA, SampleRecording, write_sample
 
@@ -171,3 +181,127 @@ def test_bags_read_back_to_the_same_frames_and_are_kept(tmp_path):
         passes=[short],
         size=SMALL,
     )
+
+
+def test_rows_and_columns_of_a_wall_are_cut_around_its_doorways():
+    grey = textures.plain((0.5, 0.5, 0.5))
+    made = plan.Finish(grey, grey, grey)
+    west = plan.Space((0.0, 0.0), (3.0, 2.0), made)
+    east = plan.Space((3.0 + plan.WALL, 0.0), (5.0, 2.0), made)
+    door = plan.Doorway((3.0 + plan.WALL / 2, 1.2), 0, 0.8, 2.0, grey)
+    geometry = raycast.Geometry(plan.built([west, east], [door], 10.0))
+    eye = np.array([1.0, 1.2, 11.0])
+    # Through the door to the far wall; against its lintel's wall; beside it; left; floor; ceiling.
+    rays = np.array([
+        [1.0, 0, 0], [2.0, 0, 1.2], [2.0, -0.5, 0], [-1.0, 0, 0], [0, 0, -1.0], [0, 0, 1.0],
+    ])  # fmt: skip
+    lengths = np.linalg.norm(rays, axis=1)
+    _, distance = geometry.first_hit(np.tile(eye, (6, 1)), rays / lengths[:, None])
+    np.testing.assert_allclose(distance, [4.0, *lengths[1:3], 1.0, 1.0, 1.6], atol=1e-6)
+
+
+def _corridor(name, rooms=2, seed=1):
+    passes = places.Request("corridor", rooms, alike=True, seed=seed).passes()
+    settings = next(p for p in passes if p.name == name)
+    return SampleRecording(replace(settings, texel=0.05), seed, (80, 60))
+
+
+@pytest.fixture(scope="module")
+def corridors():
+    names = ("query", "relit", "rearranged", "lookalike", "foreign")
+    recordings = {name: _corridor(name) for name in names}
+    start = recordings["query"].infos[0].stamp_ns
+    found = {}
+    for name, made in recordings.items():  # the same moments of the same drive
+        stamps = [(info.stamp_ns - start) * 1e-9 for info in made.infos]
+        at = [int(np.argmin(np.abs(np.array(stamps) - second))) for second in range(0, 28, 2)]
+        found[name] = list(made.frames(at))
+    return found
+
+
+def _difference(a, b):
+    grey = [
+        cv2.cvtColor(f.image, cv2.COLOR_RGB2GRAY).astype(float) for f in (a, b)
+    ]  # fmt: skip
+    return 1 - np.corrcoef(grey[0].ravel(), grey[1].ravel())[0, 1]
+
+
+def test_copies_of_a_corridor_are_as_unlike_it_as_their_names_say(corridors):
+    seen = {}
+    for name in ("relit", "rearranged", "lookalike", "foreign"):
+        pairs = list(zip(corridors["query"], corridors[name], strict=True))
+        for one, other in pairs:
+            assert one.world_from_camera.distance(other.world_from_camera)[0] < 0.02
+        shape = [np.median(np.abs(one.depth - other.depth)) for one, other in pairs]
+        seen[name] = np.median([_difference(*pair) for pair in pairs]), np.mean(shape)
+    assert seen["relit"][0] < seen["foreign"][0] and seen["lookalike"][0] < seen["foreign"][0]
+    # light and small things leave the walls and the furniture where they are
+    assert max(seen["relit"][1], seen["lookalike"][1]) < 0.01 < seen["rearranged"][1]
+    query, lookalike, relit = (corridors[n] for n in ("query", "lookalike", "relit"))
+    brightness = [np.mean([f.image.mean() for f in frames]) for frames in (query, relit)]
+    assert brightness[1] < 0.85 * brightness[0]
+    assert min(_difference(*pair) for pair in zip(query, lookalike, strict=True)) > 0.002
+
+
+def test_alike_rooms_are_furnished_alike_and_others_are_not():
+    def rooms(alike):
+        return [furnishing.furnished(furnishing.Style(4, alike), n) for n in (0, 1)]
+
+    for alike in (True, False):
+        first, second = rooms(alike)
+        made = [[p.make for p in parts if p.make is not None] for parts in (first, second)]
+        assert (made[0] == made[1]) == alike
+        assert any(p.make is None for p in first)  # its small things
+    again = rooms(True)
+    for one, other in zip(rooms(True)[0], again[0], strict=True):
+        np.testing.assert_array_equal(one.corner, other.corner)
+
+
+def test_the_robot_drives_through_doors_and_not_through_walls():
+    made = _corridor("mapping", rooms=4)
+    patches = [p for p in made.settings.patches() if abs(p.normal[2]) < 0.5]
+    geometry = raycast.Geometry(patches)
+    centres = np.stack([i.world_from_camera.translation for i in made.infos])
+    assert not geometry.blocked(centres[:-1], centres[1:]).any()
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    rays = np.stack([np.cos(angles), np.sin(angles), 0 * angles], 1)
+    for centre in centres[::3]:
+        assert geometry.first_hit(np.tile(centre, (24, 1)), rays)[1].min() > 0.12
+    sites = corridor.corridor(4).sites
+    for site in sites:  # it was in every room
+        assert np.linalg.norm(centres[:, :2] - site.centre, axis=1).min() < 0.7
+    assert {site.number for site in sites} == {0, 1, 2, 3}
+
+
+def test_a_carried_robots_odometry_goes_on_as_if_it_had_stood():
+    up = drive.Route(
+        (((0, 0, 0), (1, 0, 0), (2, 0, 0)), ((2, 1, 3.0), (2, 2, 3.0), (2, 4, 3.0))),
+        0.5, 0.0, 0.0, 5, carried_s=10.0,
+    )  # fmt: skip
+    assert up.legs == ((0.0, 4.0), (14.0, 6.0))
+    assert up.map_from_base(14.0).translation[2] == pytest.approx(3.0)
+    odometry, truth = up.odometry(), up.truth(50)
+    assert len(odometry) == 500 and np.diff(odometry.stamps_ns).max() > 9e9
+    driven = np.linalg.norm(odometry.poses[-1].translation[:2])
+    assert (
+        max(p.translation[2] for p in odometry.poses) < 0.2 and truth.poses[-1].translation[2] == 3
+    )
+    # 2 m, then 3 m further on the way it looked then, which is to the left of it in the map
+    assert driven == pytest.approx(5.0, abs=0.3)
+
+
+def test_what_cannot_be_made_is_said(capsys, tmp_path):
+    from crossfire_core.cli.shell import run
+
+    wrong = (
+        (["a", "--place", "castle"], "choose room, corridor"),
+        (["room", "--alike"], "--place corridor"),
+        (["corridor", "--only", "mapping,cellar"], "no pass 'cellar'"),
+        (["corridor", "--rooms", "1"], "rooms"),
+        (["corridor", "--seed", "-1"], "seed"),
+    )
+    for (folder, *rest), hint in wrong:
+        assert run(["sample", str(tmp_path / folder), *rest]) == 2
+        told = capsys.readouterr().err.strip().splitlines()
+        assert len(told) == 1 and hint in told[0]
+        assert not (tmp_path / folder).exists()

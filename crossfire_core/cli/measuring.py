@@ -59,8 +59,8 @@ def benchmark(
 
     plan = bench.Plan(
         suite,
-        _names(scenes),
-        _names(methods) or bench.METHODS,
+        shell.names(scenes),
+        shell.names(methods) or bench.METHODS,
         data or bench.default_data(),
         work,
         minutes,
@@ -79,10 +79,6 @@ def benchmark(
     for reason in sorted({f"{r.method}: {r.skipped}" for r in rows if r.skipped}):
         display.out.print(reason, style="dim", markup=False)
     display.out.print(f"report: {page}")
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _speed(

@@ -12,22 +12,48 @@ from crossfire_core.cli import shell
 
 @shell.command("First steps")
 def sample(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the two bags go.")],
-    seed: Annotated[int, typer.Option(help="Another seed paints the room differently.")] = 1,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the bags go.")],
+    place: Annotated[
+        str,
+        typer.Option(help="room or corridor; by default what FOLDER is called, else the room."),
+    ] = "",
+    rooms: Annotated[
+        int | None, typer.Option(min=2, help="How many rooms a corridor has; default is 6.")
+    ] = None,
+    alike: Annotated[
+        bool, typer.Option("--alike", help="All rooms are alike but for small things.")
+    ] = False,
+    only: Annotated[
+        str, typer.Option(help="Only these passes, such as mapping,lookalike; default is all.")
+    ] = "",
+    seed: Annotated[
+        int, typer.Option(min=0, help="Another seed paints the place differently.")
+    ] = 1,
     json: shell.JsonFile = None,
 ) -> None:
-    """Make a recording to try things with: a furnished room, ray cast.
+    """Make a recording to try things with: a furnished room or a corridor, ray cast.
 
-    FOLDER/mapping_bag is for training. FOLDER/query_bag drives another way, in other light,
-    while somebody walks through. Both are rosbag2 with exact poses and drifting odometry.
+    FOLDER/mapping_bag is for training, FOLDER/query_bag drives another way. Both are rosbag2 with
+    exact poses and drifting odometry. In the room the query is in other light, and somebody walks
+    through.
+
+    A corridor has copies that test what a map believes. relit_bag is it in the evening and
+    rearranged_bag with its furniture elsewhere. lookalike_bag is another corridor of the same
+    materials and furniture, and foreign_bag one furnished in another way: poses found in these two
+    are wrong.
 
     Example: crossfire sample room
+
+    Example: crossfire sample corridor --alike
     """
     from crossfire_core.cli import display
-    from crossfire_core.sample.recording import write_sample
+    from crossfire_core.sample import places
 
+    request = places.Request(
+        place or places.place_of(folder), rooms, alike, shell.names(only), seed
+    )
     with display.counting("ray casting") as update:
-        written = write_sample(folder, seed, update)
+        written = places.write_place(folder, request, update)
     shell.emit({which: str(path) for which, path in written.items()}, json)
     if json is None:
         for path in written.values():

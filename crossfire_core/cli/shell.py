@@ -177,6 +177,11 @@ def configured(base: T, file: Path | None, changes: Sequence[str] | None, **give
     return replace_from(result, {k: v for k, v in given.items() if v is not None})
 
 
+def names(text: str) -> tuple[str, ...]:
+    """What an option lists, separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def main() -> None:
     """Entry point of ``crossfire``."""
     quiet_thread_pools()

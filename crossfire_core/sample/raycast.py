@@ -22,6 +22,7 @@ FloatArray = NDArray[np.float64]
 
 TEXEL, LUXEL = 0.005, 0.09
 AMBIENT_RAYS = 24
+_MADE = 2**32 - 1  # where a place has its copy: goods are the same in all of them
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,24 @@ def _embree() -> tuple[Any, Any]:
     return trimesh, RayMeshIntersector
 
 
-def paint(patches: Sequence[Patch], seed: int) -> list[Texture]:
-    """The texture of each patch, drawn from generators that depend on its number alone."""
+def paint(
+    patches: Sequence[Patch], seed: int, copy: int = 0, texel: float = TEXEL
+) -> list[Texture]:
+    """The texture of each patch, drawn from generators that depend on its number alone.
+
+    Args:
+        patches: of one place.
+        seed: of all surfaces.
+        copy: which of several places of the same makes this is; only patches that have a make
+            look the same in all of them.
+        texel: side of a texel, metres.
+    """
     textures = []
     for number, patch in enumerate(patches):
         width, height = np.linalg.norm(patch.along), np.linalg.norm(patch.down)
-        columns, rows = (max(int(side / TEXEL), 8) for side in (width, height))
-        generator = np.random.default_rng((seed, number))
+        columns, rows = (max(int(side / texel), 8) for side in (width, height))
+        own = (seed, number, copy) if patch.make is None else (seed, patch.make, _MADE)
+        generator = np.random.default_rng(own)
         textures.append(np.asarray(patch.painter(rows, columns, float(width), generator)))
     return textures
 
@@ -157,9 +169,13 @@ def _brightness(
     for lamp in light.lamps:
         way = np.array(lamp.position) - at
         square = np.einsum("ij,ij->i", way, way)
-        slope = np.maximum(way @ patch.normal, 0.0) / np.sqrt(square)
-        seen = ~geometry.blocked(at, np.broadcast_to(np.array(lamp.position), at.shape))
-        total += (seen * slope / (square + 0.3))[:, None] * np.array(lamp.colour)
+        slope = way @ patch.normal / np.sqrt(square)
+        lit_side = np.flatnonzero(slope > 0)
+        if not len(lit_side):
+            continue
+        target = np.broadcast_to(np.array(lamp.position), (len(lit_side), 3))
+        seen = lit_side[~geometry.blocked(at[lit_side], target)]
+        total[seen] += (slope[seen] / (square[seen] + 0.3))[:, None] * np.array(lamp.colour)
     image = total.reshape(rows, columns, 3).astype(np.float32)
     return np.asarray(cv2.GaussianBlur(image, (3, 3), 0.7))
 
@@ -180,9 +196,11 @@ def _openness(
 class Scene:
     """Patches with their lit textures, ready to be photographed."""
 
-    def __init__(self, geometry: Geometry, textures: Sequence[Texture]) -> None:
+    def __init__(
+        self, geometry: Geometry, textures: Sequence[Texture], texel: float = TEXEL
+    ) -> None:
         """Pack the textures and their smaller versions into one array."""
-        self._geometry = geometry
+        self._geometry, self._texel = geometry, texel
         self._levels = [_Packed(level) for level in _pyramid(textures, 4)]
 
     def cast(
@@ -205,7 +223,7 @@ class Scene:
         local = origin + rays * far[:, None] - geometry.corner[patch]
         u, v = (_share(local, side[patch]) for side in (geometry.along, geometry.down))
         slope = np.abs(np.einsum("ij,ij->i", rays, geometry.normal[patch]))
-        texels = far * pixel_angle / np.sqrt(np.maximum(slope, 0.05)) / TEXEL
+        texels = far * pixel_angle / np.sqrt(np.maximum(slope, 0.05)) / self._texel
         level = np.clip(np.round(np.log2(np.maximum(texels, 1.0))), 0, 3).astype(int)
         colours = np.zeros((len(directions), 3), np.float32)
         found = np.zeros((len(patch), 3), np.float32)

@@ -1,4 +1,4 @@
-"""The sample recording: a mapping pass and a query pass through the furnished room."""
+"""Sample recordings: passes through made-up places, first of all through the furnished room."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -17,12 +16,10 @@ from crossfire_core.geometry import Camera, Pose, Trajectory
 from crossfire_core.recordings.bag_writer import BagWriter
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.recordings.lazy import FrameInfo, Recording
-from crossfire_core.sample.drive import ODOMETRY_HZ, START_NS, Drive
-from crossfire_core.sample.raycast import Geometry, Lamp, Light, Scene, lit, paint
+from crossfire_core.sample.drive import ODOMETRY_HZ, START_NS, Drive, Way
+from crossfire_core.sample.raycast import TEXEL, Geometry, Lamp, Light, Scene, lit, paint
 from crossfire_core.sample.room import Patch, furnished_room, visitor
 from crossfire_core.sample.textures import Texture
-
-Pass = Literal["mapping", "query"]
 
 CAMERA = Camera(
     480, 360, 302.0, 301.0, 243.5, 178.0, "radtan", (-0.08, 0.02, 0.0005, -0.0003)
@@ -45,21 +42,27 @@ _EVENING = Light(
 
 @dataclass(frozen=True)
 class PassSettings:
-    """What distinguishes the two passes.
+    """What distinguishes a pass.
 
     Attributes:
         name: of the pass.
         drive: the way.
         rate_hz: images a second.
         light: what shines.
-        visitor: whether somebody walks through.
+        visitor: whether somebody walks through the furnished room.
+        patches: makes the place.
+        copy: which of several places of the same makes it is; see :func:`.raycast.paint`.
+        texel: side of a texel, metres.
     """
 
-    name: Pass
-    drive: Drive
+    name: str
+    drive: Way
     rate_hz: float
     light: Light
     visitor: bool
+    patches: Callable[[], list[Patch]] = furnished_room
+    copy: int = 0
+    texel: float = TEXEL
 
 
 MAPPING = PassSettings(
@@ -71,7 +74,7 @@ QUERY = PassSettings(
 
 
 class SampleRecording(Recording):
-    """One pass through the room, ray cast when its frames are read."""
+    """One pass through a place, ray cast when its frames are read."""
 
     world_frame = "map"
     base_from_camera = BASE_FROM_CAMERA
@@ -80,11 +83,11 @@ class SampleRecording(Recording):
     def __init__(
         self, settings: PassSettings, seed: int = 1, size: tuple[int, int] = CAMERA.size
     ) -> None:
-        """Prepare; the room is built with the first frame.
+        """Prepare; the place is built with the first frame.
 
         Args:
             settings: which pass.
-            seed: of the room's surfaces and the camera's noise.
+            seed: of the place's surfaces and the camera's noise.
             size: (width, height) of the images, 4:3.
         """
         self.name = f"sample {settings.name} pass"
@@ -117,20 +120,23 @@ class SampleRecording(Recording):
             yield Frame(info.name, image, info.camera, info.stamp_ns, info.world_from_camera, depth)
 
     @cached_property
-    def _room(self) -> tuple[list[Patch], list[Texture]]:
-        """The room's patches and how they look under this pass's light."""
-        patches = furnished_room()
-        textures = paint(patches, self._seed)
-        light = self.settings.light
-        return patches, lit(patches, textures, Geometry(patches), light, self._seed)
+    def _empty_room(self) -> Scene:
+        """The place as it looks under this pass's light, nobody in it."""
+        given = self.settings
+        patches = given.patches()
+        geometry = Geometry(patches)
+        textures = paint(patches, self._seed, given.copy, given.texel)
+        shown = lit(patches, textures, geometry, given.light, self._seed)
+        return Scene(geometry, shown, given.texel)
 
     @cached_property
-    def _empty_room(self) -> Scene:
-        patches, textures = self._room
-        return Scene(Geometry(patches), textures)
+    def _bearings(self) -> list[NDArray[np.float64]]:
+        """Directions ``[n, 3]`` of the rays, one array for each place in a pixel."""
+        grid = self._camera.pixel_grid()
+        return [self._camera.bearings(grid + offset) for offset in _SUBPIXELS]
 
     def _scene(self, stamp_ns: int) -> list[Scene]:
-        """The room, and in front of it who walks there."""
+        """The place, and in front of it who walks there."""
         if not self.settings.visitor:
             return [self._empty_room]
         person = visitor(*self.visitor_at(stamp_ns))
@@ -156,12 +162,10 @@ class SampleRecording(Recording):
         camera, pose = info.camera, info.world_from_camera
         assert pose is not None
         scenes = self._scene(info.stamp_ns)
-        grid = camera.pixel_grid()
-        colours = np.zeros((len(grid), 3), np.float32)
-        for offset in _SUBPIXELS:
-            bearings = camera.bearings(grid + offset)
+        colours = np.zeros((camera.height * camera.width, 3), np.float32)
+        for bearings in self._bearings:
             colour, distance = _nearest(scenes, pose, bearings, 1.0 / camera.fx)
-            colours += colour / len(_SUBPIXELS)
+            colours += colour / len(self._bearings)
         z_depth = (distance * bearings[:, 2]).reshape(camera.height, camera.width)
         generator = np.random.default_rng((self._seed, index))
         image = _developed(colours.reshape(camera.height, camera.width, 3), generator)
@@ -199,14 +203,14 @@ def write_sample(
     *,
     passes: Sequence[PassSettings] = (MAPPING, QUERY),
     size: tuple[int, int] = CAMERA.size,
-) -> dict[Pass, Path]:
-    """Write passes as rosbag2 folders, ``mapping_bag`` and ``query_bag``.
+) -> dict[str, Path]:
+    """Write passes as rosbag2 folders, such as ``mapping_bag`` and ``query_bag``.
 
     A bag that is there already is kept, so a second call costs nothing.
 
     Args:
         folder: where; made if missing.
-        seed: of the room's surfaces and the camera's noise.
+        seed: of the places' surfaces and the camera's noise.
         on_frame: called with (frames done, frames in all, which pass).
         passes: what to write.
         size: (width, height) of the images, 4:3.
@@ -219,11 +223,11 @@ def write_sample(
         RecordingError: the bag cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    recordings = [SampleRecording(settings, seed, size) for settings in passes]
-    total, done = sum(len(r) for r in recordings), 0
-    written: dict[Pass, Path] = {}
-    for recording in recordings:
-        name = recording.settings.name
+    total, done = sum(len(SampleRecording(p, seed, size)) for p in passes), 0
+    written: dict[str, Path] = {}
+    for settings in passes:
+        recording = SampleRecording(settings, seed, size)  # one place in memory at a time
+        name = settings.name
         written[name] = folder / f"{name}_bag"
         if not written[name].exists():
             with BagWriter(written[name]) as bag:

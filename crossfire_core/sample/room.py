@@ -6,7 +6,8 @@ The floor is z = 0, z is up, the origin lies in the middle of the floor.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ class Patch:
         down: ``[3]`` the texture's rows, from top to bottom.
         painter: draws it.
         glows: shown as painted, whatever the light.
+        make: painted as every other patch of this make, as a maker's goods are alike; None
+            paints it unlike all others.
     """
 
     corner: FloatArray
@@ -37,8 +40,9 @@ class Patch:
     down: FloatArray
     painter: Painter
     glows: bool = False
+    make: int | None = None
 
-    @property
+    @cached_property
     def normal(self) -> FloatArray:
         """``[3]`` unit, towards whoever sees the texture the right way round."""
         n = np.cross(self.down, self.along)
@@ -75,6 +79,26 @@ def raised(foot: Sequence[float], height: float) -> FloatArray:
     """A point above another, ``[3]``."""
     x, y, z = foot
     return np.array([x, y, z + height])
+
+
+def moved(patches: Sequence[Patch], to: Sequence[float], yaw_deg: float) -> list[Patch]:
+    """The patches turned about the vertical through the origin, then shifted.
+
+    Args:
+        patches: around the origin.
+        to: where the origin goes, metres.
+        yaw_deg: how far they turn, counterclockwise seen from above.
+    """
+    turn = Rotation.from_euler("z", yaw_deg, degrees=True).as_matrix()
+    return [
+        replace(
+            patch,
+            corner=turn @ patch.corner + np.array(to),
+            along=turn @ patch.along,
+            down=turn @ patch.down,
+        )
+        for patch in patches
+    ]
 
 
 def box(
