@@ -26,7 +26,8 @@ BACKENDS = ("tinycudann", "triton", "numba", "torch")  # what auto tries, in thi
 def option(default: Any, help: str, **more: Any) -> Any:
     """A dataclass field with its explanation and limits (``min``, ``max``, ``choices``).
 
-    ``internal=True`` marks what no user sets, but a command's own options.
+    ``internal=True`` marks what no user sets, but a command's own options; ``was`` is the name of
+    a setting that this one took the place of.
     """
     return field(default=default, metadata={"help": help, **more})
 
@@ -300,11 +301,26 @@ class TrackingConfig:
         min=0.01,
     )
     jump_deg: float = option(30.0, "likewise in orientation, degrees", min=0.1, max=180.0)
-    lost_after_failures: int = option(
-        5, "so many images in a row without a fix and the state is lost", min=1, max=1000
+    coast_after_s: float = option(
+        1.0,
+        "without a fix for so long the state is coasting: odometry carries the pose on, and the "
+        "whole map is searched beside it, seconds",
+        min=0.05,
+        max=1000.0,
+        was="lost_after_failures",
+    )
+    contradicted_s: float = option(
+        1.0,
+        "poses that contradict the prediction for so long, none agreeing, and it is given up, "
+        "seconds",
+        min=0.0,
+        max=1000.0,
     )
     lost_sigma_m: float = option(
-        1.0, "a prediction less certain than this is given up, metres", min=0.01
+        1.0,
+        "a prediction less certain than this, and than twice what it began with, is given up, "
+        "metres",
+        min=0.01,
     )
     confirmations: int = option(
         1, "further images that must agree before a new place is believed", min=1, max=10
@@ -325,7 +341,7 @@ class TrackingConfig:
         0.01, "odometry's error in position while standing, metres a second", min=0.0, max=10.0
     )
     odometry_max_gap_s: float = option(
-        0.3, "odometry is not bridged over longer gaps than this, seconds", min=0.01, max=10.0
+        0.5, "odometry is not bridged over longer gaps than this, seconds", min=0.01, max=10.0
     )
     max_speed_m_per_s: float = option(
         10.0, "odometry that moves faster than this was reset", min=0.1, max=1000.0
@@ -362,15 +378,20 @@ def replace_from(base: T, values: dict[str, Any], where: str = "") -> T:
     changes: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
-            raise ConfigError(
-                f"unknown setting {where}{name}: known are {', '.join(sorted(known))}"
-            )
+            raise ConfigError(_unknown(f"{where}{name}", name, list(known.values())))
         current = getattr(base, name)
         if is_dataclass(current) and not isinstance(current, type):
             changes[name] = replace_from(current, value, f"{where}{name}.")
         else:
             changes[name] = checked(value, hints[name], dict(known[name].metadata), where + name)
     return dataclasses.replace(base, **changes)  # type: ignore[type-var]
+
+
+def _unknown(full_name: str, name: Any, known: list[dataclasses.Field[Any]]) -> str:
+    for f in known:
+        if f.metadata.get("was") == name:
+            return f"setting {full_name} is no more: set {f.name} instead ({f.metadata['help']})"
+    return f"unknown setting {full_name}: known are {', '.join(sorted(f.name for f in known))}"
 
 
 def checked(value: Any, kind: Any, limits: dict[str, Any], name: str) -> Any:

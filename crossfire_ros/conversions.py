@@ -18,7 +18,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from crossfire_core.errors import CalibrationError, CrossfireError, RecordingError
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.localization.uncertainty import is_covariance
+from crossfire_core.localization.uncertainty import completed
 from crossfire_core.recordings.bag_reader import info_camera
 from crossfire_core.recordings.image_message import decode_compressed, decode_image
 
@@ -86,16 +86,14 @@ def pose_to_message(pose: Pose) -> PoseMsg:
     return PoseMsg(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
 
 
-def covariance_from_message(values: Any) -> NDArray[np.float64]:
+def covariance_from_message(values: Any, usual: NDArray[np.float64]) -> NDArray[np.float64]:
     """A message's 36 numbers as ``[6, 6]``.
 
-    Raises:
-        MessageError: not finite, not symmetric, or not positive semidefinite.
+    Args:
+        values: row by row; axes with zero, negative, huge or no numbers count as unknown.
+        usual: ``[6, 6]`` diagonal, for the axes that are unknown.
     """
-    matrix = np.asarray(values, dtype=np.float64).reshape(6, 6)
-    if not is_covariance(matrix):
-        raise MessageError("covariance is not finite, symmetric and positive semidefinite")
-    return matrix
+    return completed(np.asarray(values, dtype=np.float64).reshape(6, 6), usual)
 
 
 def pose_with_covariance(
@@ -111,8 +109,8 @@ def pose_with_covariance(
 
 def odometry_from_message(
     message: Odometry, odom_frame: str, base_frame: str
-) -> tuple[int, Pose, NDArray[np.float64] | None]:
-    """Stamp, ``odom_from_base`` and its covariance, None where the message has no usable one.
+) -> tuple[int, Pose, NDArray[np.float64]]:
+    """Stamp, ``odom_from_base`` and its covariance as it was reported, usable or not.
 
     Args:
         message: to convert.
@@ -131,8 +129,7 @@ def odometry_from_message(
         )
     pose = pose_from_message(message.pose.pose)
     covariance = np.asarray(message.pose.covariance, dtype=np.float64).reshape(6, 6)
-    usable = is_covariance(covariance) and bool(covariance.any())
-    return stamp_to_ns(message.header.stamp), pose, covariance if usable else None
+    return stamp_to_ns(message.header.stamp), pose, covariance
 
 
 def camera_from_message(message: CameraInfo) -> Camera:

@@ -33,8 +33,8 @@ from std_srvs.srv import Empty, Trigger
 
 from crossfire_core.errors import CrossfireError
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.localization.tracker import Tracker, TrackingState, TrackResult
-from crossfire_core.localization.uncertainty import diagonal, sigmas
+from crossfire_core.localization.tracker import USUAL_HINT, Tracker, TrackingState, TrackResult
+from crossfire_core.localization.uncertainty import sigmas
 from crossfire_ros import parameters, runtime
 from crossfire_ros.conversions import (
     MessageError,
@@ -93,8 +93,6 @@ _WARNING_PERIOD_S = 5.0
 _PATH_PERIOD_S = 1.0
 # How long an image waits for the transform of a camera on a moving joint.
 _TF_PATIENCE_S, _TF_POLL_S = 0.1, 0.005
-# What a pose without a covariance is taken for, as RViz's button has it: half a metre, 15 degrees.
-_HINT_SIGMAS = (0.5, math.radians(15.0))
 
 Incoming = Image | CompressedImage
 Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
@@ -323,14 +321,14 @@ class LocalizationNode(LifecycleNode):
             self.get_logger().warning(str(error))
             return
         if kept is not None:
-            tracker.set_prior(0, *kept)
+            tracker.set_prior(0, *kept, coast=False)  # the robot may have been moved since
             self.get_logger().info(f"starting from the pose kept in {path}")
 
     def _keep_pose(self, tracker: Tracker) -> None:
         fix = tracker.last_fix
         if not self._settings.node.pose_file or fix is None or self._map is None:
             return
-        if tracker.state is not TrackingState.TRACKING:
+        if not tracker.state.localized:
             return
         latest = tracker.odometry.latest
         there = tracker.predict(max(fix.stamp_ns, latest.stamp_ns if latest else 0)) or fix
@@ -404,9 +402,7 @@ class LocalizationNode(LifecycleNode):
         if not frame:
             raise MessageError("it names no frame")
         pose = pose_from_message(message.pose.pose)
-        covariance = covariance_from_message(message.pose.covariance)
-        if not covariance.any():
-            covariance = diagonal(*_HINT_SIGMAS)
+        covariance = covariance_from_message(message.pose.covariance, USUAL_HINT)
         if frame == self._map_frame:
             return pose, covariance
         map_from_frame = lookup(self._buffer, self._map_frame, frame)
@@ -563,8 +559,9 @@ class LocalizationNode(LifecycleNode):
     def _idle(self) -> None:
         """No images: notice when the last fix is worth nothing any more."""
         stamps_follow_clock = self._settings.node.max_image_age > 0.0
-        if self._tracker is not None and stamps_follow_clock:
-            state = self._tracker.expire(self.get_clock().now().nanoseconds)
+        if self._tracker is not None:
+            now = self.get_clock().now().nanoseconds if stamps_follow_clock else None
+            state = self._tracker.expire(now)
             if state is not self._last_state:
                 self._note_state(state)
 
@@ -574,8 +571,8 @@ class LocalizationNode(LifecycleNode):
         if state is not self._last_state:
             result = self._report.result
             reason = f": {result.reason}" if result is not None and result.reason else ""
-            if state is TrackingState.LOST:
-                self.get_logger().warning(f"lost{reason}")
+            if state in (TrackingState.COASTING, TrackingState.LOST):
+                self.get_logger().warning(f"{state.value}{reason}")
             else:
                 self.get_logger().info(f"{state.value}{reason}")
             self._last_state = state
@@ -608,7 +605,7 @@ class LocalizationNode(LifecycleNode):
             return None
         if self._settings.node.use_odometry:
             return tracker.map_from_odom
-        if tracker.state is not TrackingState.TRACKING:
+        if not tracker.state.localized:
             return None
         prediction = tracker.predict(stamp_ns)
         return prediction.map_from_base if prediction is not None else None

@@ -27,8 +27,8 @@ if TYPE_CHECKING:  # it needs ROS, the offline part of this report does not
 # A pose further off than this whose covariance claims to be better than that misleads a robot.
 WRONG_M, CONFIDENT_M = 0.5, 0.1
 _SLACK_S = 0.2
-_TRACKING = "tracking"
-_COLOURS = {"tracking": GREEN, "lost": RED, "uninitialized": ORANGE}
+_LOCALIZED = ("tracking", "coasting")
+_COLOURS = {"tracking": GREEN, "coasting": BLUE, "lost": RED, "uninitialized": ORANGE}
 
 
 @dataclass(frozen=True)
@@ -202,19 +202,19 @@ def offline_figures(
 
 def tf_rate(recorded: Recorded) -> float | None:
     """Corrections a second while tracking, the time in between not counted."""
-    seconds = sum(stop - start for start, stop, state in spans(recorded) if state == _TRACKING)
+    seconds = sum(stop - start for start, stop, state in spans(recorded) if state in _LOCALIZED)
     return len(recorded.transforms) / seconds if seconds > 0 else None
 
 
 def time_lost(recorded: Recorded) -> float:
-    """Seconds of playing without tracking after the first fix."""
+    """Seconds of playing after the first fix in which the robot's place was not known."""
     if not recorded.poses:
         return 0.0
     first = recorded.poses[0].played_s
     return sum(
         stop - max(start, first)
         for start, stop, state in spans(recorded)
-        if state != _TRACKING and stop > first
+        if state not in _LOCALIZED and stop > first
     )
 
 

@@ -16,10 +16,10 @@ from crossfire_core.localization.uncertainty import sigmas
 _LEVELS = {
     TrackingState.UNINITIALIZED: DiagnosticStatus.WARN,
     TrackingState.TRACKING: DiagnosticStatus.OK,
+    TrackingState.COASTING: DiagnosticStatus.WARN,
     TrackingState.LOST: DiagnosticStatus.ERROR,
 }
 
-_OLD_FIX_S = 2.0
 _SILENCE_S = 2.0
 _REMEMBERED_S = 5.0
 # A calibration may come once and for all; the others must keep coming.
@@ -156,10 +156,11 @@ def status_message(name: str, map_name: str, report: Report) -> DiagnosticStatus
     result = report.result
     reason = result.reason if result is not None else ""
     level = _LEVELS[report.state]
-    if report.state is TrackingState.TRACKING:
-        if report.fix_age_s > _OLD_FIX_S:
-            reason = f"no fix for {report.fix_age_s:.1f} s"
-        level = DiagnosticStatus.WARN if reason else level
+    if report.state is TrackingState.COASTING and not reason:
+        unconfirmed = math.isnan(report.fix_age_s)
+        reason = "initial pose" if unconfirmed else f"no fix for {report.fix_age_s:.1f} s"
+    if report.state is TrackingState.TRACKING and reason:
+        level = DiagnosticStatus.WARN
     text = report.state.value + (f": {reason}" if reason else "")
     if result is None:
         clues = [report.missing, report.tally.last_refusal]

@@ -51,12 +51,16 @@ def test_pose_that_is_none_is_refused(broken):
         c.pose_from_message(message)
 
 
-@pytest.mark.parametrize(
-    "values", [np.full(36, np.nan), -np.eye(6).ravel(), np.arange(36.0), np.full(36, np.inf)]
-)
-def test_covariance_that_is_none_is_refused(values):
-    with pytest.raises(c.MessageError, match="covariance"):
-        c.covariance_from_message(values)
+@pytest.mark.parametrize("nothing", [0.0, -1.0, 1e15, np.finfo(float).max, np.nan, np.inf])
+def test_axes_without_a_covariance_get_the_usual_one(nothing):
+    told = np.diag([0.04, 0.09, nothing, nothing, nothing, 0.01])
+    found = c.covariance_from_message(told.ravel(), np.diag([1.0, 2, 3, 4, 5, 6]))
+    np.testing.assert_array_equal(found, np.diag([0.04, 0.09, 3, 4, 5, 0.01]))
+
+
+@pytest.mark.parametrize("values", [np.full(36, np.nan), np.arange(36.0), np.full(36, -1.0)])
+def test_covariance_that_is_none_becomes_the_usual_one(values):
+    np.testing.assert_array_equal(c.covariance_from_message(values, np.eye(6)), np.eye(6))
 
 
 class TestOdometry:
@@ -68,16 +72,11 @@ class TestOdometry:
         return message
 
     def test_is_converted(self):
-        stamp, pose, covariance = c.odometry_from_message(self.message(), "odom", "base_link")
-        assert stamp == 7_000_000_005 and pose.translation[0] == 2.0
-        assert covariance is None, "all zeros means unknown"
-
-    def test_unusable_covariance_is_left_out_and_the_pose_kept(self):
         message = self.message()
-        message.pose.covariance = np.full(36, -1.0)
-        assert c.odometry_from_message(message, "odom", "base_link")[2] is None
-        message.pose.covariance = np.diag([0.1] * 6).ravel()
-        assert c.odometry_from_message(message, "odom", "base_link")[2][0, 0] == 0.1
+        message.pose.covariance = np.arange(36.0)
+        stamp, pose, covariance = c.odometry_from_message(message, "odom", "base_link")
+        assert stamp == 7_000_000_005 and pose.translation[0] == 2.0
+        assert covariance[0].tolist() == [0, 1, 2, 3, 4, 5] and covariance[5, 0] == 30
 
     def test_slashes_and_an_empty_child_are_forgiven_other_frames_are_not(self):
         message = self.message()

@@ -332,12 +332,14 @@ class TestOffline:
         settings = settings_for(("start_type_description_service:=true",), file)
         assert settings.node.odom_frame == "odom2"
 
-    @pytest.mark.parametrize(
-        "typed", ["trackin.gate:=30.0", "lost_after_failures:=2", "tracking.gat:=3", "gate:=3"]
-    )
+    @pytest.mark.parametrize("typed", ["trackin.gate:=30.0", "tracking.gat:=3", "gate:=3"])
     def test_a_parameter_that_does_not_exist_is_not_swallowed(self, typed):
         with pytest.raises(ConfigError, match="unknown setting"):
             settings_for((typed,), None)
+
+    def test_a_parameter_that_was_replaced_names_the_new_one(self):
+        with pytest.raises(ConfigError, match=r"tracking.lost_after_failures.*coast_after_s"):
+            settings_for(("tracking.lost_after_failures:=2",), None)
 
 
 def test_recovery_is_counted_from_images_behind_the_jump():

@@ -12,12 +12,9 @@ from hypothesis import strategies as st
 from crossfire_core.config import TrackingConfig
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.estimate import PoseEstimate
-from crossfire_core.localization.odometry import OdometryHistory
 from crossfire_core.localization.tracker import PriorKind, Tracker, TrackingState, TrackResult
 from crossfire_core.localization.uncertainty import (
-    at_lever,
     diagonal,
-    difference,
     mahalanobis_squared,
     sigmas,
 )
@@ -230,13 +227,60 @@ def test_an_estimate_that_fails_a_gate_is_not_published(override, words):
     assert result.map_from_base is not None and result.failures == 0
 
 
-def test_lost_after_repeated_failures_then_recovers_by_itself():
+@pytest.mark.parametrize("dark", [False, True])
+def test_coasts_on_odometry_while_images_show_nothing(dark):
+    """Three seconds at 30 Hz: ninety images without a fix, and the transform stays right."""
+    world = World().found()
+    world.localizer.blind = not dark
+    certain = sigmas(world.tracker.predict(world.now).covariance)[0]
+    for number in range(90):
+        world.move(1 / 30)
+        result = world.see(np.full((48, 64, 3), 3, np.uint8) if dark else None)
+        assert result.map_from_base is None and result.reason
+        blind_s = (world.now - world.tracker.last_fix.stamp_ns) * 1e-9
+        expected = TrackingState.TRACKING if blind_s < 1.0 else TrackingState.COASTING
+        assert result.state is expected, f"image {number}, {blind_s:.2f} s after the last fix"
+        odometry = world.tracker.odometry.at(world.now)
+        here = world.tracker.map_from_odom @ odometry.odom_from_base
+        assert here.distance(world.map_from_base())[0] < 0.05
+    assert sigmas(world.tracker.predict(world.now).covariance)[0] > 2 * certain
+    world.localizer.blind = False
+    assert world.run(0.4)[0].map_from_base is not None, "what agrees needs no second image"
+    assert world.tracker.state is TrackingState.TRACKING
+
+
+def test_the_whole_map_is_searched_while_coasting_and_not_before():
     world = World().found()
     world.localizer.blind = True
-    results = world.run(1.0)
-    assert results[-2].state is TrackingState.TRACKING
-    assert results[-1].state is TrackingState.LOST
-    assert world.tracker.map_from_odom is None
+    world.localizer.calls.clear()
+    world.run(0.9, 0.1)
+    assert all(prior is not None for prior, _, _ in world.localizer.calls)
+    world.run(1.0, 0.1)
+    assert any(prior is None for prior, _, _ in world.localizer.calls)
+
+
+def test_without_auto_global_coasting_looks_only_where_the_robot_should_be():
+    world = World(TrackingConfig(auto_global=False))
+    world.tracker.relocalize()
+    world.found()
+    world.localizer.blind = True
+    world.localizer.calls.clear()
+    world.run(3.0)
+    assert world.tracker.state is TrackingState.COASTING
+    assert all(prior is not None for prior, _, _ in world.localizer.calls)
+
+
+def test_lost_once_the_prediction_is_worth_nothing_then_recovers_by_itself():
+    world = World().found()
+    world.localizer.blind = True
+    while world.tracker.state is not TrackingState.LOST:
+        believed = world.tracker.predict(world.now)
+        assert sigmas(believed.covariance)[0] <= world.tracker.config.lost_sigma_m
+        assert world.tracker.map_from_odom is not None
+        world.run(0.2)
+        assert world.phase < 20.0, "never given up"
+    assert world.phase > 1.0, "two metres of good odometry are no reason"
+    assert world.tracker.predict(world.now) is None and world.tracker.map_from_odom is None
     world.run(2.0)
     assert any(prior is None for prior, _, _ in world.localizer.calls[-4:]), "no global search"
     world.localizer.blind = False
@@ -244,6 +288,29 @@ def test_lost_after_repeated_failures_then_recovers_by_itself():
     assert results[0].map_from_base is None
     assert results[-1].state is TrackingState.TRACKING
     assert not any(r.jumped for r in results), "odometry kept running: nothing jumped"
+
+
+def test_poses_elsewhere_withdraw_the_transform_only_if_they_last():
+    """Contradicting evidence: three poses in 0.4 s are not enough, nor are two in two seconds."""
+    for period, images, expected in [
+        (0.1, 5, TrackingState.TRACKING),
+        (1.9, 2, TrackingState.COASTING),
+        (0.2, 7, TrackingState.LOST),
+    ]:
+        world = World().found()
+        for number in range(images):
+            world.localizer.alias = turned(0.0, 3.0 + 2.0 * number, 4.0)
+            world.run(period, period)
+        assert world.tracker.state is expected, (period, images)
+        assert (world.tracker.map_from_odom is None) == (expected is TrackingState.LOST)
+
+
+def test_one_agreeing_pose_ends_a_contradiction():
+    world = World().found()
+    for number in range(20):
+        world.localizer.alias = None if number % 4 == 3 else turned(0.0, 3.0 + 2 * number, 4.0)
+        world.run(0.2)
+        assert world.tracker.state.localized
 
 
 def test_one_wrong_pose_is_refused_and_tracking_goes_on():
@@ -361,28 +428,75 @@ def test_black_camera_asks_no_localizer_and_says_why():
     for _ in range(6):
         world.move(0.2)
         result = world.see(np.full((48, 64, 3), 3, np.uint8))
-    assert "covered or dark" in result.reason and result.state is TrackingState.LOST
+    assert "covered or dark" in result.reason and result.state is TrackingState.COASTING
     assert len(world.localizer.calls) == asked
     assert world.run(0.4)[-1].state is TrackingState.TRACKING
 
 
 @pytest.mark.parametrize("odometry", [True, False])
-def test_frozen_camera_on_a_moving_robot_loses_track(odometry):
+def test_frozen_camera_on_a_moving_robot_gives_no_fix(odometry):
     world = World(odometry=odometry).found()
     frozen, seen_at = world.image, world.localizer.truth
     world.localizer.alias = seen_at
-    for _ in range(8):
+    for _ in range(12):
         world.move(0.2)
         result = world.see(frozen)
         assert result.map_from_base is None
-    assert "frozen" in result.reason and result.state is TrackingState.LOST
+    assert "frozen" in result.reason
+    assert result.state is (TrackingState.COASTING if odometry else TrackingState.LOST)
 
 
-def test_same_image_on_a_standing_robot_is_fine():
-    world = World().found()
-    for _ in range(8):
+class TestStanding:
+    """The very same image again and again, as a simulation renders it."""
+
+    def see_again(self, world: World, seconds: float, period: float, odometry) -> None:
+        """Images that repeat; ``odometry`` gives x and heading after so many seconds."""
+        start, image = world.now, world.image
+        while (world.now - start) * 1e-9 < seconds:
+            for _ in range(round(period / 0.02)):
+                world.now += 20 * MS
+                x, heading = odometry((world.now - start) * 1e-9)
+                step = Pose.exp([x, 0, 0, 0, 0, heading])
+                world.tracker.add_odometry(world.now, drifted(world.phase) @ step)
+            result = world.see(image)
+            assert result.map_from_base is not None, result.reason
+
+    @pytest.mark.parametrize("period", [0.1, 3.0])
+    def test_creeping_odometry(self, period):
+        """5 mm and half a degree a second: 45 mm in all, and never lost."""
+        self.see_again(World().found(), 9.0, period, lambda s: (0.005 * s, 0.008 * s))
+
+    def test_trembling_odometry(self):
+        world = World().found()
+        rng = np.random.default_rng(1)
+        self.see_again(world, 10.0, 0.1, lambda s: 0.003 * rng.normal(size=2))
+
+    @pytest.mark.parametrize(("speed", "turn"), [(0.05, 0.0), (0.0, 0.05)])
+    def test_slow_robot_with_a_stuck_driver_is_noticed(self, speed, turn):
+        world = World().found()
+        image = world.image
+        refused = 0
+        for number in range(1, 31):
+            world.now += 100 * MS
+            step = Pose.exp([speed * 0.1 * number, 0, 0, 0, 0, turn * 0.1 * number])
+            world.tracker.add_odometry(world.now, drifted(world.phase) @ step)
+            refused += "frozen" in world.see(image).reason
+        assert refused >= 20
+
+    def test_robot_that_drives_off_after_standing_is_noticed(self):
+        world = World().found()
+        image = world.image
+        self.see_again(world, 3.0, 0.2, lambda s: (0.0, 0.0))
+        world.move(0.4)
+        assert "frozen" in world.see(image).reason
+
+    def test_an_image_seen_before_but_not_just_before_is_new(self):
+        world = World(odometry=False).found()
         world.move(0.2, speed=0.0)
-        assert world.see(world.image).map_from_base is not None
+        first = world.image
+        world.see()
+        world.move(0.2, speed=0.0)
+        assert world.see(first).map_from_base is not None
 
 
 def test_image_that_is_not_newer_is_ignored():
@@ -443,10 +557,102 @@ def test_odometry_that_stops_leaves_images_to_carry_on():
     assert all(r.map_from_base is not None for r in results[2:])
 
 
-def test_no_images_for_long_is_lost():
+def test_without_odometry_no_images_for_long_is_lost():
     world = World(odometry=False).found()
-    assert world.tracker.expire(world.now + 500 * MS) is TrackingState.TRACKING
+    assert world.tracker.expire(world.now + 900 * MS) is TrackingState.TRACKING
+    assert world.tracker.expire(world.now + 1_000 * MS) is TrackingState.COASTING
+    assert world.tracker.predict(world.now + 1_500 * MS) is not None
     assert world.tracker.expire(world.now + 30_000 * MS) is TrackingState.LOST
+
+
+def test_without_a_clock_the_newest_stamp_tells_how_old_the_state_is():
+    world = World().found()
+    world.move(0.8)
+    assert world.tracker.expire() is TrackingState.TRACKING
+    world.move(0.4)
+    assert world.tracker.expire() is TrackingState.COASTING
+    assert Tracker(ScriptedLocalizer()).expire() is TrackingState.UNINITIALIZED
+
+
+@pytest.mark.parametrize(("period_ms", "jitter_ms"), [(100, 20), (200, 0), (200, 50), (330, 100)])
+def test_slow_odometry_with_jitter_keeps_the_transform(period_ms, jitter_ms):
+    """Images at 10 Hz that arrive before the odometry around them; asked at 50 Hz."""
+    world = World(odometry=False)
+    rng = np.random.default_rng(0)
+    start, next_odometry, there, asked = world.now, 0.0, 0, 0
+    for step in range(1, 401):
+        elapsed = 20 * step
+        world.now, world.phase = start + elapsed * MS, 0.5 * elapsed * 1e-3 / 2.0
+        if elapsed >= next_odometry:
+            world.odometry = True
+            world.send_odometry()
+            world.odometry = False
+            next_odometry += period_ms + rng.uniform(-jitter_ms, jitter_ms)
+        if step % 5 == 0:
+            world.now += 1 * MS
+            world.see()
+        if step > 50:
+            asked += 1
+            correction = world.tracker.map_from_odom
+            if correction is not None:
+                there += 1
+                here = correction @ drifted(world.phase)
+                assert here.distance(world.map_from_base())[0] < 0.06
+    assert there == asked
+    assert all(r.map_from_base is not None for r in world.results[2:])
+
+
+def test_one_fix_without_odometry_leaves_the_correction():
+    world = World().found()
+    before = world.tracker.map_from_odom
+    world.odometry = False
+    world.move(0.8)
+    result = world.see()
+    assert result.map_from_base is not None and result.map_from_odom is not None
+    assert result.map_from_odom.distance(before)[0] == 0.0
+    world.odometry = True
+    results = world.run(0.4)
+    assert all(r.map_from_base is not None and r.prior is PriorKind.ODOMETRY for r in results)
+
+
+def test_correction_goes_with_odometry_that_has_fallen_silent():
+    world = World().found()
+    world.odometry = False
+    world.run(1.0)
+    assert world.tracker.map_from_odom is not None
+    world.run(3.0)
+    assert world.tracker.state is TrackingState.TRACKING
+    assert world.tracker.map_from_odom is None
+
+
+def test_fix_is_tied_to_odometry_that_comes_after_it():
+    """Carried on, odometry missed that the robot braked; measured, it did not."""
+    world = World().found()
+    world.odometry = False
+    world.move(0.2, speed=0.5)
+    world.move(0.2, speed=0.0)
+    world.see()
+    measured = drifted(world.phase)
+    guessed = world.tracker.last_fix.odometry.odom_from_base
+    assert guessed.distance(measured)[0] > 0.05
+    world.odometry = True
+    world.move(0.02, speed=0.0)
+    world.tracker.expire(world.now)
+    assert world.tracker.last_fix.odometry.odom_from_base.distance(measured)[0] < 0.01
+    here = world.tracker.map_from_odom @ measured
+    assert here.distance(world.map_from_base())[0] < 0.03
+
+
+def test_outage_of_odometry_after_a_long_drive_costs_only_its_own_time():
+    """Ten seconds of odometry, then 0.8 s of none: not ten seconds of not knowing."""
+    world = World().found()
+    world.move(6.0)
+    world.odometry = False
+    world.move(0.8, speed=0.0)
+    prediction = world.tracker.predict(world.now)
+    assert prediction.kind is PriorKind.VELOCITY
+    assert prediction.map_from_base.distance(world.map_from_base())[0] < 0.1
+    assert 0.4 < sigmas(prediction.covariance)[0] < 0.8
 
 
 class TestHint:
@@ -494,18 +700,126 @@ class TestHint:
         assert results[-1].state is TrackingState.TRACKING
         assert PriorKind.GLOBAL in {r.prior for r in results}
 
+    def test_gives_the_transform_at_once_and_coasts_from_there(self):
+        world = World().found()
+        there = turned(20.0, 5.0, 1.0) @ world.map_from_base()
+        world.tracker.set_prior(world.now, there, diagonal(0.5, 0.3))
+        assert world.tracker.state is TrackingState.COASTING and world.tracker.last_fix is None
+        odometry = world.tracker.odometry
+        here = world.tracker.map_from_odom @ odometry.latest.odom_from_base
+        assert here.distance(there)[0] < 1e-9
+        driven_from = world.map_from_base()
+        world.move(1.0)
+        driven = driven_from.inverse() @ world.map_from_base()
+        here = world.tracker.map_from_odom @ odometry.latest.odom_from_base
+        assert here.distance(there @ driven)[0] < 0.02
+        assert world.tracker.predict(world.now).kind is PriorKind.HINT
+
     def test_while_tracking_starts_over(self):
         world = World().found()
         world.tracker.set_prior(world.now, world.map_from_base(), diagonal(0.5, 0.3))
+        first, second = world.run(0.4)
+        assert first.map_from_base is None and first.state is TrackingState.COASTING
+        assert second.state is TrackingState.TRACKING and not second.jumped
+
+    def test_that_is_only_to_be_tried_gives_no_transform(self):
+        world = World(TrackingConfig(auto_global=False))
+        world.tracker.set_prior(0, world.map_from_base(), diagonal(0.2, 0.1), coast=False)
+        world.tracker.expire(world.now)
         assert world.tracker.state is TrackingState.UNINITIALIZED
         assert world.tracker.map_from_odom is None
-        assert world.run(0.4)[-1].state is TrackingState.TRACKING
+        first, second = world.run(0.4)
+        assert first.prior is PriorKind.HINT and second.state is TrackingState.TRACKING
 
-    @pytest.mark.parametrize("covariance", [np.full((6, 6), np.nan), -np.eye(6), np.eye(5)])
-    def test_with_a_bad_covariance_is_refused_and_changes_nothing(self, covariance):
+    def test_less_certain_than_what_is_given_up_is_carried_on_too(self):
+        world = World()
+        world.tracker.set_prior(world.now, world.map_from_base(), diagonal(3.0, 0.3))
+        world.move(1.0)
+        assert world.tracker.expire(world.now) is TrackingState.COASTING
+        assert world.tracker.map_from_odom is not None
+
+    def test_is_never_dropped_where_nothing_else_is_tried(self):
+        world = World(TrackingConfig(auto_global=False))
+        world.tracker.set_prior(world.now, world.map_from_base(), diagonal(0.2, 0.1))
+        world.localizer.blind = True
+        world.run(60.0, 0.5)
+        assert world.tracker.state is TrackingState.LOST, "half a minute of driving"
+        assert all(prior is not None for prior, _, _ in world.localizer.calls)
+        world.localizer.blind, world.localizer.basin_m = False, 5.0
+        assert world.run(1.0, 0.5)[-1].state is TrackingState.TRACKING
+
+    def test_before_any_odometry_is_tied_to_the_first_and_then_moves_with_it(self):
+        world = World(TrackingConfig(auto_global=False), odometry=False)
+        start = world.map_from_base()
+        world.tracker.set_prior(0, start, diagonal(0.2, 0.1))
+        assert world.tracker.map_from_odom is None
+        world.odometry = True
+        world.send_odometry()
+        world.tracker.expire(world.now)
+        assert world.tracker.state is TrackingState.COASTING
+        world.move(4.0)
+        here = world.tracker.map_from_odom @ world.tracker.odometry.latest.odom_from_base
+        assert here.distance(world.map_from_base())[0] < 0.05
+        world.see()
+        prior, _, _ = world.localizer.calls[-1]
+        assert prior.distance(world.localizer.truth)[0] < 0.05
+
+    def test_of_the_clock_from_before_a_reset_is_dropped(self):
+        world = World()
+        start = world.now
+        world.run(2.0)
+        world.localizer.blind = True
+        world.tracker.set_prior(world.now, turned(0.0, 9.0), diagonal(0.3, 0.3))
+        world.run(0.2)
+        world.now, world.phase = start, 0.0
+        world.see()
+        assert world.tracker.map_from_odom is None
+        assert world.results[-1].prior is PriorKind.GLOBAL
+
+    def test_of_the_new_clock_is_kept_over_its_reset(self):
+        world = World()
+        start = world.now
+        world.run(4.0)
+        world.localizer.blind = True
+        world.now, world.phase = start, 0.0
+        world.send_odometry()
+        there = turned(0.0, 9.0)
+        world.tracker.set_prior(start, there, diagonal(0.3, 0.3))
+        world.run(0.2)
+        assert world.results[-1].prior is PriorKind.HINT
+        assert world.localizer.calls[-1][0].distance(there @ BASE_FROM_CAMERA)[0] < 0.2
+
+    def test_is_kept_over_a_reset_of_the_clock_where_nothing_else_is_tried(self):
+        world = World(TrackingConfig(auto_global=False))
+        start = world.now
+        world.localizer.blind = True
+        world.run(2.0)
+        world.tracker.set_prior(world.now, turned(0.0, 9.0), diagonal(0.3, 0.3))
+        world.now, world.phase = start, 0.0
+        assert world.see().prior is PriorKind.HINT
+        assert world.tracker.map_from_odom is None, "of another recording: only tried"
+
+    @pytest.mark.parametrize("nothing", [0.0, -1.0, 1e15, np.finfo(float).max, np.nan, np.inf])
+    def test_axes_without_a_covariance_get_the_usual_one(self, nothing):
+        """RViz fills x, y and yaw alone, planar drivers write huge numbers into the others."""
+        world = World(TrackingConfig(floor_m=0.0, floor_deg=0.0))
+        told = np.diag([0.04, 0.09, nothing, nothing, nothing, 0.01])
+        told[0, 1] = told[1, 0] = 0.03
+        world.tracker.set_prior(world.now, Pose.identity(), told)
+        known = world.tracker.predict(world.now).covariance
+        usual = np.radians(15.0) ** 2
+        expected = np.diag([0.04, 0.09, 0.25, usual, usual, 0.01])
+        expected[0, 1] = expected[1, 0] = 0.03
+        np.testing.assert_allclose(known, expected, atol=1e-12)
+
+    @pytest.mark.parametrize(
+        ("pose", "covariance"),
+        [(Pose.identity(), np.eye(5)), (Pose(np.eye(3), np.full(3, np.nan)), np.eye(6))],
+    )
+    def test_that_is_none_is_refused_and_changes_nothing(self, pose, covariance):
         world = World().found()
-        with pytest.raises(ValueError, match="covariance"):
-            world.tracker.set_prior(world.now, Pose.identity(), covariance)
+        with pytest.raises(ValueError, match=r"not finite|6 by 6"):
+            world.tracker.set_prior(world.now, pose, covariance)
         assert world.tracker.state is TrackingState.TRACKING
 
 
@@ -547,117 +861,6 @@ def test_the_same_calls_give_the_same_poses():
         return [r.map_from_base.matrix().tobytes() for r in world.results if r.map_from_base]
 
     assert poses() == poses()
-
-
-class TestOdometryHistory:
-    def history(self) -> OdometryHistory:
-        return OdometryHistory(TrackingConfig())
-
-    def test_interpolates_between_samples(self):
-        h = self.history()
-        h.add(0, turned(0.0), None)
-        h.add(100 * MS, turned(10.0, 0.4), None)
-        middle = h.at(50 * MS)
-        assert middle.odom_from_base.distance(turned(5.0, 0.2))[0] < 1e-9
-        assert middle.travelled_m == pytest.approx(0.2)
-
-    def test_carries_on_a_little_past_its_end_and_not_further(self):
-        h = self.history()
-        for i in range(5):
-            h.add(i * 20 * MS, turned(0.0, 0.02 * i), None)
-        assert h.at(100 * MS).odom_from_base.translation[0] == pytest.approx(0.1)
-        assert h.at(1000 * MS) is None
-
-    def test_does_not_bridge_gaps_and_knows_nothing_before_its_start(self):
-        h = self.history()
-        h.add(1000 * MS, turned(0.0), None)
-        h.add(3000 * MS, turned(0.0, 0.5), None)
-        assert h.at(2000 * MS) is None and h.at(0) is None
-
-    def test_late_sample_is_dropped_and_a_clock_reset_begins_an_epoch(self):
-        h = self.history()
-        h.add(10_000 * MS, turned(0.0), None)
-        assert not h.add(9_900 * MS, turned(0.0), None) and h.epoch == 0
-        assert h.add(1_000 * MS, turned(0.0), None) and h.epoch == 1
-
-    def test_jump_begins_an_epoch_but_fast_driving_does_not(self):
-        h = self.history()
-        h.add(0, turned(0.0), None)
-        h.add(100 * MS, turned(0.0, 0.9), None)
-        assert h.epoch == 0
-        h.add(120 * MS, turned(0.0, 3.0), None)
-        assert h.epoch == 1
-
-    def test_driver_that_restarts_at_zero_after_a_silence_begins_an_epoch(self):
-        h = self.history()
-        h.add(0, turned(90.0, 4.0), None)
-        h.add(5_000 * MS, turned(0.0), None)
-        assert h.epoch == 1
-
-    def test_silence_of_a_driver_that_goes_on_is_bridged(self):
-        h = self.history()
-        h.add(0, turned(90.0, 4.0), None)
-        h.add(5_000 * MS, turned(90.0, 6.0), None)
-        assert h.epoch == 0
-
-    def test_standing_at_zero_through_a_silence_is_no_reset(self):
-        h = self.history()
-        h.add(0, turned(0.0), None)
-        h.add(60_000 * MS, turned(0.0), None)
-        assert h.epoch == 0
-
-    def test_no_silence_makes_every_distance_possible(self):
-        h = self.history()
-        h.add(0, turned(0.0, 1.0), None)
-        h.add(60_000 * MS, turned(0.0, 40.0), None)
-        assert h.epoch == 1
-
-    def test_memory_is_bounded(self):
-        h = self.history()
-        for i in range(20_000):
-            h.add(i * 20 * MS, Pose.identity(), None)
-        assert len(h._samples) < 6_500
-
-    def test_nan_is_refused(self):
-        tracker = Tracker(ScriptedLocalizer())
-        assert not tracker.add_odometry(0, Pose(np.eye(3), np.array([0, np.nan, 0])))
-        assert tracker.odometry.empty
-
-    def test_growth_of_the_reported_covariance_counts(self):
-        world = World(odometry=False)
-        tracker = world.tracker
-        for i in range(100):
-            world.now += 20 * MS
-            tracker.add_odometry(world.now, Pose.identity(), diagonal(0.01 * i, 0.001 * i))
-            if i == 20:
-                world.phase = 0.0
-                tracker.relocalize()
-                world.see()
-            if i == 25:
-                world.see()
-        assert tracker.state is TrackingState.TRACKING
-        assert sigmas(tracker.predict(world.now).covariance)[0] > 0.9
-
-
-twists = st.lists(st.floats(-1.0, 1.0), min_size=6, max_size=6).map(np.array)
-
-
-@settings(max_examples=50, deadline=None)
-@given(twists, twists)
-def test_covariance_at_a_lever_matches_sampling_of_small_motions(origin, lever_twist):
-    body = Pose.exp(origin)
-    body_from_tip = Pose.exp(lever_twist)
-    rng = np.random.default_rng(0)
-    covariance = diagonal(1e-3, 1e-3)
-    samples = rng.multivariate_normal(np.zeros(6), covariance, size=4000)
-    tips = []
-    for sample in samples[:400]:
-        rotation = Pose.exp([0, 0, 0, *sample[3:]]).rotation @ body.rotation
-        moved = Pose(rotation, body.translation + sample[:3]) @ body_from_tip
-        tips.append(difference(moved, body @ body_from_tip))
-    predicted = at_lever(covariance, body.rotation @ body_from_tip.translation)
-    measured = np.cov(np.array(tips).T)
-    assert np.abs(predicted - measured).max() < 0.35 * np.abs(predicted).max()
 
 
 EVENTS = ["see", "blind", "alias", "dark", "loop", "reset", "restart", "hint", "away"]

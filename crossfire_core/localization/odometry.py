@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossfire_core.config import TrackingConfig
 from crossfire_core.geometry import Pose
-from crossfire_core.localization.uncertainty import FloatArray, diagonal, is_covariance
+from crossfire_core.geometry.pose import rotation_angle
+from crossfire_core.localization.uncertainty import FloatArray, diagonal, known_variances
 
 _KEPT_NS = 30_000_000_000  # images come later than that from no camera
 _SLACK_M, _SLACK_RAD = 0.05, 0.05  # noise of one sample, beyond what speed explains
 _MAX_TURN_RAD_PER_S = 20.0
 _LONGEST_REACH_S = 1.0
 _ZERO_M, _ZERO_RAD = 0.01, 0.01  # a driver that begins anew begins this near its origin
-_NOTHING_REPORTED = np.zeros((6, 6))
+_JITTER_M, _JITTER_RAD = 0.02, 0.02  # odometry of a standing robot trembles by less: no path
+_SPEED_SPAN_NS = 60_000_000  # samples of so long tell how fast the robot is now
+# How much a robot may speed up or brake while its odometry is carried on, a second squared.
+_ACCELERATION_M, _ACCELERATION_RAD = 1.0, 2.0
+_NOTHING_REPORTED = np.full(6, np.nan)
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,9 @@ class OdometrySample:
         odom_from_base: the pose it reports.
         travelled_m: length of the path since the last reset, metres.
         turned_rad: sum of the rotations since the last reset, radians.
-        reported: ``[6, 6]`` covariance that came with it, zeros where none did.
+        reported: ``[6]`` variances that came with it, NaN along axes it says nothing about.
         epoch: counts resets; samples of different epochs share no ``odom`` frame.
+        ahead_s: seconds by which it was carried on past what was measured.
     """
 
     stamp_ns: int
@@ -41,6 +47,25 @@ class OdometrySample:
     turned_rad: float
     reported: NDArray[np.float64]
     epoch: int
+    ahead_s: float = 0.0
+
+
+class _Path:
+    """Length of a path, and the sum of its turns, without the jitter of a standing robot."""
+
+    def __init__(self, start: Pose) -> None:
+        self._place, self._heading = start.translation, start.rotation
+        self.metres = self.radians = 0.0
+
+    def extend(self, pose: Pose) -> None:
+        metres = float(np.linalg.norm(pose.translation - self._place))
+        if metres >= _JITTER_M:
+            self.metres += metres
+            self._place = pose.translation
+        radians = rotation_angle(self._heading.T @ pose.rotation)
+        if radians >= _JITTER_RAD:
+            self.radians += radians
+            self._heading = pose.rotation
 
 
 class OdometryHistory:
@@ -54,6 +79,7 @@ class OdometryHistory:
         """Start empty."""
         self._config = config
         self._samples: list[OdometrySample] = []
+        self._path: _Path | None = None
         self._epoch = 0
         self._lock = threading.Lock()
 
@@ -102,7 +128,7 @@ class OdometryHistory:
             if last is not None and self._was_reset(last, stamp_ns, odom_from_base):
                 self._restart()
                 last = None
-            self._samples.append(self._sample(last, stamp_ns, odom_from_base, covariance))
+            self._samples.append(self._sample(stamp_ns, odom_from_base, covariance))
             if len(self._samples) > 1 and stamp_ns - self._samples[0].stamp_ns > 2 * _KEPT_NS:
                 kept = bisect_left(self._samples, stamp_ns - _KEPT_NS, key=lambda s: s.stamp_ns)
                 self._samples = self._samples[kept:]
@@ -126,12 +152,19 @@ class OdometryHistory:
                 return _carried_on(samples, stamp_ns, self._max_gap_ns)
             return _between(samples[right - 1], samples[right], stamp_ns, self._max_gap_ns)
 
+    def before(self, stamp_ns: int) -> OdometrySample | None:
+        """The newest sample that is not newer than a time; None if there is none."""
+        with self._lock:
+            right = bisect_right(self._samples, stamp_ns, key=lambda s: s.stamp_ns)
+            return self._samples[right - 1] if right else None
+
     @property
     def _max_gap_ns(self) -> int:
         return int(self._config.odometry_max_gap_s * 1e9)
 
     def _restart(self) -> None:
         self._samples = []
+        self._path = None
         self._epoch += 1
 
     def _was_reset(self, last: OdometrySample, stamp_ns: int, pose: Pose) -> bool:
@@ -147,21 +180,11 @@ class OdometryHistory:
         moved = metres > _SLACK_M or radians > _SLACK_RAD
         return gap_ns > self._max_gap_ns and moved and _is_zero(pose)
 
-    def _sample(
-        self, last: OdometrySample | None, stamp_ns: int, pose: Pose, covariance: FloatArray | None
-    ) -> OdometrySample:
-        reported = _NOTHING_REPORTED
-        if covariance is not None and is_covariance(covariance):
-            reported = np.asarray(covariance, dtype=np.float64)
-        metres, radians = (0.0, 0.0) if last is None else last.odom_from_base.distance(pose)
-        return OdometrySample(
-            stamp_ns,
-            pose,
-            metres + (0.0 if last is None else last.travelled_m),
-            radians + (0.0 if last is None else last.turned_rad),
-            reported,
-            self._epoch,
-        )
+    def _sample(self, stamp_ns: int, pose: Pose, covariance: FloatArray | None) -> OdometrySample:
+        reported = _NOTHING_REPORTED if covariance is None else known_variances(covariance)
+        path = self._path = self._path or _Path(pose)
+        path.extend(pose)
+        return OdometrySample(stamp_ns, pose, path.metres, path.radians, reported, self._epoch)
 
 
 def motion_covariance(
@@ -171,21 +194,27 @@ def motion_covariance(
 
     The larger of two models: errors that grow with path, turn and time (what wheel and visual
     odometry do), and the growth of the covariance that the odometry itself reports along its
-    worst axes. Many drivers report a constant or nothing, whose growth is zero.
+    worst axes. Many drivers report a constant or nothing, whose growth is zero. Where an end was
+    carried on, the robot may have changed its speed.
 
     Returns:
         ``[6, 6]`` diagonal, metres and radians squared, alike along every axis because the axes
         of odometry and map need not agree.
     """
-    metres = abs(end.travelled_m - start.travelled_m)
-    radians = abs(end.turned_rad - start.turned_rad)
+    straight_m, straight_rad = start.odom_from_base.distance(end.odom_from_base)
+    # A path is counted in steps, so the last bit of one may not have been counted yet.
+    metres = max(abs(end.travelled_m - start.travelled_m), straight_m)
+    radians = max(abs(end.turned_rad - start.turned_rad), straight_rad)
     seconds = abs(end.stamp_ns - start.stamp_ns) * 1e-9
-    grown = np.maximum(np.diag(end.reported - start.reported), 0.0)
-    sigma_m = config.odometry_m_per_m * metres + config.odometry_m_per_s * seconds
+    grown = np.fmax(end.reported - start.reported, 0.0)  # zero where either is unknown
+    carried = 0.5 * (start.ahead_s**2 + end.ahead_s**2)
     sigma_rad = config.odometry_rad_per_rad * radians + config.odometry_rad_per_m * metres
+    # A heading that drifts on the way leads half its error aside.
+    aside_m = 0.5 * sigma_rad * straight_m
+    sigma_m = config.odometry_m_per_m * metres + config.odometry_m_per_s * seconds + aside_m
     return diagonal(
-        max(sigma_m, float(np.sqrt(grown[:3].max()))),
-        max(sigma_rad, float(np.sqrt(grown[3:].max()))),
+        max(sigma_m + carried * _ACCELERATION_M, float(np.sqrt(grown[:3].max()))),
+        max(sigma_rad + carried * _ACCELERATION_RAD, float(np.sqrt(grown[3:].max()))),
     )
 
 
@@ -198,25 +227,26 @@ def _is_zero(pose: Pose) -> bool:
 def _carried_on(
     samples: Sequence[OdometrySample], stamp_ns: int, max_gap_ns: int
 ) -> OdometrySample | None:
-    """The newest sample moved on with the velocity of its last 50 ms or so."""
+    """The newest sample moved on with its velocity: that of 60 ms, or since the one before it."""
     last = samples[-1]
     ahead_ns = stamp_ns - last.stamp_ns
     if ahead_ns > max_gap_ns or len(samples) < 2:
         return None
-    before = samples[-min(len(samples), 4)]
+    recent = bisect_left(samples, last.stamp_ns - _SPEED_SPAN_NS, key=lambda s: s.stamp_ns)
+    before = samples[min(recent, len(samples) - 2)]
     span_ns = last.stamp_ns - before.stamp_ns
     if span_ns > max_gap_ns:
         return None
     step = (before.odom_from_base.inverse() @ last.odom_from_base).log() * (ahead_ns / span_ns)
     pose = last.odom_from_base @ Pose.exp(step)
     metres, radians = last.odom_from_base.distance(pose)
-    return OdometrySample(
-        stamp_ns,
-        pose,
-        last.travelled_m + metres,
-        last.turned_rad + radians,
-        last.reported,
-        last.epoch,
+    return replace(
+        last,
+        stamp_ns=stamp_ns,
+        odom_from_base=pose,
+        travelled_m=last.travelled_m + metres,
+        turned_rad=last.turned_rad + radians,
+        ahead_s=ahead_ns * 1e-9,
     )
 
 

@@ -16,14 +16,19 @@ from numpy.typing import NDArray
 from crossfire_core.config import TrackingConfig
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.estimate import ImageLocalizer, PoseEstimate
-from crossfire_core.localization.odometry import (
-    OdometryHistory,
-    OdometrySample,
-    motion_covariance,
+from crossfire_core.localization.image_check import ImageCheck
+from crossfire_core.localization.odometry import OdometryHistory, OdometrySample
+from crossfire_core.localization.prediction import (
+    Anchor,
+    Prediction,
+    PriorKind,
+    carried,
+    velocity_between,
 )
 from crossfire_core.localization.uncertainty import (
     FloatArray,
     at_lever,
+    completed,
     diagonal,
     is_covariance,
     mahalanobis_squared,
@@ -31,67 +36,31 @@ from crossfire_core.localization.uncertainty import (
     symmetric,
 )
 
-_THUMBNAIL_STEP = 8  # every so-manieth pixel tells whether an image is the last one again
-_STILL_M, _STILL_RAD = 0.01, 0.01  # odometry that moved by less says that the robot stands
-_VELOCITY_SPAN_NS = 1_000_000_000  # older fixes say nothing about how fast the robot is now
-_CANDIDATE_CHANCES = 2  # images in which a pose from nothing may be confirmed
+# A pose from nothing may be confirmed for so long, and by so many images at least.
+_CANDIDATE_NS, _CANDIDATE_CHANCES = 300_000_000, 2
+_CONTRADICTIONS = 3  # fewer poses elsewhere prove nothing, however long they took
 _NARROW = 0.6  # of the prior's uncertainty, searched as long as nothing has failed
+_GIVEN_UP = 2.0  # times what it began with, if that is more than `lost_sigma_m`
+# What a given pose is taken for where its covariance says nothing, as RViz's button has it.
+USUAL_HINT = diagonal(0.5, np.radians(15.0))
 
 
 class TrackingState(str, Enum):
-    """What the tracker knows about where the robot is."""
+    """What the tracker knows about where the robot is.
+
+    Coasting: no image has confirmed it lately. Odometry carries the pose on, whose covariance
+    grows; a pose that somebody gave and no image has confirmed yet is carried on likewise.
+    """
 
     UNINITIALIZED = "uninitialized"
     TRACKING = "tracking"
+    COASTING = "coasting"
     LOST = "lost"
 
-
-class PriorKind(str, Enum):
-    """Where the starting point of a localization came from."""
-
-    NONE = "none"
-    GLOBAL = "global"
-    HINT = "hint"
-    ODOMETRY = "odometry"
-    VELOCITY = "velocity"
-    CANDIDATE = "candidate"
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """A pose at a time, from which later poses are predicted.
-
-    Attributes:
-        stamp_ns: nanoseconds.
-        map_from_base: the pose.
-        covariance: ``[6, 6]`` of the base in the map.
-        odometry: the odometry at that time, or None.
-        velocity: ``[6]`` twist of the base in its own axes, a second, or None.
-        waits: without odometry, whether the pose stays as certain as it was (a hint that
-            somebody gave does; a fix on a moving robot does not).
-    """
-
-    stamp_ns: int
-    map_from_base: Pose
-    covariance: FloatArray
-    odometry: OdometrySample | None = None
-    velocity: FloatArray | None = None
-    waits: bool = False
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Where the robot should be.
-
-    Attributes:
-        map_from_base: the pose.
-        covariance: ``[6, 6]``, grown with the motion since the anchor.
-        kind: what moved it there.
-    """
-
-    map_from_base: Pose
-    covariance: FloatArray
-    kind: PriorKind
+    @property
+    def localized(self) -> bool:
+        """Whether the robot's place is known, confirmed lately or not."""
+        return self in (TrackingState.TRACKING, TrackingState.COASTING)
 
 
 @dataclass(frozen=True)
@@ -105,7 +74,7 @@ class TrackResult:
         prior: what the localization started from.
         map_from_base: the fix, or None; only this may be published as a pose.
         covariance: ``[6, 6]`` of the fix, or None.
-        map_from_odom: of the fix, or None without odometry at its stamp.
+        map_from_odom: the correction after the fix, or None where no odometry is known.
         jumped: whether the fix contradicts what was believed before it, or is further from it
             than one image may move the robot.
         failures: images in a row without a fix.
@@ -133,6 +102,14 @@ class _Candidate:
     missed: int = 0
 
 
+@dataclass
+class _Contradiction:
+    """Poses found elsewhere than predicted, since the last one that agreed."""
+
+    since_ns: int
+    count: int = 0
+
+
 class Tracker:
     """Follows one robot in one map."""
 
@@ -153,13 +130,15 @@ class Tracker:
         self._localizer = localizer
         self._camera_from_base = (base_from_camera or Pose.identity()).inverse()
         self._odometry = OdometryHistory(self.config)
+        self._images = ImageCheck()
         self._state = TrackingState.UNINITIALIZED
         self._last_stamp: int | None = None
-        self._thumbnail: NDArray[np.uint8] | None = None
-        self._thumbnail_odometry: OdometrySample | None = None
         self._fix: Anchor | None = None
+        self._tied: Anchor | None = None  # the last pose whose odometry is known
         self._hint: Anchor | None = None
+        self._hint_tried_ns: int | None = None
         self._candidate: _Candidate | None = None
+        self._contradiction: _Contradiction | None = None
         self._forget()
 
     @property
@@ -184,17 +163,18 @@ class Tracker:
 
     @property
     def map_from_odom(self) -> Pose | None:
-        """The correction of the odometry, or None unless tracking with unbroken odometry."""
-        # The state first: another thread that is being found again sets it last, and the fix
+        """The correction of the odometry; None unless localized with unbroken odometry.
+
+        It is that of the last pose that was tied to odometry: a fix without any leaves it.
+        """
+        # The state first: another thread that is being found again sets it last, and the pose
         # from before it was lost must not be taken for the new one.
-        if self._state is not TrackingState.TRACKING:
+        if not self._state.localized:
             return None
-        fix = self._fix
-        if fix is None or fix.odometry is None:
+        tied = self._tied
+        if tied is None or tied.odometry is None or self._odometry_broke_since(tied):
             return None
-        if fix.odometry.epoch != self._odometry.epoch:
-            return None
-        return fix.map_from_base @ fix.odometry.odom_from_base.inverse()
+        return tied.map_from_base @ tied.odometry.odom_from_base.inverse()
 
     def configure(self, config: TrackingConfig) -> None:
         """Change the thresholds from the next image on."""
@@ -213,7 +193,8 @@ class Tracker:
         Args:
             stamp_ns: nanoseconds, of the same clock as the images.
             odom_from_base: the pose in the odometry's frame.
-            covariance: ``[6, 6]`` as the odometry reports it, or None.
+            covariance: ``[6, 6]`` as the odometry reports it, or None; axes with zero, negative,
+                huge or no numbers count as unknown.
 
         Returns:
             Whether it was used; NaN and samples that come late are not.
@@ -222,28 +203,33 @@ class Tracker:
             return False
         return self._odometry.add(stamp_ns, odom_from_base, covariance)
 
-    def set_prior(self, stamp_ns: int, map_from_base: Pose, covariance: FloatArray) -> None:
-        """Start over from a pose that somebody gave; it is believed once images confirm it.
+    def set_prior(
+        self, stamp_ns: int, map_from_base: Pose, covariance: FloatArray, coast: bool = True
+    ) -> None:
+        """Start over from a pose that somebody gave; it counts as a fix once images confirm it.
 
         Args:
-            stamp_ns: when the robot was there; odometry since then is added.
+            stamp_ns: when the robot was there, 0 for now; odometry since then is added.
             map_from_base: the pose.
-            covariance: ``[6, 6]``.
+            covariance: ``[6, 6]``; axes with zero, negative, huge or no numbers get what RViz's
+                button has.
+            coast: the robot is there and coasts from there at once, as an operator means it; else
+                images look there first, and nothing is said before they agree.
 
         Raises:
-            ValueError: the pose is not finite, or the covariance is not one.
+            ValueError: the pose is not finite, or the covariance has another shape.
         """
-        if not map_from_base.is_finite() or not is_covariance(covariance):
-            raise ValueError("the pose or its covariance is not finite and positive")
+        if not map_from_base.is_finite() or np.shape(covariance) != (6, 6):
+            raise ValueError("the pose is not finite, or its covariance is not 6 by 6")
         floor = diagonal(self.config.floor_m, np.radians(self.config.floor_deg))
+        known = completed(np.asarray(covariance, dtype=np.float64), USUAL_HINT)
+        odometry = self._odometry_for_hint(stamp_ns)
+        stamp_ns = stamp_ns if stamp_ns > 0 else self._newest_stamp() or 0
         self.reset()
-        self._hint = Anchor(
-            stamp_ns,
-            map_from_base,
-            symmetric(np.asarray(covariance) + floor),
-            self._odometry_for_hint(stamp_ns),
-            waits=True,
-        )
+        self._hint = Anchor(stamp_ns, map_from_base, symmetric(known + floor), odometry, waits=True)
+        self._tie()
+        if coast:
+            self._state = TrackingState.COASTING
 
     def relocalize(self) -> None:
         """Forget where the robot was and search the whole map from the next image on."""
@@ -257,25 +243,32 @@ class Tracker:
         self._state = TrackingState.UNINITIALIZED
 
     def predict(self, stamp_ns: int) -> Prediction | None:
-        """Where the robot should be at a time, from the last fix.
+        """Where the robot should be at a time, from the last fix or, before one, from a hint.
 
         Returns:
-            None without a fix, after an odometry reset, or once it is worth nothing.
+            None without either, after an odometry reset, or once it is worth nothing.
         """
-        fix = self._fix
-        if fix is None or self._odometry_broke_since(fix):
+        belief = self._fix or self._hint
+        if belief is None or self._odometry_broke_since(belief):
             return None
-        prediction = self._move(fix, stamp_ns)
-        return None if self._too_uncertain(prediction) else prediction
+        best = self._worth(belief, stamp_ns)
+        tied = self._tied
+        if tied is not None and tied is not belief and not self._odometry_broke_since(tied):
+            # A fix without odometry may say less by now than an older one with it.
+            other = self._worth(tied, stamp_ns)
+            if best is None or (other is not None and _sigma_m(other) < _sigma_m(best)):
+                best = other
+        return replace(best, kind=PriorKind.HINT) if best and self._fix is None else best
 
-    def expire(self, stamp_ns: int) -> TrackingState:
-        """The state at a time, when no image has arrived: lost once the prediction is worthless.
+    def expire(self, stamp_ns: int | None = None) -> TrackingState:
+        """The state at a time, whether or not images arrive.
 
         Args:
-            stamp_ns: the present.
+            stamp_ns: the present; by default the newest stamp of an image or of odometry.
         """
-        if self._state is TrackingState.TRACKING:
-            self._lose_unless(self.predict(stamp_ns))
+        stamp_ns = self._newest_stamp() if stamp_ns is None else stamp_ns
+        if stamp_ns is not None:
+            self._settle(stamp_ns)
         return self._state
 
     def update(self, image: NDArray[np.uint8], camera: Camera, stamp_ns: int) -> TrackResult:
@@ -289,23 +282,32 @@ class Tracker:
         refusal = self._check_stamp(stamp_ns)
         if refusal:
             return self._result(stamp_ns, refusal)
-        refusal = _check_size(image, camera) or self._check_image(image, stamp_ns)
-        prediction = self.predict(stamp_ns)
-        self._lose_unless(prediction)
+        expected = self._settle(stamp_ns)
+        refusal = self._images.refusal(
+            image, camera, stamp_ns, self._odometry, self.config.min_contrast
+        )
         if refusal:
             return self._failed(stamp_ns, refusal)
-        if self._state is TrackingState.TRACKING and prediction is not None:
-            return self._track(image, camera, stamp_ns, prediction)
-        return self._find(image, camera, stamp_ns)
+        prior = self._choose_prior(stamp_ns, expected)
+        if prior is None and not self._search:
+            return self._result(stamp_ns, "waiting for an initial pose")
+        kind = PriorKind.GLOBAL if prior is None else prior.kind
+        estimate = self._localize(image, camera, prior)
+        reason = self._quality(estimate, camera)
+        if reason:
+            self._miss_candidate(stamp_ns)
+            return self._failed(stamp_ns, reason, kind, estimate)
+        return self._judge(self._anchor(estimate, stamp_ns), expected, kind, estimate)
 
     def _forget(self) -> None:
-        self._fix = self._hint = None
-        self._candidate = None
+        self._fix = self._tied = self._hint = None
+        self._hint_tried_ns = None
+        self._candidate, self._contradiction = None, None
         self._failures = 0
         self._attempts = 0
         self._search = self.config.auto_global
 
-    # Checks before any work
+    # The clock
 
     def _check_stamp(self, stamp_ns: int) -> str:
         last = self._last_stamp
@@ -324,54 +326,69 @@ class Tracker:
         was_found = self._state is not TrackingState.UNINITIALIZED
         hint = self._hint
         self._forget()
-        self._hint = hint
-        self._thumbnail = None
+        # A hint is of the new recording, or all that there is to begin with.
+        if hint is not None and (hint.stamp_ns <= stamp_ns or not self._search):
+            self._hint = replace(hint, odometry=None)
+        self._images.forget()
         self._state = TrackingState.LOST if was_found else TrackingState.UNINITIALIZED
 
-    def _check_image(self, image: NDArray[np.uint8], stamp_ns: int) -> str:
-        thumbnail = image[::_THUMBNAIL_STEP, ::_THUMBNAIL_STEP].copy()
-        if float(thumbnail.std()) < self.config.min_contrast:
-            self._thumbnail = None
-            return "image shows nothing: is the camera covered or dark?"
-        odometry = self._odometry.at(stamp_ns)
-        before = self._thumbnail
-        if before is None or before.shape != thumbnail.shape or (before != thumbnail).any():
-            self._thumbnail, self._thumbnail_odometry = thumbnail, odometry
-            return ""
-        # The very same pixels again: fine on a robot that stands still (in simulation, say),
-        # a stuck driver on one that moves. Compared with the first of the series.
-        if _stood_still(self._thumbnail_odometry, odometry):
-            return ""
-        return "camera is frozen: the same image again, and the robot may have moved"
+    def _newest_stamp(self) -> int | None:
+        latest = self._odometry.latest
+        stamps = [self._last_stamp, None if latest is None else latest.stamp_ns]
+        return max((stamp for stamp in stamps if stamp is not None), default=None)
 
     # Prediction
 
+    def _settle(self, stamp_ns: int) -> Prediction | None:
+        """The state that time alone leads to; where the robot should be, None if not localized."""
+        self._tie()
+        if self._tied is not None and self._worth(self._tied, stamp_ns) is None:
+            self._tied = None
+        if not self._state.localized:
+            return None
+        expected, fix = self.predict(stamp_ns), self._fix
+        if expected is None:
+            self._lose()
+        elif fix is None or stamp_ns - fix.stamp_ns >= self.config.coast_after_s * 1e9:
+            self._state = TrackingState.COASTING
+        return expected
+
+    def _tie(self) -> None:
+        """Give the last pose the odometry at its stamp, which may have come after the image."""
+        belief = self._fix or self._hint
+        if belief is None or self._odometry_broke_since(belief):
+            return
+        known = belief.odometry
+        if known is None or known.ahead_s > 0.0:
+            found = self._odometry.at(belief.stamp_ns)
+            if found is None and known is None and belief.waits:
+                found = self._odometry.latest  # a robot that was placed stood until then
+            if found is None:
+                return
+            belief = replace(belief, odometry=found)
+            if self._fix is not None:
+                self._fix = belief
+            else:
+                self._hint = belief
+        self._tied = belief
+
     def _move(self, anchor: Anchor, stamp_ns: int) -> Prediction:
-        now = self._odometry.at(stamp_ns)
-        then = anchor.odometry
-        if now is not None and then is not None and now.epoch == then.epoch:
-            step = then.odom_from_base.inverse() @ now.odom_from_base
-            noise = motion_covariance(then, now, self.config)
-            return _moved(anchor, step, noise, PriorKind.ODOMETRY)
-        if anchor.waits:
-            return Prediction(anchor.map_from_base, anchor.covariance, PriorKind.HINT)
-        seconds = abs(stamp_ns - anchor.stamp_ns) * 1e-9
-        step = Pose.identity()
-        if anchor.velocity is not None:
-            step = Pose.exp(anchor.velocity * min(seconds, 1.0))
-        noise = diagonal(self.config.blind_m_per_s * seconds, self.config.blind_rad_per_s * seconds)
-        return _moved(anchor, step, noise, PriorKind.VELOCITY)
+        return carried(anchor, stamp_ns, self._odometry, self.config)
+
+    def _worth(self, anchor: Anchor, stamp_ns: int) -> Prediction | None:
+        """A prediction, or None once it is too uncertain to be worth anything."""
+        prediction = self._move(anchor, stamp_ns)
+        limit = max(self.config.lost_sigma_m, _GIVEN_UP * sigmas(anchor.covariance)[0])
+        return None if _sigma_m(prediction) > limit else prediction
 
     def _odometry_broke_since(self, anchor: Anchor) -> bool:
         return anchor.odometry is not None and anchor.odometry.epoch != self._odometry.epoch
 
-    def _lose_unless(self, prediction: Prediction | None) -> None:
-        if prediction is None and self._state is TrackingState.TRACKING:
-            self._state = TrackingState.LOST
-            self._search = True
-
-    def _too_uncertain(self, prediction: Prediction) -> bool:
-        return sigmas(prediction.covariance)[0] > self.config.lost_sigma_m
+    def _lose(self) -> None:
+        self._search = self._search or self._fix is not None
+        self._contradiction = None
+        self._attempts = 0
+        self._state = TrackingState.LOST
 
     def _odometry_for_hint(self, stamp_ns: int) -> OdometrySample | None:
         """Odometry at a hint's stamp; RViz stamps may be zero or a little ahead of odometry."""
@@ -380,79 +397,85 @@ class Tracker:
             return latest
         return self._odometry.at(stamp_ns)
 
-    # Tracking
+    # Where to look, and what was found
 
-    def _track(
-        self, image: NDArray[np.uint8], camera: Camera, stamp_ns: int, prediction: Prediction
+    def _choose_prior(self, stamp_ns: int, expected: Prediction | None) -> Prediction | None:
+        """While tracking the prediction, else a candidate, else a known place or the whole map."""
+        if self._state is TrackingState.TRACKING:
+            return expected
+        candidate = self._candidate
+        # One image for it while coasting, where it is likelier to be wrong.
+        if candidate is not None and (expected is None or candidate.missed == 0):
+            prediction = self._worth(candidate.anchor, stamp_ns)
+            if prediction is not None:
+                return replace(prediction, kind=PriorKind.CANDIDATE)
+            self._candidate = None
+        place = expected or self._last_place(stamp_ns)
+        self._attempts += 1
+        if self._search and self._attempts % 2 == 0 and not self._hint_comes_first(stamp_ns):
+            return None
+        return place
+
+    def _last_place(self, stamp_ns: int) -> Prediction | None:
+        """While not localized: what was given, or where the robot was.
+
+        An odometry that restarts on a robot that stood still leaves the last pose right, so it is
+        worth an image; like all found then it counts only once a second image agrees.
+        """
+        if self._hint is not None:
+            return replace(self._move(self._hint, stamp_ns), kind=PriorKind.HINT)
+        return None if self._fix is None else self._worth(self._fix, stamp_ns)
+
+    def _hint_comes_first(self, stamp_ns: int) -> bool:
+        if self._hint is None:
+            return False
+        if self._hint_tried_ns is None:
+            self._hint_tried_ns = stamp_ns
+        return stamp_ns - self._hint_tried_ns < self.config.coast_after_s * 1e9
+
+    def _judge(
+        self, found: Anchor, expected: Prediction | None, kind: PriorKind, estimate: PoseEstimate
     ) -> TrackResult:
-        estimate = self._localize(image, camera, prediction, self.config.iterations)
-        reason = self._quality(estimate, camera)
-        if reason:
-            self._miss_candidate()
-            return self._failed(stamp_ns, reason, prediction.kind, estimate)
-        found = self._anchor(estimate, stamp_ns)
-        if self._agrees(found, prediction):
-            return self._accept(found, prediction.kind, estimate)
-        if self._candidate is not None and self._confirms(found, self._candidate):
-            if self._candidate.agreed >= self.config.confirmations:
-                return self._accept(found, prediction.kind, estimate, jumped=True)
-        else:
-            self._candidate = _Candidate(found)
-        distance = self._distance(found, prediction)
-        metres, radians = found.map_from_base.distance(prediction.map_from_base)
-        reason = (
-            f"pose disagrees with {prediction.kind.value} by {metres:.2f} m, "
-            f"{np.degrees(radians):.1f} deg (distance {distance:.0f}, gate {self.config.gate:.0f})"
-        )
-        return self._failed(stamp_ns, reason, prediction.kind, estimate)
-
-    # Finding the robot
-
-    def _find(self, image: NDArray[np.uint8], camera: Camera, stamp_ns: int) -> TrackResult:
-        prior = self._choose_prior(stamp_ns)
-        if prior is None and not self._search:
-            return self._result(stamp_ns, "waiting for an initial pose")
-        kind = PriorKind.GLOBAL if prior is None else prior.kind
-        estimate = self._localize(image, camera, prior, None)
-        reason = self._quality(estimate, camera)
-        if reason:
-            self._miss_candidate()
-            return self._failed(stamp_ns, reason, kind, estimate)
-        found = self._anchor(estimate, stamp_ns)
+        """Believe a pose that was expected, or that others have confirmed; remember the others."""
+        agrees = expected is not None and self._agrees(found, expected)
+        if agrees and self._fix is not None:
+            return self._accept(found, kind, estimate)
         if self._candidate is None or not self._confirms(found, self._candidate):
             self._candidate = _Candidate(found)
         if self._candidate.agreed >= self.config.confirmations:
             return self._accept(found, kind, estimate, jumped=self._contradicts_fix(found))
-        return self._failed(stamp_ns, "found a place, waiting for confirmation", kind, estimate)
+        reason = "found a place, waiting for confirmation"
+        if expected is not None and not agrees:
+            reason = self._contradict(found, expected)
+        return self._failed(found.stamp_ns, reason, kind, estimate)
 
-    def _choose_prior(self, stamp_ns: int) -> Prediction | None:
-        """A candidate first, then a hint, then by turns the last fix and the whole map."""
-        if self._candidate is not None:
-            prediction = self._move(self._candidate.anchor, stamp_ns)
-            if not self._too_uncertain(prediction):
-                return replace(prediction, kind=PriorKind.CANDIDATE)
-            self._candidate = None
-        self._attempts += 1
-        if self._hint is not None and self._attempts <= self.config.lost_after_failures:
-            return replace(self._move(self._hint, stamp_ns), kind=PriorKind.HINT)
-        self._hint = None
-        if self._fix is None or (self._attempts % 2 == 0 and self._search):
-            return None
-        # An odometry that restarts on a robot that stood still leaves the last pose right, so it
-        # is worth an image; like all found here it counts only once a second image agrees.
-        prediction = self._move(self._fix, stamp_ns)
-        return None if self._too_uncertain(prediction) else prediction
+    def _contradict(self, found: Anchor, expected: Prediction) -> str:
+        """Count a pose that lies elsewhere than expected; too many, and the robot is lost."""
+        against = self._contradiction or _Contradiction(found.stamp_ns)
+        against.count += 1
+        self._contradiction = against
+        lasted_s = (found.stamp_ns - against.since_ns) * 1e-9
+        if against.count >= _CONTRADICTIONS and lasted_s >= self.config.contradicted_s:
+            self._lose()
+        metres, radians = found.map_from_base.distance(expected.map_from_base)
+        return (
+            f"pose disagrees with {expected.kind.value} by {metres:.2f} m, "
+            f"{np.degrees(radians):.1f} deg (distance {self._distance(found, expected):.0f}, "
+            f"gate {self.config.gate:.0f})"
+        )
 
     def _contradicts_fix(self, found: Anchor) -> bool:
         if self._fix is None:
             return False
         return not self._agrees(found, self._move(self._fix, found.stamp_ns))
 
-    def _miss_candidate(self) -> None:
-        if self._candidate is None:
+    def _miss_candidate(self, stamp_ns: int) -> None:
+        candidate = self._candidate
+        if candidate is None:
             return
-        self._candidate.missed += 1
-        if self._candidate.missed >= _CANDIDATE_CHANCES:
+        candidate.missed += 1
+        waited_ns = stamp_ns - candidate.anchor.stamp_ns
+        if candidate.missed >= _CANDIDATE_CHANCES and waited_ns >= _CANDIDATE_NS:
             self._candidate = None
 
     def _confirms(self, found: Anchor, candidate: _Candidate) -> bool:
@@ -466,11 +489,7 @@ class Tracker:
     # Judging and remembering
 
     def _localize(
-        self,
-        image: NDArray[np.uint8],
-        camera: Camera,
-        prior: Prediction | None,
-        iterations: int | None,
+        self, image: NDArray[np.uint8], camera: Camera, prior: Prediction | None
     ) -> PoseEstimate:
         if prior is None:
             return self._localizer.localize(image, camera)
@@ -480,12 +499,13 @@ class Tracker:
         # A narrow search is faster and finds fewer false matches. Where it misses, the next
         # image is searched more widely.
         width = _NARROW if self._failures == 0 else 1.0
+        tracking = self._state is TrackingState.TRACKING
         return self._localizer.localize(
             image,
             camera,
             prior.map_from_base @ base_from_camera,
             prior_sigma=(width * sigma_m, width * sigma_rad),
-            iterations=iterations,
+            iterations=self.config.iterations if tracking else None,
         )
 
     def _quality(self, estimate: PoseEstimate, camera: Camera) -> str:
@@ -543,10 +563,11 @@ class Tracker:
     def _accept(
         self, found: Anchor, prior: PriorKind, estimate: PoseEstimate, jumped: bool = False
     ) -> TrackResult:
-        velocity = None if jumped else _velocity(self._fix, found)
+        velocity = None if jumped else velocity_between(self._fix, found)
         self._fix = replace(found, velocity=velocity)
-        self._hint = None
-        self._candidate = None
+        if found.odometry is not None or jumped:  # else the correction from before still holds
+            self._tied = self._fix
+        self._hint, self._candidate, self._contradiction = None, None, None
         self._failures = self._attempts = 0
         self._search = self.config.auto_global
         self._state = TrackingState.TRACKING
@@ -560,8 +581,6 @@ class Tracker:
         estimate: PoseEstimate | None = None,
     ) -> TrackResult:
         self._failures += 1
-        if self._failures >= self.config.lost_after_failures:
-            self._lose_unless(None)
         return self._result(stamp_ns, reason, prior, estimate)
 
     def _result(
@@ -587,29 +606,5 @@ class Tracker:
         )
 
 
-def _moved(anchor: Anchor, step: Pose, noise: FloatArray, kind: PriorKind) -> Prediction:
-    """An anchor moved by ``then_from_now``, its covariance carried along and grown."""
-    lever = anchor.map_from_base.rotation @ step.translation
-    covariance = symmetric(at_lever(anchor.covariance, lever) + noise)
-    return Prediction(anchor.map_from_base @ step, covariance, kind)
-
-
-def _velocity(before: Anchor | None, now: Anchor) -> FloatArray | None:
-    """Twist a second between two fixes, in the axes of the robot."""
-    if before is None or not 0 < now.stamp_ns - before.stamp_ns <= _VELOCITY_SPAN_NS:
-        return None
-    step = (before.map_from_base.inverse() @ now.map_from_base).log()
-    return np.asarray(step / ((now.stamp_ns - before.stamp_ns) * 1e-9))
-
-
-def _check_size(image: NDArray[np.uint8], camera: Camera) -> str:
-    if image.ndim == 3 and image.shape == (camera.height, camera.width, 3):
-        return ""
-    return f"image has shape {image.shape}, its calibration is for {camera.width}x{camera.height}"
-
-
-def _stood_still(before: OdometrySample | None, now: OdometrySample | None) -> bool:
-    if before is None or now is None or before.epoch != now.epoch:
-        return False
-    metres, radians = before.odom_from_base.distance(now.odom_from_base)
-    return metres < _STILL_M and radians < _STILL_RAD
+def _sigma_m(prediction: Prediction) -> float:
+    return sigmas(prediction.covariance)[0]

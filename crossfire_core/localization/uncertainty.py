@@ -15,6 +15,9 @@ from crossfire_core.geometry.pose import skew
 
 FloatArray = NDArray[np.float64]
 
+# Standard deviations of 100 m and half a turn: whoever reports more says that it is not known.
+_LARGEST_VARIANCES = np.array([100.0**2] * 3 + [np.pi**2] * 3)
+
 
 def at_lever(covariance: FloatArray, lever: FloatArray) -> FloatArray:
     """The covariance of another point on the same rigid body.
@@ -53,6 +56,37 @@ def is_covariance(matrix: FloatArray) -> bool:
         return False
     slack = 1e-6 * max(1e-12, float(np.abs(m).max()))
     return bool(np.abs(m - m.T).max() <= slack and np.linalg.eigvalsh(m)[0] >= -slack)
+
+
+def known_variances(reported: FloatArray) -> FloatArray:
+    """What a reported covariance says along each axis.
+
+    Drivers write 0, -1, 1e6, 1e15, the largest number or NaN along the axes they know nothing of.
+
+    Args:
+        reported: ``[6, 6]``, possibly no covariance at all.
+
+    Returns:
+        ``[6]`` variances, NaN where nothing is known.
+    """
+    variances = np.diag(np.asarray(reported, dtype=np.float64))
+    known = (variances > 0.0) & (variances <= _LARGEST_VARIANCES)
+    return np.where(known, variances, np.nan)
+
+
+def completed(reported: FloatArray, usual: FloatArray) -> FloatArray:
+    """A reported covariance, with a usual one along the axes it says nothing about.
+
+    Args:
+        reported: ``[6, 6]``, possibly no covariance at all.
+        usual: ``[6, 6]`` diagonal.
+
+    Returns:
+        A covariance; all of ``usual`` where the known axes make none.
+    """
+    known = np.isfinite(known_variances(reported))
+    full = np.where(np.outer(known, known), reported, usual)
+    return np.asarray(full if is_covariance(full) else usual)
 
 
 def difference(pose: Pose, reference: Pose) -> FloatArray:
