@@ -133,6 +133,25 @@ K = (50.0, 0, 32, 0, 50, 24, 0, 0, 1)
 
 
 @pytest.mark.parametrize(
+    "name", ["plumb_bob", "PLUMB_BOB", "radtan", "brown_conrady", "Brown-Conrady"]
+)
+def test_all_names_of_the_radial_tangential_lens(name: str) -> None:
+    camera = Camera.from_ros(64, 48, K, name, [0.1, 0.2, 0.3, 0.4])
+    assert (camera.distortion, camera.coefficients) == ("radtan", (0.1, 0.2, 0.3, 0.4))
+
+
+@pytest.mark.parametrize("name", ["equi", "equidistant", "fisheye", "Kannala-Brandt"])
+def test_all_names_of_the_fisheye(name: str) -> None:
+    assert Camera.from_ros(64, 48, K, name, [0.1, 0.2, 0.3, 0.4]).distortion == "equidistant"
+
+
+@pytest.mark.parametrize("name", ["", "none", "pinhole", "plumb_bob", "ftheta", "anything"])
+def test_a_lens_without_coefficients_may_have_any_name(name: str) -> None:
+    assert Camera.from_ros(64, 48, K, name, [0.0] * 5).distortion == "none"
+    assert Camera.from_ros(64, 48, K, name, []).distortion == "none"
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ((64, 48, np.zeros(9), "plumb_bob", []), "uncalibrated"),
@@ -140,7 +159,7 @@ K = (50.0, 0, 32, 0, 50, 24, 0, 0, 1)
         ((64, 48, (-50.0, *K[1:]), "plumb_bob", []), "uncalibrated"),
         ((64, 48, (np.nan, *K[1:]), "plumb_bob", []), "NaN"),
         ((64, 48, K, "plumb_bob", [np.nan] * 5), "NaN"),
-        ((64, 48, K, "kannala", []), "kannala"),
+        ((64, 48, K, "ftheta", [0.1]), "ftheta"),
         ((64, 48, K, "", [0.1]), "no distortion_model"),
         ((64, 48, K, "plumb_bob", [0.1, 0.2]), "2 coefficients"),
         ((64, 48, K, "plumb_bob", [0.1] * 8), "8 coefficients"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crossfire_core.errors import CalibrationError
+from crossfire_core.geometry.lens_names import known_names, lens_named
 
 FloatArray = NDArray[np.float64]
 DistortionModel = Literal["none", "radtan", "rational", "equidistant"]
@@ -19,13 +20,6 @@ _COEFFICIENTS: dict[str, tuple[int, ...]] = {
     "radtan": (4, 5),
     "rational": (8,),
     "equidistant": (4,),
-}
-_ROS_NAMES: dict[str, DistortionModel] = {
-    "": "none",
-    "plumb_bob": "radtan",
-    "rational_polynomial": "rational",
-    "equidistant": "equidistant",
-    "fisheye": "equidistant",
 }
 _PIXEL_ACCURACY = 1e-6
 _NEWTON_STEPS = 8
@@ -90,18 +84,13 @@ class Camera:
             width: pixels.
             height: pixels.
             k: ``[9]`` or ``[3, 3]``, row-major.
-            model: ROS's distortion model name.
+            model: name of the distortion model, see :mod:`.lens_names`; any if all ``d`` are zero.
             d: coefficients; trailing ones beyond the model's are dropped if they are zero.
             roi_offset: (x, y) of the region of interest.
 
         Raises:
             CalibrationError: zero or non-finite K, an unknown model, too few coefficients.
         """
-        if model not in _ROS_NAMES:
-            raise CalibrationError(
-                f"camera_info has distortion_model {model!r}: "
-                f"supported are {', '.join(n for n in _ROS_NAMES if n)}"
-            )
         matrix = np.asarray(k, dtype=np.float64).reshape(3, 3)
         coefficients = np.asarray(d, dtype=np.float64).ravel()
         return Camera(
@@ -111,7 +100,7 @@ class Camera:
             float(matrix[1, 1]),
             float(matrix[0, 2]) + 0.5 - float(roi_offset[0]),
             float(matrix[1, 2]) + 0.5 - float(roi_offset[1]),
-            *_fit_coefficients(_ROS_NAMES[model], coefficients),
+            *_fit_coefficients(model, coefficients),
         )
 
     @property
@@ -251,14 +240,20 @@ def _undistort(pixels: FloatArray, matrix: FloatArray, coefficients: FloatArray)
     return iterate(pixels, matrix, coefficients, R=None, P=None, criteria=_UNDISTORT_STOP)
 
 
-def _fit_coefficients(
-    model: DistortionModel, values: FloatArray
-) -> tuple[DistortionModel, tuple[float, ...]]:
-    """Bring a driver's coefficient list to one length that the model takes."""
+def _fit_coefficients(name: str, values: FloatArray) -> tuple[DistortionModel, tuple[float, ...]]:
+    """Our lens model, and a driver's coefficient list at a length that the model takes."""
     if not values.any():
         return "none", ()
+    model = cast(DistortionModel | None, lens_named(name))
+    if model is None:
+        raise CalibrationError(
+            f"camera_info has distortion_model {name!r}: supported are {known_names()}"
+        )
     if model == "none":
-        raise CalibrationError("camera_info has distortion coefficients but no distortion_model")
+        raise CalibrationError(
+            "camera_info has distortion coefficients but no distortion_model "
+            f"(it says {name!r}): set the model's name, plumb_bob for most lenses"
+        )
     longest = _COEFFICIENTS[model][-1]
     if len(values) > longest and values[longest:].any():
         raise CalibrationError(
