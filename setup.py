@@ -28,6 +28,7 @@ REQUIRED = [
     "opencv-python-headless>=4.8",
     "poselib>=2.0.4",
     "rosbags>=0.11",
+    "mcap>=1.6",
     "safetensors>=0.4",
     "pyyaml>=6.0",
     "typer>=0.12",

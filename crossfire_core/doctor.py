@@ -24,6 +24,7 @@ _PACKAGES = (
     "opencv-python-headless",
     "poselib",
     "rosbags",
+    "mcap",
     "safetensors",
 )
 _OPTIONAL = {

@@ -76,6 +76,8 @@ class RobotBag:
     parts: set[str] = field(default_factory=lambda: {"info", "truth", "odom", "tf", "static"})
     image_size: tuple[int, int] = SIZE
     extra: Callable[[BagWriter, int], None] | None = None
+    image_topic: str = IMAGE
+    info_changes: dict[str, Any] = field(default_factory=dict)
 
     def write(self, path: Path) -> Path:
         """Write it and return its path."""
@@ -89,11 +91,12 @@ class RobotBag:
     def _write_moment(self, bag: BagWriter, index: int) -> None:
         pixels, now = picture(index, self.image_size), stamp(index)
         if self.compressed:
-            bag.compressed_image(f"{IMAGE}/compressed", now, FRAME, png(pixels))
+            bag.compressed_image(f"{self.image_topic}/compressed", now, FRAME, png(pixels))
         else:
-            bag.image(IMAGE, now, FRAME, pixels)
+            bag.image(self.image_topic, now, FRAME, pixels)
         if "info" in self.parts:
-            bag.camera_info(INFO, now, FRAME, self.camera)
+            good = recorded_info(bag, self.camera, now)
+            bag.write(INFO, now, replaced(bag, good, **self.info_changes))
         # Poses come between the images, so that they must be interpolated.
         for moment in (index - 0.25, index + 0.25):
             if "truth" in self.parts:
@@ -125,3 +128,18 @@ def assert_poses_close(
 def message_fields(message: Any) -> dict[str, Any]:
     """A rosbags message's fields, to change one and make it anew."""
     return {k: v for k, v in vars(message).items() if k != "__msgtype__"}
+
+
+def recorded_info(writer: BagWriter, camera: Camera, stamp_ns: int = 0) -> Any:
+    """The message that the writer makes of a camera."""
+    kept = []
+    original = writer.write
+    writer.write = lambda topic, stamp_ns, message: kept.append(message)  # type: ignore[method-assign]
+    writer.camera_info(INFO, stamp_ns, FRAME, camera)
+    writer.write = original  # type: ignore[method-assign]
+    return kept[0]
+
+
+def replaced(writer: BagWriter, message: Any, **changes: Any) -> Any:
+    """A message with some fields changed."""
+    return writer.message(message.__msgtype__, **{**message_fields(message), **changes})

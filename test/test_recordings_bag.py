@@ -18,8 +18,9 @@ from recording_samples import (
     RobotBag,
     assert_poses_close,
     base_pose,
-    message_fields,
     picture,
+    recorded_info,
+    replaced,
     stamp,
     without,
 )
@@ -70,7 +71,7 @@ def test_only_the_asked_frames_are_decoded(tmp_path: Path, monkeypatch: pytest.M
     recording = open_recording(RobotBag(count=8).write(tmp_path / "bag"))
     decoded = []
     original = bag.colour_of
-    monkeypatch.setattr(bag, "colour_of", lambda m: decoded.append(m) or original(m))
+    monkeypatch.setattr(bag, "colour_of", lambda m, depth: decoded.append(m) or original(m, depth))
     infos = recording.infos
     assert len(infos) == 8
     assert not decoded
@@ -246,9 +247,18 @@ def test_region_of_interest_and_binning(tmp_path: Path) -> None:
 
 
 def test_images_of_another_size_than_the_calibration(tmp_path: Path) -> None:
-    path = RobotBag(image_size=(32, 24)).write(tmp_path / "bag")
-    with pytest.raises(CalibrationError, match=r"32x24.*64x48"):
+    path = RobotBag(image_size=(32, 32)).write(tmp_path / "bag")
+    with pytest.raises(CalibrationError, match=r"32x32.*64x48"):
         list(open_recording(path))
+
+
+def test_images_made_smaller_scale_their_calibration(tmp_path: Path) -> None:
+    recording = open_recording(RobotBag(image_size=(32, 24)).write(tmp_path / "bag"))
+    camera = next(iter(recording)).camera
+    # Pixel centres at .5: everything halves, also the principal point.
+    assert (camera.size, camera.fx, camera.fy) == ((32, 24), 30.0, 30.5)
+    assert (camera.cx, camera.cy) == (16.25, 12.0)
+    assert any("32x24" in note and "64x48" in note for note in recording.notes)
 
 
 def test_some_nan_poses_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -404,18 +414,3 @@ def test_a_failed_writer_leaves_nothing(tmp_path: Path) -> None:
         writer.pose(TRUTH, stamp(0), "map", base_pose(0))
         _ = 1 / 0
     assert list(tmp_path.iterdir()) == []
-
-
-def recorded_info(writer: BagWriter, camera: Camera):
-    """The message that the writer makes of a camera."""
-    kept = []
-    original = writer.write
-    writer.write = lambda topic, stamp_ns, message: kept.append(message)  # type: ignore[method-assign]
-    writer.camera_info(INFO, 0, FRAME, camera)
-    writer.write = original  # type: ignore[method-assign]
-    return kept[0]
-
-
-def replaced(writer: BagWriter, message, **changes):
-    """A message with some fields changed."""
-    return writer.message(message.__msgtype__, **{**message_fields(message), **changes})

@@ -119,8 +119,9 @@ def _recording_parameters() -> list[inspect.Parameter]:
     for field in dataclasses.fields(RecordingOptions):
         if field.metadata.get("internal"):
             continue
+        name = field.name.replace("_", "-")
         explained = typer.Option(
-            "--" + field.name.replace("_", "-"),
+            f"--{name}/--no-{name}" if hints[field.name] == bool | None else f"--{name}",
             help=field.metadata["help"][0].upper() + field.metadata["help"][1:] + ".",
             rich_help_panel="Reading the recording",
             show_default=bool(field.default),

@@ -5,26 +5,21 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossfire_core.errors import RecordingError
-from crossfire_core.geometry import Camera, Pose, Trajectory
+from crossfire_core.geometry import Pose, Trajectory
 from crossfire_core.recordings.bag_reader import BagMessage, open_bag
 from crossfire_core.recordings.bag_scan import BagScan, ImageEntry, scan_bag
+from crossfire_core.recordings.camera_info import CameraView
 from crossfire_core.recordings.depth import register_depth
 from crossfire_core.recordings.frame import Frame
-from crossfire_core.recordings.image_message import (
-    decode_compressed,
-    decode_compressed_depth,
-    decode_depth,
-    decode_image,
-)
 from crossfire_core.recordings.lazy import FrameInfo, Recording, check_size, kept
+from crossfire_core.recordings.messages import colour_of, depth_of
 from crossfire_core.recordings.options import RecordingOptions
 from crossfire_core.recordings.pose_source import (
     PoseSource,
@@ -72,7 +67,28 @@ class BagRecording(Recording):
         self.poses_drift = self._source is not None and self._source.drifts
         self.base_from_camera = self._mounting()
         self._slots, notes = _slots(self._scan, self._source, options)
-        self.notes = (*notes, *_pose_notes(self._scan, self._source))
+        if self._scan.other_view is not None:
+            notes += self._let_images_decide(self._scan.other_view)
+        self.notes = (*self._scan.notes, *notes, *_pose_notes(self._scan, self._source))
+
+    def _let_images_decide(self, rectified: CameraView) -> list[str]:
+        """Take the rectified camera if the images look rectified; says what they look like."""
+        # Brings matching with it, which only such recordings need.
+        from crossfire_core.recordings.straightness import looks_straight
+
+        topic, view = self._scan.image_topic, self._scan.view
+        straight = looks_straight(self, view.camera)
+        if straight is None:
+            return [
+                f"nothing says whether the images on {topic} are rectified, and they do not tell: "
+                "taken for raw, say --rectified or --no-rectified"
+            ]
+        if straight:
+            self._scan = replace(self._scan, view=rectified)
+            self.base_from_camera = self._mounting()
+            self._slots, _ = _slots(self._scan, self._source, self._options)
+        found = "rectified" if straight else "raw"
+        return [f"images on {topic} are taken for {found}, since as such they fit together"]
 
     @property
     def infos(self) -> Sequence[FrameInfo]:
@@ -118,7 +134,8 @@ class BagRecording(Recording):
                     yield position, kind, message
 
     def _frame(self, info: FrameInfo, parts: dict[str, BagMessage]) -> Frame:
-        image = colour_of(parts[_COLOUR].content)
+        # A copy, so that an image looks the same whatever was decoded before it.
+        image = colour_of(parts[_COLOUR].content, replace(self._scan.pixel_depth))
         check_size(image, info.camera, f"on {self._scan.image_topic}")
         depth = None
         if _DEPTH in parts:
@@ -128,55 +145,30 @@ class BagRecording(Recording):
     def _registered(self, depth: NDArray[np.float32], info: FrameInfo) -> NDArray[np.float32]:
         """The depth image as the colour camera sees it."""
         scan = self._scan
-        camera: Camera = scan.depth_camera or info.camera
-        check_size(depth, camera, f"on {scan.depth_topic}")
+        view = scan.depth_view or scan.view
+        check_size(depth, view.camera, f"on {scan.depth_topic}")
         frame = scan.depth_frame or scan.camera_frame
-        if frame == scan.camera_frame and camera == info.camera:
+        if frame == scan.camera_frame and view.camera == info.camera:
             return depth
         mounted = scan.tree.lookup(scan.camera_frame, frame, info.stamp_ns)
         if mounted is None:
             raise RecordingError(
                 f"no tf from {scan.camera_frame} to {frame} of the depth images: record /tf_static"
             )
-        return register_depth(depth, camera, info.camera, mounted)
+        camera_from_frame = scan.view.frame_from_camera.inverse()
+        return register_depth(
+            depth, view.camera, info.camera, camera_from_frame @ mounted @ view.frame_from_camera
+        )
 
     def _mounting(self) -> Pose:
         scan = self._scan
         for entry in scan.images:
             pose = scan.tree.lookup(self.base_frame, scan.camera_frame, entry.stamp_ns)
             if pose is not None:
-                return pose
+                return pose @ scan.view.frame_from_camera
         raise RecordingError(
             f"tf from {self.base_frame} to {scan.camera_frame} covers no image: record /tf_static"
         )
-
-
-def colour_of(message: Any) -> NDArray[np.uint8]:
-    """The pixels of an ``Image`` or ``CompressedImage``, ``[height, width, 3]`` uint8 RGB."""
-    if hasattr(message, "format"):
-        return decode_compressed(message.data)
-    return decode_image(
-        message.encoding,
-        message.height,
-        message.width,
-        message.step,
-        bool(message.is_bigendian),
-        message.data,
-    )
-
-
-def depth_of(message: Any) -> NDArray[np.float32]:
-    """The depth of an ``Image`` or ``CompressedImage``, ``[height, width]`` float32 metres."""
-    if hasattr(message, "format"):
-        return decode_compressed_depth(message.data)
-    return decode_depth(
-        message.encoding,
-        message.height,
-        message.width,
-        message.step,
-        bool(message.is_bigendian),
-        message.data,
-    )
 
 
 def _complete(slot: _Slot, parts: dict[str, BagMessage]) -> bool:
@@ -217,7 +209,9 @@ def _info(
 ) -> FrameInfo:
     gap_ns = int(options.max_pose_gap_s * 1e9)
     pose = source.at(scan.tree, scan.camera_frame, entry.stamp_ns, gap_ns) if source else None
-    return FrameInfo(str(entry.stamp_ns), entry.stamp_ns, scan.camera, pose)
+    if pose is not None:
+        pose = pose @ scan.view.frame_from_camera
+    return FrameInfo(str(entry.stamp_ns), entry.stamp_ns, scan.view.camera, pose)
 
 
 def _nearest(stamp: int, entries: list[ImageEntry]) -> tuple[int, int] | None:

@@ -1,30 +1,41 @@
-"""The messages of a rosbag2 (mcap or sqlite3) or a ROS 1 bag, through the rosbags library."""
+"""The messages of a rosbag2 (mcap or sqlite3) or a ROS 1 bag, decoded without ROS."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rosbags.highlevel import AnyReader
-from rosbags.typesys import Stores, get_typestore
+from rosbags.interfaces.typing import Typesdict
+from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
 
 from crossfire_core.errors import CrossfireError, RecordingError
-from crossfire_core.geometry import Camera, Pose
+from crossfire_core.recordings.bag_storage import (
+    STORAGE_SUFFIXES,
+    Storage,
+    StoredTopic,
+    open_storage,
+    storage_files,
+)
+from crossfire_core.recordings.messages import stamp_ns
 
-STORAGE_SUFFIXES = (".mcap", ".db3", ".bag")
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 CAMERA_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 ODOMETRY_TYPE = "nav_msgs/msg/Odometry"
 TF_TYPE = "tf2_msgs/msg/TFMessage"
+# One layout under two names: the older one is that of ROS 1's first years.
+_RENAMED = {"tf/msg/tfMessage": TF_TYPE}
 POSE_TYPES = (
     "geometry_msgs/msg/PoseStamped",
     "geometry_msgs/msg/PoseWithCovarianceStamped",
     "geometry_msgs/msg/TransformStamped",
     ODOMETRY_TYPE,
 )
+KNOWN_TYPES = (*IMAGE_TYPES, CAMERA_INFO_TYPE, TF_TYPE, *POSE_TYPES)
 
 
 @dataclass(frozen=True)
@@ -58,32 +69,57 @@ class BagMessage:
 
 
 class BagReader:
-    """An open bag; make one with :func:`open_bag`."""
+    """An open bag; make one with :func:`open_bag`.
 
-    def __init__(self, path: Path, reader: AnyReader) -> None:
-        """Wrap an open reader.
+    Attributes:
+        unreadable: of topics whose messages are passed over: how many so far, and why.
+    """
+
+    def __init__(self, path: Path, storage: Storage) -> None:
+        """Wrap an open storage.
 
         Args:
             path: for messages to people.
-            reader: of the rosbags library.
+            storage: of the bag.
         """
         self._path = path
-        self._reader = reader
+        self._storage = storage
+        self._decoders = _Decoders(storage.is_ros1)
+        self.unreadable: dict[str, tuple[int, str]] = {}
+        self._topics: dict[str, Topic] = {}
+        for stored in storage.topics:
+            self._add(stored)
+
+    def _add(self, stored: StoredTopic) -> None:
+        known = self._topics.get(stored.name)
+        count = stored.count + (known.count if known else 0)
+        if not count:
+            return
+        msgtype = _RENAMED.get(stored.msgtype, stored.msgtype)
+        self._topics[stored.name] = Topic(stored.name, msgtype, count)
+        if why := self._decoders.learn(stored):
+            self.unreadable[stored.name] = (count, why)
 
     @property
     def topics(self) -> dict[str, Topic]:
         """Topics with at least one message, by name."""
-        found: dict[str, Topic] = {}
-        for c in self._reader.connections:
-            count = c.msgcount + (found[c.topic].count if c.topic in found else 0)
-            if count:
-                found[c.topic] = Topic(c.topic, c.msgtype, count)
-        return found
+        return dict(self._topics)
+
+    @property
+    def notes(self) -> list[str]:
+        """One line for each topic of which something is passed over."""
+        return [self._note(name, count, why) for name, (count, why) in self.unreadable.items()]
+
+    def _note(self, name: str, count: int, why: str) -> str:
+        if self._is_foreign(name):
+            return f"topic {name} is passed over: {why}"
+        total = self._topics[name].count
+        return f"{count} of {total} messages on {name} cannot be read ({why}): left out"
 
     def messages(
         self, topics: Collection[str], start_ns: int | None = None, stop_ns: int | None = None
     ) -> Iterator[BagMessage]:
-        """Messages of some topics by time of recording.
+        """Messages of some topics by time of recording; those that cannot be decoded are counted.
 
         Args:
             topics: names; none of them gives no messages.
@@ -93,28 +129,85 @@ class BagReader:
         Raises:
             RecordingError: the file is damaged.
         """
-        connections = [c for c in self._reader.connections if c.topic in topics]
-        if not connections:
+        wanted = [t for t in topics if t in self._topics and not self._is_foreign(t)]
+        if not wanted:
             return
-        stream = self._reader.messages(connections, start_ns, stop_ns)
+        stream = self._storage.messages(wanted, start_ns, stop_ns)
         latest: dict[str, tuple[int, int]] = {}
+        bad: Counter[str] = Counter()
         while True:
             with _damage_reported(self._path):
                 item = next(stream, None)
-                if item is None:
-                    return
-                connection, time, raw = item
-                content = self._reader.deserialize(raw, connection.msgtype)
-            before = latest.get(connection.topic, (-1, 0))
+            if item is None:
+                return
+            topic, time, raw = item
+            before = latest.get(topic, (-1, 0))
             key = (time, before[1] + 1 if before[0] == time else 0)
-            latest[connection.topic] = key
-            yield BagMessage(connection.topic, key, content)
+            latest[topic] = key
+            try:
+                content = self._decoders.decode(self._topics[topic].msgtype, raw)
+            except Exception as error:  # decoders raise whatever broken bytes lead them to
+                bad[topic] += 1
+                self.unreadable[topic] = (bad[topic], _first_line(error))
+                continue
+            yield BagMessage(topic, key, content)
+
+    def _is_foreign(self, topic: str) -> bool:
+        return self.unreadable.get(topic, (0, ""))[0] == self._topics[topic].count
+
+
+class _Decoders:
+    """Bytes to messages; each type by its own definition, so that none can spoil another."""
+
+    def __init__(self, is_ros1: bool) -> None:
+        self._is_ros1 = is_ros1
+        self._standard = get_typestore(Stores.ROS1_NOETIC if is_ros1 else Stores.ROS2_KILTED)
+        self._stores: dict[str, tuple[Typestore, str]] = {}
+
+    def learn(self, topic: StoredTopic) -> str:
+        """Take a topic's definition; returns why its messages cannot be read, or nothing."""
+        name = _RENAMED.get(topic.msgtype, topic.msgtype)
+        if name in self._stores or not topic.language:
+            return ""
+        if topic.language not in ("msg", "idl"):
+            return f"it is written in {topic.language}, not in the format of ROS 2"
+        try:
+            store = get_typestore(Stores.EMPTY)
+            store.register(_types(topic))
+            store.get_msgdef(topic.msgtype)
+        except Exception as error:  # a parser of what anybody may have written
+            if name in self._standard.fielddefs:
+                return ""
+            return f"its definition is broken ({_first_line(error)})"
+        self._stores[name] = (store, topic.msgtype)
+        return ""
+
+    def decode(self, msgtype: str, raw: bytes) -> Any:
+        """A message of its bytes."""
+        store, name = self._stores.get(msgtype, (self._standard, msgtype))
+        return (
+            store.deserialize_ros1(raw, name)
+            if self._is_ros1
+            else (store.deserialize_cdr(raw, name))
+        )
+
+
+def _types(topic: StoredTopic) -> Typesdict:
+    if topic.language == "msg":
+        return get_types_from_msg(topic.definition, topic.msgtype)
+    line = "=" * 80 + "\n"
+    if not topic.definition.startswith(f"{line}IDL: "):
+        return get_types_from_idl(topic.definition)
+    types: Typesdict = {}
+    for part in topic.definition.split(line)[1:]:
+        types.update(get_types_from_idl(part.split("\n", 1)[1]))
+    return types
 
 
 def is_bag(path: Path) -> bool:
     """Whether a path looks like a bag: a folder with metadata or storage files, or such a file."""
     if path.is_dir():
-        return (path / "metadata.yaml").is_file() or bool(_storage_files(path))
+        return (path / "metadata.yaml").is_file() or bool(storage_files(path))
     return path.suffix in STORAGE_SUFFIXES
 
 
@@ -128,81 +221,16 @@ def open_bag(path: Path) -> Iterator[BagReader]:
     Raises:
         RecordingError: no bag, or a damaged one.
     """
-    target = path
-    if path.is_dir() and not (path / "metadata.yaml").is_file():
-        files = _storage_files(path)
-        if len(files) != 1:
-            raise RecordingError(
-                f"{path} has no metadata.yaml and {len(files)} storage files: "
-                "run `ros2 bag reindex` on it"
-            )
-        target = files[0]
     with _damage_reported(path):
-        reader = AnyReader([target], default_typestore=get_typestore(Stores.ROS2_KILTED))
-        reader.open()
+        storage = open_storage(path)
     try:
-        yield BagReader(path, reader)
+        yield BagReader(path, storage)
     finally:
-        reader.close()
+        storage.close()
 
 
-def stamp_ns(header: Any) -> int:
-    """A ``std_msgs/Header``'s stamp in nanoseconds."""
-    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
-
-
-def transform_pose(transform: Any) -> Pose:
-    """A ``geometry_msgs/Transform`` as a pose.
-
-    Raises:
-        ValueError: NaN, infinite or a zero quaternion.
-    """
-    return _pose(transform.translation, transform.rotation)
-
-
-def message_pose(message: Any, msgtype: str) -> tuple[str, str, Pose]:
-    """(frame, frame that is posed or empty, pose) of a message of one of POSE_TYPES.
-
-    Raises:
-        ValueError: NaN, infinite or a zero quaternion.
-    """
-    frame = str(message.header.frame_id)
-    child = str(getattr(message, "child_frame_id", ""))
-    if msgtype.endswith("TransformStamped"):
-        return frame, child, transform_pose(message.transform)
-    pose = message.pose if msgtype.endswith("PoseStamped") else message.pose.pose
-    return frame, child, _pose(pose.position, pose.orientation)
-
-
-def info_camera(info: Any) -> Camera:
-    """The camera of a ``sensor_msgs/CameraInfo``, region of interest and binning applied.
-
-    Raises:
-        CalibrationError: zero or NaN K, unknown or impossible distortion.
-    """
-    roi = info.roi
-    width, height = (roi.width, roi.height) if roi.width and roi.height else (0, 0)
-    camera = Camera.from_ros(
-        width or info.width,
-        height or info.height,
-        info.k if hasattr(info, "k") else info.K,  # ROS 1 wrote them in capitals
-        info.distortion_model,
-        info.d if hasattr(info, "d") else info.D,
-        (roi.x_offset, roi.y_offset) if width else (0, 0),
-    )
-    bin_x, bin_y = max(1, info.binning_x), max(1, info.binning_y)
-    return camera.resized(camera.width // bin_x, camera.height // bin_y)
-
-
-def _pose(position: Any, orientation: Any) -> Pose:
-    return Pose.from_quaternion(
-        (orientation.x, orientation.y, orientation.z, orientation.w),
-        (position.x, position.y, position.z),
-    )
-
-
-def _storage_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix in STORAGE_SUFFIXES)
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager
@@ -213,8 +241,7 @@ def _damage_reported(path: Path) -> Iterator[None]:
     except CrossfireError:
         raise
     except Exception as error:  # each storage and each compression has its own exceptions
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RecordingError(
-            f"cannot read bag {path}: {reason}; if its recording was cut short, try "
+            f"cannot read bag {path}: {_first_line(error)}; if its recording was cut short, try "
             "`mcap recover` (mcap) or `ros2 bag reindex` (sqlite3)"
         ) from error

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from crossfire_core.errors import CalibrationError, RecordingError
-from crossfire_core.geometry import Camera, Pose
+from crossfire_core.geometry import Pose
 from crossfire_core.recordings.bag_reader import (
     CAMERA_INFO_TYPE,
     IMAGE_TYPES,
@@ -16,8 +16,21 @@ from crossfire_core.recordings.bag_reader import (
     BagMessage,
     BagReader,
     Topic,
-    info_camera,
+)
+from crossfire_core.recordings.calibration_file import read_calibration
+from crossfire_core.recordings.camera_info import (
+    CalibrationSeries,
+    CameraView,
+    chosen_view,
+)
+from crossfire_core.recordings.image_file import scaled_to
+from crossfire_core.recordings.image_message import PixelDepth
+from crossfire_core.recordings.messages import (
+    encoding_of,
+    holds_depth,
+    image_size_of,
     message_pose,
+    see_depth,
     stamp_ns,
     transform_pose,
 )
@@ -62,29 +75,35 @@ class BagScan:
 
     Attributes:
         image_topic: chosen topic.
-        info_topic: chosen topic of the calibration.
+        info_topic: chosen topic of the calibration; may be empty where a file gives it.
         depth_topic: chosen topic, or empty.
-        camera: of the images.
-        camera_frame: frame of the images.
+        view: the camera of the images.
+        other_view: the calibration's other camera, where nothing says which of them it is.
+        camera_frame: frame that the images name.
         images: in order of recording.
+        pixel_depth: of 16-bit images.
         depths: likewise of the depth images.
-        depth_camera: calibration of the depth images, or None where the bag has none.
+        depth_view: camera of the depth images, or None where the bag has no calibration of them.
         depth_frame: their frame, or empty.
         poses: by topic.
         tree: of tf.
+        notes: what was left out or assumed.
     """
 
     image_topic: str
     info_topic: str
     depth_topic: str
-    camera: Camera
+    view: CameraView
+    other_view: CameraView | None
     camera_frame: str
     images: list[ImageEntry]
+    pixel_depth: PixelDepth
     depths: list[ImageEntry]
-    depth_camera: Camera | None
+    depth_view: CameraView | None
     depth_frame: str
     poses: dict[str, PoseSeries]
     tree: TfTree
+    notes: list[str]
 
 
 def scan_bag(bag: BagReader, options: RecordingOptions) -> BagScan:
@@ -95,85 +114,122 @@ def scan_bag(bag: BagReader, options: RecordingOptions) -> BagScan:
         CalibrationError: no usable camera_info, or one that changes.
     """
     topics = bag.topics
-    image_topic = choose_image_topic(topics, options)
+    kinds = image_kinds(bag)
+    image_topic = choose_image_topic(kinds, options)
     info_topic = choose_info_topic(topics, image_topic, options)
-    depth_topic = choose_depth_topic(topics, options) if options.use_depth else ""
+    depth_topic = choose_depth_topic(kinds, options) if options.use_depth else ""
     depth_info = _sibling_info(depth_topic) if depth_topic else ""
-    collector = _Collector(topics)
+    collector = _Collector(topics, image_topic)
     wanted = [image_topic, info_topic, depth_topic, depth_info]
     wanted += [t.name for t in topics.values() if t.msgtype in (*POSE_TYPES, TF_TYPE)]
     for message in bag.messages([name for name in wanted if name in topics]):
         collector.add(message)
-    if not collector.images[image_topic]:
-        raise RecordingError(f"no image could be read from topic {image_topic}")
+    if not collector.images.get(image_topic):
+        why = f": {bag.unreadable[image_topic][1]}" if image_topic in bag.unreadable else ""
+        raise RecordingError(f"no image could be read from topic {image_topic}{why}")
+    view, other = collector.view(image_topic, info_topic, options)
+    depth_view = None
+    if depth_info in topics:
+        depth_view, _ = collector.view(depth_topic, depth_info, RecordingOptions())
     return BagScan(
         image_topic,
         info_topic,
         depth_topic,
-        collector.camera(info_topic),
+        view,
+        other,
         collector.frames.get(image_topic) or collector.frames.get(info_topic) or "camera",
         collector.images[image_topic],
+        collector.pixel_depth,
         collector.images.get(depth_topic, []),
-        collector.camera(depth_info) if depth_info in topics else None,
+        depth_view,
         collector.frames.get(depth_topic, ""),
         collector.poses,
         collector.tree,
+        [*bag.notes, *collector.notes()],
     )
 
 
 class _Collector:
     """Sorts messages into their drawers."""
 
-    def __init__(self, topics: Mapping[str, Topic]) -> None:
+    def __init__(self, topics: Mapping[str, Topic], image_topic: str) -> None:
         self._topics = topics
-        self._infos: dict[str, object] = {}
-        self._cameras: dict[str, Camera | CalibrationError] = {}
+        self._image_topic = image_topic
+        self._calibrations: dict[str, CalibrationSeries] = {}
+        self._sizes: dict[str, tuple[int, int]] = {}
+        self._notes: list[str] = []
+        self._bad_transforms = 0
         self.frames: dict[str, str] = {}
         self.images: dict[str, list[ImageEntry]] = {}
+        self.pixel_depth = PixelDepth()
         self.poses: dict[str, PoseSeries] = {}
         self.tree = TfTree()
-        self.bad_transforms: Counter[str] = Counter()
 
     def add(self, message: BagMessage) -> None:
         msgtype = self._topics[message.topic].msgtype
         if msgtype in IMAGE_TYPES:
             self._remember_frame(message)
-            entry = ImageEntry(message.stamp_ns, message.key)
-            self.images.setdefault(message.topic, []).append(entry)
+            self._add_image(message)
         elif msgtype == CAMERA_INFO_TYPE:
             self._remember_frame(message)
-            self._add_info(message)
+            self._calibrations.setdefault(message.topic, CalibrationSeries()).add(message.content)
         elif msgtype == TF_TYPE:
             self._add_transforms(message)
         else:
             self._add_pose(message, msgtype)
 
-    def camera(self, topic: str) -> Camera:
-        camera = self._cameras.get(topic)
-        if camera is None:
-            raise CalibrationError(f"topic {topic} holds no camera_info")
-        if isinstance(camera, CalibrationError):
-            raise CalibrationError(f"topic {topic}: {camera}") from camera
-        return camera
+    def view(
+        self, topic: str, info_topic: str, options: RecordingOptions
+    ) -> tuple[CameraView, CameraView | None]:
+        """The camera of a topic's images at their size, and the other one it may be."""
+        size = self._sizes.get(topic)
+        if options.calibration:
+            if size is None:
+                raise RecordingError(f"no image could be read from topic {topic}")
+            return read_calibration(options.calibration, size, topic, options.rectified), None
+        if info_topic not in self._calibrations:
+            raise CalibrationError(f"topic {info_topic} holds no camera_info")
+        try:
+            calibration, note = self._calibrations[info_topic].result()
+            if size is not None:
+                calibration = calibration.of_size(*size)
+            view, other = chosen_view(calibration, topic, options.rectified)
+        except CalibrationError as error:
+            raise CalibrationError(f"topic {info_topic}: {error}") from error
+        self._notes += [note] if note else []
+        return self._at_size(view, topic), other and self._at_size(other, topic)
+
+    def _at_size(self, view: CameraView, topic: str) -> CameraView:
+        """The view of images that were made smaller or larger after they were taken."""
+        size = self._sizes.get(topic, view.camera.size)
+        scaled = scaled_to(view.camera, size)
+        if scaled is None or size == view.camera.size:
+            return view  # images of another shape are refused when they are read
+        width, height = view.camera.size
+        self._notes.append(
+            f"images on {topic} are {size[0]}x{size[1]}, their calibration is for "
+            f"{width}x{height}: scaled"
+        )
+        return replace(view, camera=scaled)
+
+    def notes(self) -> list[str]:
+        """What was left out or assumed."""
+        bad = self._bad_transforms
+        text = f"{bad} transforms on /tf are NaN or have a zero quaternion: left out"
+        return [*self._notes, text] if bad else self._notes
 
     def _remember_frame(self, message: BagMessage) -> None:
         frame = plain(str(message.content.header.frame_id))
         if frame:
             self.frames.setdefault(message.topic, frame)
 
-    def _add_info(self, message: BagMessage) -> None:
-        """Keep the first calibration; any other one after it makes the topic unusable."""
-        try:
-            camera: Camera | CalibrationError = info_camera(message.content)
-        except CalibrationError as error:
-            camera = error
-        known = self._cameras.setdefault(message.topic, camera)
-        if isinstance(known, Camera) and isinstance(camera, Camera) and camera != known:
-            self._cameras[message.topic] = CalibrationError(
-                f"camera_info changes during the recording (fx {known.fx:g} to {camera.fx:g}, "
-                f"{known.width}x{known.height} to {camera.width}x{camera.height}): "
-                "record with one calibration"
-            )
+    def _add_image(self, message: BagMessage) -> None:
+        entries = self.images.setdefault(message.topic, [])
+        if message.topic not in self._sizes and (size := image_size_of(message.content)):
+            self._sizes[message.topic] = size
+        if message.topic == self._image_topic:
+            see_depth(message.content, self.pixel_depth, number=len(entries))
+        entries.append(ImageEntry(message.stamp_ns, message.key))
 
     def _add_transforms(self, message: BagMessage) -> None:
         static = message.topic.endswith("tf_static")
@@ -181,7 +237,7 @@ class _Collector:
             try:
                 pose = transform_pose(item.transform)
             except ValueError:
-                self.bad_transforms[str(item.child_frame_id)] += 1
+                self._bad_transforms += 1
                 continue
             stamp = None if static else stamp_ns(item.header) or message.key[0]
             self.tree.add(str(item.header.frame_id), str(item.child_frame_id), pose, stamp)
@@ -222,16 +278,57 @@ def choose(wanted: str, candidates: list[str], what: str, option: str) -> str:
     return candidates[0]
 
 
-def choose_image_topic(topics: Mapping[str, Topic], options: RecordingOptions) -> str:
-    """The topic of the colour or grey images; raw ones before their compressed copies."""
-    images = [t.name for t in topics.values() if t.msgtype in IMAGE_TYPES]
-    if options.image_topic:
-        return choose(options.image_topic, images, "images", "--image-topic")
-    colour = [name for name in images if not _is_depth(name)]
-    originals = [
-        n for n in colour if _without_transport(n) == n or _without_transport(n) not in colour
+@dataclass(frozen=True)
+class ImageKind:
+    """What the first message on a topic of images says.
+
+    Attributes:
+        topic: its name.
+        encoding: of the pixels, empty where nothing says it.
+        is_depth: whether they are distances.
+    """
+
+    topic: str
+    encoding: str
+    is_depth: bool
+
+
+def image_kinds(bag: BagReader) -> list[ImageKind]:
+    """All topics of images, colour or depth by their encoding, and by name where that is open."""
+    return [
+        _kind(topic.name, next(bag.messages([topic.name]), None))
+        for topic in bag.topics.values()
+        if topic.msgtype in IMAGE_TYPES
     ]
-    return choose("", originals, "images", "--image-topic")
+
+
+def _kind(topic: str, first: BagMessage | None) -> ImageKind:
+    if first is None:  # none of its messages can be read
+        return ImageKind(topic, "", _is_depth(topic))
+    content: Any = first.content
+    return ImageKind(topic, encoding_of(content), holds_depth(content, _is_depth(topic)))
+
+
+def choose_image_topic(kinds: Sequence[ImageKind], options: RecordingOptions) -> str:
+    """The topic of the colour or grey images; raw ones before their compressed copies.
+
+    A topic that is named after depth counts only where there is no other.
+    """
+    if options.image_topic:
+        return choose(options.image_topic, [k.topic for k in kinds], "images", "--image-topic")
+    colour = [kind.topic for kind in kinds if not kind.is_depth]
+    if kinds and not colour:
+        raise RecordingError(
+            f"the only images in the bag are depth: {', '.join(k.topic for k in kinds)}: record "
+            "colour or grey images, or name one with --image-topic if it is none"
+        )
+    plainly = [topic for topic in colour if not _is_depth(topic)]
+    return choose("", _originals(plainly or colour), "images", "--image-topic")
+
+
+def _originals(topics: list[str]) -> list[str]:
+    """Without compressed copies of topics that are there themselves."""
+    return [n for n in topics if _without_transport(n) == n or _without_transport(n) not in topics]
 
 
 def choose_info_topic(
@@ -243,25 +340,25 @@ def choose_info_topic(
         CalibrationError: there is none.
     """
     infos = [t.name for t in topics.values() if t.msgtype == CAMERA_INFO_TYPE]
+    if options.calibration and not options.camera_info_topic:
+        return _sibling_info(image_topic) if _sibling_info(image_topic) in infos else ""
     if not infos:
         raise CalibrationError(
-            f"the bag has no camera_info for {image_topic}: record the camera_info topic as well"
+            f"the bag has no camera_info for {image_topic}: record the camera_info topic as well, "
+            "or give the calibration as a file with --calibration"
         )
     sibling = _sibling_info(image_topic)
     wanted = options.camera_info_topic or (sibling if sibling in infos else "")
     return choose(wanted, infos, "camera_info", "--camera-info-topic")
 
 
-def choose_depth_topic(topics: Mapping[str, Topic], options: RecordingOptions) -> str:
+def choose_depth_topic(kinds: Sequence[ImageKind], options: RecordingOptions) -> str:
     """The topic of the depth images."""
-    images = [t.name for t in topics.values() if t.msgtype in IMAGE_TYPES]
     if options.depth_topic:
-        return choose(options.depth_topic, images, "depth images", "--depth-topic")
-    depths = [name for name in images if _is_depth(name)]
-    originals = [
-        n for n in depths if _without_transport(n) == n or _without_transport(n) not in depths
-    ]
-    return choose("", originals, "depth images", "--depth-topic")
+        topics = [kind.topic for kind in kinds]
+        return choose(options.depth_topic, topics, "depth images", "--depth-topic")
+    depths = [kind.topic for kind in kinds if kind.is_depth]
+    return choose("", _originals(depths), "depth images", "--depth-topic")
 
 
 def _is_depth(topic: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +117,7 @@ class FolderRecording(Recording):
         """
         self.name = name
         self.pose_source = pose_source if options.pose_topic != NO_POSES else ""
+        listed = _calibrated(listed, options.calibration)
         files, losses = _usable(listed, posed=bool(self.pose_source))
         self.notes = (*notes, *losses.notes(len(listed)))
         self._files = [files[i] for i in kept(len(files), options)]
@@ -170,6 +171,16 @@ def pose_at(trajectory: Trajectory, stamp_ns: int, options: RecordingOptions) ->
             f"no poses within {options.max_pose_gap_s:g} s around its time (--max-pose-gap-s)"
         )
     return pose
+
+
+def _calibrated(listed: Sequence[ListedImage], file: str) -> Sequence[ListedImage]:
+    """The same images with the calibration of a file, where one is given."""
+    if not file:
+        return listed
+    # Which reads COLMAP's cameras, whose reader makes recordings of this kind.
+    from crossfire_core.recordings.calibration_file import read_calibration
+
+    return [replace(i, camera=lambda size: read_calibration(file, size).camera) for i in listed]
 
 
 def _usable(listed: Sequence[ListedImage], *, posed: bool) -> tuple[list[_ImageFile], _Losses]:

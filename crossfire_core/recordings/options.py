@@ -19,6 +19,16 @@ class RecordingOptions:
 
     image_topic: str = option("", "topic of the images; empty takes the only one")
     camera_info_topic: str = option("", "topic of the calibration; empty takes the image's own")
+    calibration: str = option(
+        "",
+        "file with the calibration, instead of the recording's own: YAML of ROS, OpenCV or kalibr, "
+        "or COLMAP's cameras.txt; FILE:NAME takes one of its cameras",
+    )
+    rectified: bool | None = option(
+        None,
+        "whether the images are rectified, so that P of the calibration holds instead of K and D; "
+        "by default the topic's name says it, or the images where it does not",
+    )
     pose_topic: str = option(
         "",
         "source of the poses: a topic (PoseStamped, PoseWithCovarianceStamped, TransformStamped, "

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from crossfire_core.errors import RecordingError
 from crossfire_core.geometry import Pose, Trajectory
 from crossfire_core.recordings.bag_reader import ODOMETRY_TYPE
 from crossfire_core.recordings.bag_scan import BagScan, PoseSeries
 from crossfire_core.recordings.options import NO_POSES, RecordingOptions
-from crossfire_core.recordings.tf_tree import TfTree, plain
+from crossfire_core.recordings.tf_tree import TfTree, is_odometry, is_world, plain
 
-# REP-105: what is expressed in these frames does not drift.
-_WORLD_FRAMES = ("map", "world", "earth")
 _BASE_FRAMES = ("base_link", "base_footprint")
 
 
@@ -37,7 +37,7 @@ class PoseSource:
     @property
     def drifts(self) -> bool:
         """Whether the poses are in a frame of odometry, by the custom of frame names."""
-        return self.world_frame not in _WORLD_FRAMES and self.odometric
+        return _drifts(self.world_frame, self.odometric)
 
     def at(self, tree: TfTree, camera_frame: str, stamp_ns: int, max_gap_ns: int) -> Pose | None:
         """``world_from_camera``, or None where the source does not reach."""
@@ -67,8 +67,14 @@ def find_base_frame(scan: BagScan, options: RecordingOptions) -> str:
     for frame in (*_BASE_FRAMES, *carried):
         if tree.connected(frame, camera):
             return frame
-    static = [frame for frame in tree.chain(camera) if tree.is_static(frame, camera)]
-    return static[-1]
+    # A robot that stands still is not the place it stands in.
+    fixed = [f for f in tree.chain(camera) if tree.is_static(f, camera)]
+    return [f for f in fixed if f == fixed[0] or not (is_world(f) or is_odometry(f))][-1]
+
+
+def _drifts(frame: str, odometric: bool) -> bool:
+    """Whether poses in a frame drift: odometry's frame, or odometry in any frame but the map's."""
+    return is_odometry(frame) or (odometric and not is_world(frame))
 
 
 def find_pose_source(scan: BagScan, base: str, options: RecordingOptions) -> PoseSource | None:
@@ -120,23 +126,41 @@ def find_odometry(scan: BagScan, base: str, options: RecordingOptions) -> Trajec
             )
         topics = usual
     name = wanted or (topics[0] if topics else "")
-    if not name:
-        links = scan.tree.chain(base)
-        moving = scan.tree.trajectory(base)
-        return moving if moving is not None and links[1] not in _WORLD_FRAMES else None
-    return _carried_to(scan.poses[name], base, scan.tree)
+    if name:
+        return _carried_to(scan.poses[name], base, scan.tree)
+    return _tf_odometry(scan.tree, base)
+
+
+def _tf_odometry(tree: TfTree, base: str) -> Trajectory | None:
+    """``odom_from_base`` from the first link above the base that moves, or None."""
+    links = pairwise(tree.chain(base))
+    # A robot that stands has odometry, too.
+    moving = ((c, p) for c, p in links if not tree.is_static(p, c) or is_odometry(p))
+    child, parent = next(moving, ("", ""))
+    trajectory = tree.trajectory(child)
+    if trajectory is None or is_world(parent):
+        return None
+    samples = list(zip(trajectory.stamps_ns.tolist(), trajectory.poses, strict=True))
+    return _mounted(samples, child, base, tree)
 
 
 def _carried_to(series: PoseSeries, base: str, tree: TfTree) -> Trajectory | None:
     """A series of poses of its own child frame as a trajectory of the base frame."""
     if not series.samples:
         return None
-    if not series.child or series.child == base:
-        return Trajectory.from_samples(series.samples)
-    mounted = tree.lookup(series.child, base, series.samples[0][0])
+    return _mounted(series.samples, series.child or base, base, tree)
+
+
+def _mounted(
+    samples: Sequence[tuple[int, Pose]], carrier: str, base: str, tree: TfTree
+) -> Trajectory:
+    """Poses of one frame of the robot as those of its base."""
+    if carrier == base:
+        return Trajectory.from_samples(samples)
+    mounted = tree.lookup(carrier, base, samples[0][0])
     if mounted is None:
-        raise RecordingError(f"no tf from {series.child} to {base}: record /tf_static")
-    return Trajectory.from_samples([(stamp, pose @ mounted) for stamp, pose in series.samples])
+        raise RecordingError(f"no tf from {carrier} to {base}: record /tf_static")
+    return Trajectory.from_samples([(stamp, pose @ mounted) for stamp, pose in samples])
 
 
 def _candidates(scan: BagScan, base: str) -> tuple[list[str], list[str]]:
@@ -144,12 +168,12 @@ def _candidates(scan: BagScan, base: str) -> tuple[list[str], list[str]]:
     absolute: list[str] = []
     drifting: list[str] = []
     for name, series in scan.poses.items():
-        drifts = series.msgtype == ODOMETRY_TYPE and series.frame not in _WORLD_FRAMES
+        drifts = _drifts(series.frame, series.msgtype == ODOMETRY_TYPE)
         (drifting if drifts else absolute).append(name)
     root = scan.tree.chain(scan.camera_frame)[-1]
     if not scan.tree.is_static(root, scan.camera_frame):
         source = f"tf:{root}:{base}"
-        if root in _WORLD_FRAMES:
+        if is_world(root):
             absolute.append(source)
         elif not drifting:  # tf repeats the odometry topic
             drifting.append(source)

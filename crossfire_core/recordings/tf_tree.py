@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+import numpy as np
+
 from crossfire_core.geometry import Pose, Trajectory
+
+# REP-105: what is expressed in these frames does not drift.
+_WORLD_NAMES = ("map", "world", "earth")
+_CONSTANT = 1e-9
 
 
 class TfTree:
     """Static and moving transforms, looked up along the chain between two frames.
+
+    A link holds until it changes where it is known not to move by itself: one that is the same in
+    all its samples, and the correction from a map to odometry, which jumps from value to value.
+    What moves is known between samples that lie close together.
 
     Attributes:
         conflicts: frames that were said to hang on two others; the first parent holds.
@@ -20,6 +30,7 @@ class TfTree:
         self._static: dict[str, tuple[str, Pose]] = {}
         self._samples: dict[str, list[tuple[int, Pose]]] = defaultdict(list)
         self._moving: dict[str, Trajectory] = {}
+        self._constant: dict[str, bool] = {}
         self._parents: dict[str, str] = {}
 
     def add(self, parent: str, child: str, parent_from_child: Pose, stamp_ns: int | None) -> None:
@@ -40,6 +51,7 @@ class TfTree:
         else:
             self._samples[child].append((stamp_ns, parent_from_child))
             self._moving.pop(child, None)
+            self._constant.pop(child, None)
 
     @property
     def frames(self) -> set[str]:
@@ -56,7 +68,7 @@ class TfTree:
     def is_static(self, target: str, source: str) -> bool:
         """Whether nothing moves between two connected frames."""
         links = self._links(target, source)
-        return links is not None and all(f in self._static for part in links for f in part)
+        return links is not None and all(self._is_constant(f) for part in links for f in part)
 
     def connected(self, target: str, source: str) -> bool:
         """Whether a chain leads from one frame to the other."""
@@ -108,7 +120,47 @@ class TfTree:
         if child in self._static:
             return self._static[child][1]
         moving = self.trajectory(child)
-        return None if moving is None else moving.at(stamp_ns, max_gap_ns)
+        if moving is None:
+            return None
+        found = moving.at(stamp_ns, max_gap_ns)
+        return found if found is not None else self._held(child, moving, stamp_ns)
+
+    def _held(self, child: str, moving: Trajectory, stamp_ns: int) -> Pose | None:
+        """The last value before a time at which no two samples lie close together."""
+        if self._is_constant(child):
+            return moving.poses[0]
+        before = int(np.searchsorted(moving.stamps_ns, stamp_ns, side="right")) - 1
+        if before < 0:
+            return None
+        last = moving.poses[before]
+        if is_world(self._parents[child]) and is_odometry(child):
+            return last
+        unchanged = before + 1 < len(moving) and _same(last, moving.poses[before + 1])
+        return last if unchanged else None
+
+    def _is_constant(self, child: str) -> bool:
+        """Whether a link never changes, on whatever topic it is published."""
+        if child not in self._constant:
+            moving = self.trajectory(child)
+            self._constant[child] = child in self._static or (
+                moving is not None and all(_same(moving.poses[0], pose) for pose in moving.poses)
+            )
+        return self._constant[child]
+
+
+def _same(a: Pose, b: Pose) -> bool:
+    moved = np.abs(a.translation - b.translation).max()
+    return bool(max(moved, np.abs(a.rotation - b.rotation).max()) <= _CONSTANT)
+
+
+def is_world(frame: str) -> bool:
+    """Whether a frame is fixed to the place, by the custom of names (REP-105)."""
+    return frame.rpartition("/")[2] in _WORLD_NAMES
+
+
+def is_odometry(frame: str) -> bool:
+    """Whether a frame is one of odometry, which drifts, by the custom of names (REP-105)."""
+    return "odom" in frame.rpartition("/")[2].lower()
 
 
 def plain(frame: str) -> str:

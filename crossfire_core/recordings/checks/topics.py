@@ -19,9 +19,9 @@ from crossfire_core.recordings.bag_reader import (
     BagMessage,
     Topic,
     open_bag,
-    stamp_ns,
 )
 from crossfire_core.recordings.checks.finding import Finding, error, good, warning
+from crossfire_core.recordings.messages import stamp_ns
 
 _KNOWN_TYPES = (*IMAGE_TYPES, CAMERA_INFO_TYPE, TF_TYPE, *POSE_TYPES)
 _SMALLEST_GAP_S = 0.5

@@ -1,0 +1,226 @@
+"""Calibrations in files of their own: ROS's, OpenCV's and kalibr's YAML, COLMAP's cameras.txt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crossfire_core.errors import CalibrationError, RecordingError
+from crossfire_core.geometry import Camera
+from crossfire_core.recordings.camera_info import Calibration, CameraView, chosen_view
+from crossfire_core.recordings.colmap import camera_of
+from crossfire_core.recordings.image_file import scaled_to
+from crossfire_core.recordings.text import numbers, read_lines, read_text
+
+_HELP = (
+    "a calibration is a YAML file of ROS (camera_matrix) or OpenCV, kalibr's camchain, or "
+    "COLMAP's cameras.txt"
+)
+# The names under which OpenCV's users keep the two fields.
+_MATRIX_KEYS = ("camera_matrix", "Camera_Matrix", "cameraMatrix", "CameraMatrix", "K")
+_LENS_KEYS = (
+    "distortion_coefficients",
+    "Distortion_Coefficients",
+    "dist_coeffs",
+    "distCoeffs",
+    "DistCoeffs",
+    "D",
+)
+
+
+@dataclass(frozen=True)
+class NamedCamera:
+    """One camera of a file.
+
+    Attributes:
+        name: in the file.
+        topic: that it was calibrated on, or empty.
+        calibration: its numbers, or None where :attr:`camera` holds them.
+        camera: for files that know one image size and no rectified image.
+    """
+
+    name: str
+    topic: str = ""
+    calibration: Calibration | None = None
+    camera: Camera | None = None
+
+
+def read_calibration(
+    file: Path | str,
+    size: tuple[int, int],
+    topic: str = "",
+    rectified: bool | None = None,
+) -> CameraView:
+    """The camera of images from a calibration file.
+
+    Args:
+        file: of one of the known kinds; ``FILE:NAME`` takes one of its cameras.
+        size: (width, height) of the images; a calibration at another size is scaled to it.
+        topic: of the images, which chooses among a file's cameras and says whether they are
+            rectified.
+        rectified: what the user says about that.
+
+    Raises:
+        CalibrationError: no such file, no calibration, several that could be meant, or of another
+            shape than the images.
+    """
+    path, name = _split(str(file))
+    chosen = _chosen(_read(path), name, topic, size, path)
+    if chosen.calibration is None:
+        assert chosen.camera is not None
+        return CameraView(_scaled(chosen.camera, size, path))
+    whole = chosen.calibration.of_size(*size)
+    view, _ = chosen_view(whole, topic, rectified)
+    return CameraView(_scaled(view.camera, size, path), view.frame_from_camera)
+
+
+def _split(text: str) -> tuple[Path, str]:
+    path, mark, name = text.rpartition(":")
+    return (Path(path), name) if mark and not Path(text).exists() else (Path(text), "")
+
+
+def _read(path: Path) -> list[NamedCamera]:
+    try:
+        if path.suffix == ".txt":
+            return _colmap_cameras(path)
+        data = _yaml(path)
+        kalibr = {k: v for k, v in data.items() if isinstance(v, dict) and "intrinsics" in v}
+        if kalibr:
+            return [_kalibr_camera(str(name), values) for name, values in kalibr.items()]
+        return [NamedCamera("camera", calibration=_matrix_calibration(data))]
+    except RecordingError as error:
+        raise CalibrationError(str(error)) from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        reason = (str(error).splitlines() or ["empty"])[0]
+        raise CalibrationError(f"{path} holds no calibration ({reason}): {_HELP}") from error
+
+
+def _chosen(
+    cameras: list[NamedCamera], name: str, topic: str, size: tuple[int, int], path: Path
+) -> NamedCamera:
+    if name:
+        cameras = [c for c in cameras if c.name == name]
+    elif len(cameras) > 1:
+        fitting = [c for c in cameras if c.topic and c.topic in (topic, _raw_topic(topic))]
+        cameras = fitting or [c for c in cameras if _size_of(c) == size] or cameras
+    if not cameras:
+        raise CalibrationError(f"{path} has no camera named {name!r}")
+    if len(cameras) > 1:
+        names = ", ".join(c.name for c in cameras)
+        raise CalibrationError(f"{path} has the cameras {names}: name one, as {path}:NAME")
+    return cameras[0]
+
+
+def _raw_topic(topic: str) -> str:
+    return topic.removesuffix("/compressed")
+
+
+def _size_of(camera: NamedCamera) -> tuple[int, int]:
+    if camera.camera is not None:
+        return camera.camera.size
+    assert camera.calibration is not None
+    return camera.calibration.width, camera.calibration.height
+
+
+def _scaled(camera: Camera, size: tuple[int, int], path: Path) -> Camera:
+    scaled = scaled_to(camera, size)
+    if scaled is None:
+        raise CalibrationError(
+            f"{path} is for images of {camera.width}x{camera.height}, these are "
+            f"{size[0]}x{size[1]}: calibrate at their size, or at one of the same shape"
+        )
+    return scaled
+
+
+def _colmap_cameras(path: Path) -> list[NamedCamera]:
+    rows = [line.split() for _, line in read_lines(path)]
+    if not rows or any(len(row) < 5 for row in rows):
+        raise ValueError("no lines of CAMERA_ID MODEL WIDTH HEIGHT PARAMETERS")
+    return [
+        NamedCamera(
+            row[0],
+            camera=camera_of(row[1], int(row[2]), int(row[3]), numbers(row[4:])),
+        )
+        for row in rows
+    ]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with OpenCV's tag for matrices."""
+
+
+def _opencv_matrix(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:opencv-matrix", _opencv_matrix)
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    # OpenCV begins with "%YAML:1.0", which is no YAML.
+    text = "\n".join(x for x in read_text(path).splitlines() if not x.startswith("%"))
+    try:
+        data = yaml.load(text, _Loader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise ValueError(f"no YAML: {(str(error).splitlines() or [''])[0]}") from error
+    if not isinstance(data, dict):
+        raise ValueError("no fields")
+    return data
+
+
+def _kalibr_camera(name: str, values: Mapping[str, Any]) -> NamedCamera:
+    """One camera of a camchain; pixel centres at integers."""
+    projection = str(values.get("camera_model", "pinhole"))
+    if projection != "pinhole":
+        raise CalibrationError(
+            f"{name} has kalibr's camera_model {projection!r}: calibrate with pinhole-radtan or "
+            "pinhole-equi"
+        )
+    fx, fy, cx, cy = (float(v) for v in values["intrinsics"])
+    width, height = (int(v) for v in values["resolution"])
+    calibration = Calibration(
+        width,
+        height,
+        str(values.get("distortion_model", "none")),
+        (fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0),
+        tuple(float(v) for v in values.get("distortion_coeffs", ())),
+    )
+    return NamedCamera(name, str(values.get("rostopic", "")), calibration)
+
+
+def _matrix_calibration(data: Mapping[str, Any]) -> Calibration:
+    """Of ROS's camera_calibration or of OpenCV."""
+    k = _matrix(_field(data, _MATRIX_KEYS, "camera_matrix"), 9)
+    lens = _field(data, _LENS_KEYS, "") or ()
+    model = str(data.get("distortion_model") or "plumb_bob")
+    if data.get("fisheye_model"):
+        model = "fisheye"
+    r = _matrix(data.get("rectification_matrix", (0.0,) * 9), 9)
+    p = _matrix(data.get("projection_matrix", (0.0,) * 12), 12)
+    width, height = (
+        int(data.get(f"image_{side}", data.get(f"image_{side.capitalize()}", 0)))
+        for side in ("width", "height")
+    )
+    return Calibration(width, height, model, k, _matrix(lens), r, p)
+
+
+def _field(data: Mapping[str, Any], names: tuple[str, ...], needed: str) -> Any:
+    found = next((data[name] for name in names if name in data), None)
+    if found is None and needed:
+        raise ValueError(f"no {needed}")
+    return found
+
+
+def _matrix(value: Any, length: int | None = None) -> tuple[float, ...]:
+    """The numbers of ``{rows, cols, data}``, of a list, or of a list of rows."""
+    flat = value["data"] if isinstance(value, dict) else value
+    found = tuple(
+        float(v) for row in flat for v in (row if isinstance(row, (list, tuple)) else (row,))
+    )
+    if length is not None and len(found) != length:
+        raise ValueError(f"a matrix has {len(found)} numbers, {length} were expected")
+    return found
