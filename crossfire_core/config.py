@@ -398,6 +398,8 @@ def checked(value: Any, kind: Any, limits: dict[str, Any], name: str) -> Any:
     """The value, converted to its type and held against its limits, or a ConfigError."""
     if kind is float:
         value = _number(value)
+    if kind is str and isinstance(value, bool) and str(value).lower() in limits.get("choices", ()):
+        value = str(value).lower()  # what YAML makes of the words true and false
     origin = getattr(kind, "__origin__", kind)
     if origin is tuple and isinstance(value, list):
         value = tuple(value)

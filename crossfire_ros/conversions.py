@@ -19,8 +19,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from crossfire_core.errors import CalibrationError, CrossfireError, RecordingError
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.uncertainty import completed
-from crossfire_core.recordings.bag_reader import info_camera
-from crossfire_core.recordings.image_message import decode_compressed, decode_image
+from crossfire_core.recordings import messages
+from crossfire_core.recordings.camera_info import Calibration, CameraView, chosen_view
+from crossfire_core.recordings.image_message import PixelDepth
 
 try:  # ROS's own converter where ROS is installed; a broken binary must not take the node along
     from cv_bridge import CvBridge
@@ -52,8 +53,7 @@ def pose_from_transform(message: TransformMsg) -> Pose:
     Raises:
         ValueError: NaN, or a zero quaternion.
     """
-    q, t = message.rotation, message.translation
-    return Pose.from_quaternion([q.x, q.y, q.z, q.w], [t.x, t.y, t.z])
+    return messages.transform_pose(message)
 
 
 def transform_from_pose(pose: Pose, parent: str, child: str, stamp: TimeMsg) -> TransformStamped:
@@ -72,9 +72,8 @@ def pose_from_message(message: PoseMsg) -> Pose:
     Raises:
         MessageError: NaN, or a zero quaternion.
     """
-    q, p = message.orientation, message.position
     try:
-        return Pose.from_quaternion([q.x, q.y, q.z, q.w], [p.x, p.y, p.z])
+        return messages.plain_pose(message)
     except ValueError as error:
         raise MessageError(str(error)) from error
 
@@ -133,38 +132,58 @@ def odometry_from_message(
 
 
 def camera_from_message(message: CameraInfo) -> Camera:
-    """The calibration of the images that go with a ``camera_info``.
-
-    Binning and region of interest are applied, as drivers describe the full sensor.
+    """The calibration of the raw images that go with a ``camera_info``; see view_from_message.
 
     Raises:
         MessageError: zero or NaN K, an unknown distortion model, no size.
     """
+    return view_from_message(message, "", False)[0].camera
+
+
+def view_from_message(
+    message: CameraInfo, topic: str, rectified: bool | None
+) -> tuple[CameraView, CameraView | None]:
+    """The camera of the images that go with a ``camera_info``, as a bag's reader finds it.
+
+    Binning and region of interest are applied, as drivers describe the full sensor.
+
+    Args:
+        message: the calibration.
+        topic: of the images, whose name says whether they are rectified.
+        rectified: what the user says about that, or None.
+
+    Returns:
+        The camera, and the other one that it may be where nothing says which.
+
+    Raises:
+        MessageError: zero or NaN numbers, an unknown distortion model, no size.
+    """
     try:
-        return info_camera(message)
+        return chosen_view(Calibration.from_message(message), topic, rectified)
     except CalibrationError as error:
         raise MessageError(str(error)) from error
 
 
-def image_from_message(message: Image | CompressedImage) -> NDArray[np.uint8]:
+def image_from_message(
+    message: Image | CompressedImage, depth: PixelDepth | None = None
+) -> NDArray[np.uint8]:
     """The colours of an image message: ``[height, width, 3]`` uint8, RGB.
+
+    Args:
+        message: of either type.
+        depth: what earlier images told about the bits of 16-bit pixels.
 
     Raises:
         MessageError: sizes that contradict each other, an unknown encoding, broken bytes.
     """
     try:
-        if isinstance(message, CompressedImage):
-            return decode_compressed(message.data)
-        if CvBridge is not None and message.encoding.lower() not in _OURS:
+        if (
+            CvBridge is not None
+            and isinstance(message, Image)
+            and message.encoding.lower() not in _OURS
+        ):
             return _through_cv_bridge(message)
-        return decode_image(
-            message.encoding,
-            message.height,
-            message.width,
-            message.step,
-            bool(message.is_bigendian),
-            message.data,
-        )
+        return messages.colour_of(message, depth)
     except RecordingError as error:
         raise MessageError(str(error)) from error
 

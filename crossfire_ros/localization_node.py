@@ -35,10 +35,13 @@ from crossfire_core.errors import CrossfireError
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.tracker import USUAL_HINT, Tracker, TrackingState, TrackResult
 from crossfire_core.localization.uncertainty import sigmas
+from crossfire_core.recordings.calibration_file import read_calibration
+from crossfire_core.recordings.camera_info import CameraView, same_camera
+from crossfire_core.recordings.image_file import scaled_to
+from crossfire_core.recordings.image_message import PixelDepth
 from crossfire_ros import parameters, runtime
 from crossfire_ros.conversions import (
     MessageError,
-    camera_from_message,
     covariance_from_message,
     image_from_message,
     image_to_message,
@@ -49,6 +52,7 @@ from crossfire_ros.conversions import (
     stamp_from_ns,
     stamp_to_ns,
     transform_from_pose,
+    view_from_message,
 )
 from crossfire_ros.drawing import draw_matches
 from crossfire_ros.map_loading import LoadedMap, MapLoader, load_map
@@ -132,6 +136,8 @@ class LocalizationNode(LifecycleNode):
         self._tracker: Tracker | None = None
         self._worker: Worker[Incoming] | None = None
         self._camera: Camera | None = None
+        self._frame_from_camera = Pose.identity()
+        self._pixel_depth = PixelDepth()
         self._tally = Tally()
         self._report = Report(TrackingState.UNINITIALIZED, self._tally)
         self._last_state: TrackingState | None = None
@@ -185,6 +191,7 @@ class LocalizationNode(LifecycleNode):
         """Subscribe and begin."""
         assert self._map is not None
         self._tally, self._camera, self._last_state = Tally(), None, None
+        self._pixel_depth = PixelDepth()
         self._report = Report(TrackingState.UNINITIALIZED, self._tally)
         self._path, self._path_sent_s = PathMsg(), -math.inf
         self._tracker = Tracker(
@@ -358,20 +365,53 @@ class LocalizationNode(LifecycleNode):
             self._worker.submit(message)
 
     def _on_camera_info(self, message: CameraInfo) -> None:
+        node = self._settings.node
+        if node.calibration:
+            return  # the file holds instead
         try:
-            camera = camera_from_message(message)
+            view, other = view_from_message(message, self._topics["image"], node.is_rectified)
         except MessageError as error:
             self._refuse("camera_info", str(error))
             return
         self._tally.hear("camera_info")
         if self._camera is None:
-            self._camera = camera
-        elif not _same_camera(camera, self._camera):
+            self._camera, self._frame_from_camera = view.camera, view.frame_from_camera
+            if other is not None:
+                self._warn(
+                    "rectified",
+                    f"nothing says whether the images on {self._topics['image']} are rectified; "
+                    "they are taken for raw: set the parameter rectified to true or false",
+                )
+        elif not same_camera(view.camera, self._camera):
             self._refuse(
                 "camera_info",
                 "camera_info has changed and the new one is refused: "
                 "deactivate and activate the node to take it",
             )
+
+    def _view(self, width: int, height: int) -> CameraView:
+        """The camera of images of a size.
+
+        Raises:
+            MessageError: none is known yet, or it is for images of another shape.
+            CalibrationError: the calibration file is of no use.
+        """
+        node, size = self._settings.node, (width, height)
+        if node.calibration and (self._camera is None or self._camera.size != size):
+            view = read_calibration(
+                Path(node.calibration).expanduser(), size, self._topics["image"], node.is_rectified
+            )
+            self._camera, self._frame_from_camera = view.camera, view.frame_from_camera
+            self._tally.hear("camera_info")
+        if self._camera is None:
+            raise MessageError("image came before any usable camera_info")
+        camera = scaled_to(self._camera, size)
+        if camera is None:
+            raise MessageError(
+                f"image is {width}x{height}, camera_info is for "
+                f"{self._camera.width}x{self._camera.height}"
+            )
+        return CameraView(camera, self._frame_from_camera)
 
     def _on_odometry(self, message: Odometry) -> None:
         node = self._settings.node
@@ -457,22 +497,16 @@ class LocalizationNode(LifecycleNode):
         self._warn("internal", "".join(traceback.format_exception(error)))
 
     def _localize(self, message: Incoming) -> None:
-        tracker, camera = self._tracker, self._camera
+        tracker = self._tracker
         started = time.perf_counter()
         stamp = stamp_to_ns(message.header.stamp)
         if tracker is None or self._is_stale(stamp):
             return
-        if camera is None:
-            raise MessageError("image came before any usable camera_info")
-        image = image_from_message(message)
-        if image.shape[:2] != (camera.height, camera.width):
-            raise MessageError(
-                f"image is {image.shape[1]}x{image.shape[0]}, "
-                f"camera_info is for {camera.width}x{camera.height}"
-            )
-        tracker.mount(self._base_from_camera(message.header.frame_id, stamp))
+        image = image_from_message(message, self._pixel_depth)
+        view = self._view(image.shape[1], image.shape[0])
+        tracker.mount(self._base_from_camera(message.header.frame_id, stamp, view))
         decoded = time.perf_counter()
-        result = tracker.update(image, camera, stamp)
+        result = tracker.update(image, view.camera, stamp)
         done = time.perf_counter()
         timings = result.estimate.timings_ms if result.estimate is not None else {}
         self._tally.processed += 1
@@ -497,7 +531,7 @@ class LocalizationNode(LifecycleNode):
         self._warn("stale", f"images are {off} and dropped: is use_sim_time right?")
         return True
 
-    def _base_from_camera(self, frame: str, stamp: int) -> Pose:
+    def _base_from_camera(self, frame: str, stamp: int, view: CameraView) -> Pose:
         assert self._map is not None
         if self._settings.node.extrinsics == "map":
             return self._map.base_from_camera
@@ -507,7 +541,8 @@ class LocalizationNode(LifecycleNode):
         deadline = time.monotonic() + _TF_PATIENCE_S
         while True:
             try:
-                return lookup(self._buffer, self._settings.node.base_frame, frame, stamp)
+                mounted = lookup(self._buffer, self._settings.node.base_frame, frame, stamp)
+                return mounted @ view.frame_from_camera
             except ExtrapolationException:
                 if time.monotonic() > deadline:
                     raise
@@ -676,13 +711,6 @@ class LocalizationNode(LifecycleNode):
         if now - self._warned.get(kind, -math.inf) >= _WARNING_PERIOD_S:
             self._warned[kind] = now
             self.get_logger().warning(text)
-
-
-def _same_camera(a: Camera, b: Camera) -> bool:
-    if (a.size, a.distortion, len(a.coefficients)) != (b.size, b.distortion, len(b.coefficients)):
-        return False
-    first, second = ((c.fx, c.fy, c.cx, c.cy, *c.coefficients) for c in (a, b))
-    return bool(np.allclose(first, second, rtol=1e-6))
 
 
 def start(node: LocalizationNode) -> None:

@@ -44,7 +44,7 @@ class ReplayError(CrossfireError):
 
 @dataclass(frozen=True)
 class Topics:
-    """The topics of a bag that the node listens to; odometry may be empty."""
+    """The topics of a bag that the node listens to; those that a bag lacks are empty."""
 
     image: str
     info: str
@@ -58,8 +58,8 @@ class Topics:
     def remappings(self) -> list[tuple[str, str]]:
         """From the node's names to the bag's."""
         image = "image/compressed" if self.compressed else "image"
-        pairs = [(image, self.image), ("camera_info", self.info)]
-        return pairs + ([("odom", self.odometry)] if self.odometry else [])
+        pairs = [(image, self.image), ("camera_info", self.info), ("odom", self.odometry)]
+        return [(ours, theirs) for ours, theirs in pairs if theirs]
 
 
 def find_topics(bag: Path, options: RecordingOptions) -> Topics:
@@ -195,6 +195,7 @@ def node_arguments(map_file: Path, topics: Topics, options: ReplayOptions) -> li
         "use_sim_time:=true",
         f"image_transport:={'compressed' if topics.compressed else 'raw'}",
         f"use_odometry:={str(options.use_odometry and bool(topics.odometry)).lower()}",
+        *_camera_parameters(options.recording),
         *options.parameters,
     ]
     arguments = [*options.node_command, "--ros-args"]
@@ -207,6 +208,14 @@ def node_arguments(map_file: Path, topics: Topics, options: ReplayOptions) -> li
     return arguments
 
 
+def _camera_parameters(recording: RecordingOptions) -> list[str]:
+    """What was said about the calibration, for the node."""
+    said = [f"calibration:={recording.calibration}"] if recording.calibration else []
+    if recording.rectified is not None:
+        said.append(f"rectified:={str(recording.rectified).lower()}")
+    return said
+
+
 def _wait_for_node(
     player: Player,
     recorder: Recorder,
@@ -214,7 +223,7 @@ def _wait_for_node(
     child: subprocess.Popen[bytes],
     use_odometry: bool,
 ) -> None:
-    wanted = [topics.image, topics.info, "/tf_static", "/clock"]
+    wanted = [topics.image, "/tf_static", "/clock", *([topics.info] if topics.info else [])]
     wanted += [topics.odometry] if use_odometry and topics.odometry else []
     deadline = time.monotonic() + _START_S
     while not player.wait_for_listeners(wanted, timeout_s=0.5):

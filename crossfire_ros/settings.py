@@ -44,6 +44,17 @@ class NodeConfig:
         "raw takes `image`, compressed takes `image/compressed`",
         choices=("raw", "compressed"),
     )
+    calibration: str = option(
+        "",
+        "file with the camera's calibration, which then takes the place of `camera_info`: YAML of "
+        "ROS, OpenCV or kalibr, or COLMAP's cameras.txt",
+    )
+    rectified: str = option(
+        "auto",
+        "whether the images are rectified, so that P of the calibration holds instead of K and D; "
+        "auto goes by the topic's name (image_rect or image_raw)",
+        choices=("auto", "true", "false"),
+    )
     use_odometry: bool = option(
         True, "follow `odom` between images and publish map to odom; otherwise map to base"
     )
@@ -66,6 +77,11 @@ class NodeConfig:
     )
     path_length: int = option(2000, "most poses on `~/path`", min=2, max=1_000_000, live=True)
     autostart: bool = option(False, "configure and activate on start, without a lifecycle manager")
+
+    @property
+    def is_rectified(self) -> bool | None:
+        """What ``rectified`` says, None for auto."""
+        return None if self.rectified == "auto" else self.rectified == "true"
 
 
 @dataclass(frozen=True)

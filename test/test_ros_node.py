@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from array import array
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -805,7 +806,7 @@ class TestMalformedMessages:
             ({"k": np.zeros(9)}, "uncalibrated"),
             ({"k": np.full(9, np.nan)}, "NaN"),
             ({"width": 0, "height": 0}, "uncalibrated"),
-            ({"distortion_model": "thin_plate"}, "thin_plate"),
+            ({"distortion_model": "thin_plate", "d": [0.1] * 5}, "thin_plate"),
         ],
     )
     def test_bad_calibration_is_refused(self, changes, words):
@@ -815,6 +816,41 @@ class TestMalformedMessages:
             assert words in g.node.tally.last_refusal and g.node._camera is None
             g.send_camera_info()
             assert g.node._camera == CAMERA
+
+    @pytest.mark.parametrize("rectified", ["true", "false", "auto"])
+    def test_rectified_images_have_the_camera_of_p_and_r(self, rectified):
+        turn = Pose.exp((0.0, 0.0, 0.0, 0.02, -0.05, 0.03))  # rectified from raw
+        p = [55.0, 0, 30.0, 0, 0, 56.0, 25.0, 0, 0, 0, 1, 0]
+        with graph(rectified=rectified) as g:
+            g.activate()
+            g.send_extrinsics()
+            g.send_camera_info(p=[float(v) for v in p], r=turn.rotation.ravel())
+            g.process_image()
+            straight = rectified == "true"
+            expected = Camera(64, 48, 55.0, 56.0, 30.5, 25.5) if straight else CAMERA
+            assert g.node._camera == expected
+            mounted = BASE_FROM_CAMERA @ turn.inverse() if straight else BASE_FROM_CAMERA
+            assert g.node._tracker._camera_from_base.distance(mounted.inverse())[1] < 1e-6
+            assert ("rectified" in g.node._warned) == (rectified == "auto")
+
+    def test_a_calibration_file_takes_the_place_of_camera_info(self, tmp_path):
+        (tmp_path / "cameras.txt").write_text("1 PINHOLE 128 96 120 122 65 49\n")
+        with graph(calibration=str(tmp_path / "cameras.txt")) as g:
+            g.activate()
+            g.send_extrinsics()
+            g.publisher("camera_info", CameraInfo).publish(camera_info(CAMERA))
+            g.process_image()
+            # The images are half as large as those of the file.
+            assert g.node._camera == Camera(64, 48, 60.0, 61.0, 32.5, 24.5)
+            assert "camera_info" not in g.node.tally.last_refusal
+
+    def test_an_autofocus_is_no_change(self):
+        with graph() as g:
+            g.tracking()
+            moved = replace(CAMERA, fx=CAMERA.fx * 1.004, fy=CAMERA.fy * 1.004)
+            g.publisher("camera_info", CameraInfo).publish(camera_info(moved))
+            g.process_image()
+            assert g.node.tally.refused["camera_info"] == 0
 
     def test_calibration_that_changes_is_refused_until_the_next_activation(self):
         other = Camera(64, 48, 60.0, 60.0, 32.5, 24.5)

@@ -162,6 +162,14 @@ def localize(
             help="Pose of the camera in the map to start from; by default everywhere is searched.",
         ),
     ] = "",
+    calibration: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="Calibration of the images' camera, where it is not the one that made the map: "
+            "YAML of ROS, OpenCV or kalibr, or COLMAP's cameras.txt.",
+        ),
+    ] = "",
     device: shell.Device = "auto",
     backend: shell.Backend = None,
     config: shell.Settings = None,
@@ -170,10 +178,12 @@ def localize(
 ) -> None:
     """Say where single images were taken.
 
-    They must come from the camera that made the map, at any size of the same shape.
+    They must come from the camera that made the map, at any size of the same shape, or from one
+    whose calibration is given.
 
     Example: crossfire localize room.map photo.jpg --json -
     """
+    from crossfire_core.recordings.calibration_file import read_calibration
     from crossfire_core.recordings.image_file import read_image
 
     start = parse_pose(prior) if prior else None
@@ -181,7 +191,11 @@ def localize(
     outcomes = {}
     for path in images:
         image = read_image(path)
-        camera = camera_for(localizer.neural_map.header.camera, image.shape[1], image.shape[0])
+        size = image.shape[1], image.shape[0]
+        if calibration:
+            camera = read_calibration(calibration, size).camera
+        else:
+            camera = camera_for(localizer.neural_map.header.camera, *size)
         outcomes[str(path)] = estimate_json(localizer.localize(image, camera, start))
     shell.emit(outcomes, json)
     if json is None:
@@ -243,6 +257,6 @@ def camera_for(camera: Any, width: int, height: int) -> Any:
     if abs(width * camera.height - height * camera.width) > 0.01 * width * camera.height:
         raise CalibrationError(
             f"image is {width}x{height}, the map's camera {camera.width}x{camera.height}: "
-            "only images of that camera can be localized without a recording"
+            "give the calibration of another camera with --calibration"
         )
     return camera.resized(width, height)
