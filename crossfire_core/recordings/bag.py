@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfire_core.errors import RecordingError
+from crossfire_core.errors import CrossfireError, RecordingError
 from crossfire_core.geometry import Pose, Trajectory
 from crossfire_core.recordings.bag_reader import BagMessage, open_bag
 from crossfire_core.recordings.bag_scan import BagScan, ImageEntry, scan_bag
@@ -77,7 +77,10 @@ class BagRecording(Recording):
         from crossfire_core.recordings.straightness import looks_straight
 
         topic, view = self._scan.image_topic, self._scan.view
-        straight = looks_straight(self, view.camera)
+        try:
+            straight = looks_straight(self, view.camera)
+        except CrossfireError:  # said of the image when it is asked for
+            straight = None
         if straight is None:
             return [
                 f"nothing says whether the images on {topic} are rectified, and they do not tell: "
