@@ -360,6 +360,39 @@ class TrackingConfig:
     )
 
 
+@dataclass(frozen=True)
+class ExportConfig:
+    """How a map becomes an occupancy grid, a cloud or a mesh."""
+
+    views: int = option(
+        200, "mapping views looked from at most, spread evenly over the path", min=1
+    )
+    columns: int = option(128, "rays along the image's longer side", min=8, max=1024)
+    reach: float = option(
+        15.0, "surfaces further than this from a view are left out, metres", min=0.1
+    )
+    min_opacity: float = option(0.6, "fainter surfaces are left out", min=0.0, max=1.0)
+    max_depth_spread: float = option(
+        0.06, "as are those whose depth is spread wider than this, relative", min=0.0
+    )
+    least_views: int = option(
+        2, "views that must see a surface, or look through a cell, before it counts", min=1
+    )
+    resolution: float = option(0.05, "side of the grid's cells, metres", min=0.005, max=10.0)
+    lowest: float = option(
+        0.1, "what is lower than this above the floor is driven over, metres", min=0.0
+    )
+    highest: float = option(
+        1.5, "what is higher than this above the floor is driven under, metres", min=0.01
+    )
+    find_floor: bool = option(True, "look for the floor; otherwise it is at `floor`")
+    floor: float = option(0.0, "height of the floor along the map's up axis, metres")
+    voxel: float = option(0.02, "distance between points of the cloud, metres", min=0.001)
+    max_points: int = option(
+        500_000, "most points of a cloud; their distance grows until it has no more", min=100
+    )
+
+
 def replace_from(base: T, values: dict[str, Any], where: str = "") -> T:
     """A copy of a config with some fields changed, nested mappings included.
 

@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from dataclasses import Field, dataclass, fields, is_dataclass
 from typing import Any
 
-from crossfire_core.config import LocalizationConfig, TrackingConfig, TrainingConfig
+from crossfire_core.config import (
+    ExportConfig,
+    LocalizationConfig,
+    TrackingConfig,
+    TrainingConfig,
+)
 from crossfire_core.recordings.options import RecordingOptions
 
 
@@ -39,6 +44,12 @@ ROOMS = (
         "parameters `localization.*` of the node.",
     ),
     Room("Tracking", TrackingConfig, "Parameters `tracking.*` of the node."),
+    Room(
+        "Export",
+        ExportConfig,
+        "For `crossfire export --config FILE` and `--set NAME=VALUE`; parameters `export.*` of the "
+        "node.",
+    ),
     Room(
         "Reading recordings",
         RecordingOptions,

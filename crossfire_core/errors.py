@@ -39,6 +39,10 @@ class TrainingError(CrossfireError):
     """Training cannot start or go on (no usable frames, diverged, checkpoint unusable)."""
 
 
+class ExportError(CrossfireError):
+    """A map cannot be given out in the form that was asked for."""
+
+
 class BackendError(CrossfireError):
     """The requested device or field backend is not available on this machine."""
 

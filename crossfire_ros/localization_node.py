@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseArray, PoseStamped, PoseWithCovarianceStamped
-from nav_msgs.msg import Odometry
+from nav_msgs.msg import OccupancyGrid, Odometry
 from nav_msgs.msg import Path as PathMsg
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
@@ -28,7 +28,7 @@ from rclpy.qos import (
     QoSProfile,
     ReliabilityPolicy,
 )
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import Empty, Trigger
 
 from crossfire_core.errors import CrossfireError
@@ -56,6 +56,7 @@ from crossfire_ros.conversions import (
 )
 from crossfire_ros.drawing import draw_matches
 from crossfire_ros.map_loading import LoadedMap, MapLoader, load_map
+from crossfire_ros.map_messages import cloud_to_message, grid_to_message
 from crossfire_ros.pose_file import PoseFileError, load_pose, save_pose
 from crossfire_ros.reporting import (
     Report,
@@ -180,6 +181,7 @@ class LocalizationNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         self._advertise()
         self._publish_mapping_views()
+        self._publish_geometry()
         self._say_inactive()
         self.get_logger().info(
             f"map {self._map.name or 'loaded'} is ready, poses are in frame {self._map_frame!r}"
@@ -698,6 +700,22 @@ class LocalizationNode(LifecycleNode):
         message.header.frame_id = self._map_frame
         message.header.stamp = self.get_clock().now().to_msg()
         self._views_publisher.publish(message)
+
+    def _publish_geometry(self) -> None:
+        """The map's grid and cloud, where they are asked for, for whoever comes later too."""
+        assert self._map is not None
+        made, now = self._map.geometry, self.get_clock().now().nanoseconds
+        if made.grid is not None:
+            grid = grid_to_message(made.grid, made.map_from_grid, self._map_frame, now)
+            self._publish_latched(OccupancyGrid, "~/map", grid)
+        if made.cloud is not None:
+            cloud = cloud_to_message(made.cloud, self._map_frame, now)
+            self._publish_latched(PointCloud2, "~/map_cloud", cloud)
+
+    def _publish_latched(self, kind: Any, topic: str, message: Any) -> None:
+        publisher = self.create_publisher(kind, topic, _LATCHED_QOS)
+        self._own_publishers.append(publisher)
+        publisher.publish(message)
 
     # Complaints
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from crossfire_core.errors import ConfigError
+from crossfire_core.export.geometry import MapGeometry, map_geometry
 from crossfire_core.field.threads import THREADS
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.estimate import ImageLocalizer
@@ -24,6 +25,7 @@ class LoadedMap:
         base_from_camera: of the robot that mapped.
         name: for people.
         mapping_views: ``map_from_camera`` of the images it was made from.
+        geometry: grid and cloud for others, where the settings ask for them.
     """
 
     localizer: ImageLocalizer
@@ -31,6 +33,7 @@ class LoadedMap:
     base_from_camera: Pose = field(default_factory=Pose.identity)
     name: str = ""
     mapping_views: Sequence[Pose] = ()
+    geometry: MapGeometry = field(default_factory=MapGeometry)
 
 
 MapLoader = Callable[[Settings], LoadedMap]
@@ -43,6 +46,7 @@ def load_map(settings: Settings) -> LoadedMap:
         ConfigError: no file is named.
         MapFormatError: the file is missing, broken, or of another version.
         BackendError: the device or backend does not run here.
+        ExportError: no grid or cloud that is asked for can be made.
     """
     if not settings.node.map:
         raise ConfigError("no map: set the parameter `map` to a file made with `crossfire train`")
@@ -65,4 +69,10 @@ def load_map(settings: Settings) -> LoadedMap:
         header.base_from_camera,
         path.name,
         [view.map_from_camera for view in header.views],
+        map_geometry(
+            neural_map,
+            settings.export,
+            grid=settings.node.publish_map,
+            points=settings.node.publish_cloud,
+        ),
     )

@@ -1,6 +1,7 @@
 """All settings of the node; needs no ROS.
 
-``localization.*`` and ``tracking.*`` are the core's own; the rest is :class:`NodeConfig`.
+``localization.*``, ``tracking.*`` and ``export.*`` are the core's own; the rest is
+:class:`NodeConfig`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 
 from crossfire_core.config import (
     BACKENDS,
+    ExportConfig,
     LocalizationConfig,
     TrackingConfig,
     option,
@@ -76,6 +78,12 @@ class NodeConfig:
         "", "where the last pose is kept from one run to the next; empty keeps none"
     )
     path_length: int = option(2000, "most poses on `~/path`", min=2, max=1_000_000, live=True)
+    publish_map: bool = option(
+        False, "make an occupancy grid of the map and publish it on `~/map`; see export.*"
+    )
+    publish_cloud: bool = option(
+        False, "make a cloud of the map's surfaces and publish it on `~/map_cloud`; see export.*"
+    )
     autostart: bool = option(False, "configure and activate on start, without a lifecycle manager")
 
     @property
@@ -92,14 +100,21 @@ class Settings:
         node: the node's own.
         localization: of a single image.
         tracking: of the stream.
+        export: of the grid and the cloud.
     """
 
     node: NodeConfig = field(default_factory=NodeConfig)
     localization: LocalizationConfig = field(default_factory=LocalizationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
 
 
-PREFIXES = {"": NodeConfig, "localization.": LocalizationConfig, "tracking.": TrackingConfig}
+PREFIXES = {
+    "": NodeConfig,
+    "localization.": LocalizationConfig,
+    "tracking.": TrackingConfig,
+    "export.": ExportConfig,
+}
 
 
 def settings_from(values: dict[str, Any], base: Settings | None = None) -> Settings:
@@ -118,7 +133,7 @@ def settings_from(values: dict[str, Any], base: Settings | None = None) -> Setti
         room, dot, name = full_name.rpartition(".")
         if room + dot not in rooms:
             raise ConfigError(
-                f"unknown setting {full_name}: known are localization.*, tracking.* and "
+                f"unknown setting {full_name}: known are localization.*, tracking.*, export.* and "
                 f"{', '.join(f.name for f in fields(NodeConfig))}"
             )
         rooms[room + dot][name] = value
@@ -126,4 +141,5 @@ def settings_from(values: dict[str, Any], base: Settings | None = None) -> Setti
         replace_from(base.node, rooms[""]),
         replace_from(base.localization, rooms["localization."], "localization."),
         replace_from(base.tracking, rooms["tracking."], "tracking."),
+        replace_from(base.export, rooms["export."], "export."),
     )

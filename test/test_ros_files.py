@@ -113,9 +113,9 @@ def test_layouts_show_what_the_node_publishes():
     rviz = yaml.safe_load((ROOT / "config" / "crossfire.rviz").read_text())
     shown = str(rviz)
     foxglove = json.loads((ROOT / "config" / "foxglove.json").read_text())
-    for topic in ("pose", "path", "debug_image", "mapping_views"):
+    for topic in ("pose", "path", "debug_image", "mapping_views", "map", "map_cloud"):
         assert f"/crossfire_localization/{topic}" in shown
-    for topic in ("pose", "path", "debug_image", "status"):
+    for topic in ("pose", "path", "debug_image", "status", "map", "map_cloud"):
         assert f"/crossfire_localization/{topic}" in json.dumps(foxglove)
     assert "/initialpose" in shown
 

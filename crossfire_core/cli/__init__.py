@@ -14,6 +14,7 @@ for _module in (
     "mapping",
     "evaluation",
     "viewing",
+    "exporting",
     "measuring",
 ):
     import_module(f"{__name__}.{_module}")

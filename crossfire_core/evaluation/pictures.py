@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from crossfire_core.evaluation.plots import TopView
 from crossfire_core.geometry import Camera, Pose
+from crossfire_core.geometry.upright import plane_axes, up_direction
 from crossfire_core.localization.estimate import Matches
 
 FloatArray = NDArray[np.float64]
@@ -137,27 +138,6 @@ def depth_colours(z_depth: NDArray[Any], opacity: NDArray[Any] | None = None) ->
     colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
     colours[~known] = 255
     return colours.astype(np.uint8)
-
-
-def up_direction(poses: Sequence[Pose]) -> FloatArray:
-    """Where up is in the map, ``[3]`` unit: the mean of the cameras' upward axes.
-
-    A map axis within 20 degrees of it is taken instead, since most maps are levelled.
-    """
-    mean = -np.sum([p.rotation[:, 1] for p in poses], axis=0)
-    up = mean / max(float(np.linalg.norm(mean)), 1e-12)
-    axis = int(np.argmax(np.abs(up)))
-    if abs(up[axis]) > np.cos(np.radians(20.0)):
-        up = np.sign(up[axis]) * np.eye(3)[axis]
-    return np.asarray(up, dtype=np.float64)
-
-
-def plane_axes(up: FloatArray) -> FloatArray:
-    """Two axes ``[2, 3]`` that look down along ``up``; the map's x and y if z is up."""
-    helper = np.array([1.0, 0.0, 0.0]) if abs(up[0]) < 0.9 else np.array([0.0, 1.0, 0.0])
-    first = helper - (helper @ up) * up
-    first /= np.linalg.norm(first)
-    return np.stack([first, np.cross(up, first)])
 
 
 def view_from_above(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfire_core.evaluation.pictures import plane_axes, up_direction
+from crossfire_core.geometry.upright import plane_axes, up_direction
 from crossfire_core.recordings.checks.finding import Finding, error, good, warning
 from crossfire_core.recordings.lazy import FrameInfo
 

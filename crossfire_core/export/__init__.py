@@ -1,0 +1,1 @@
+"""A map's geometry for other programs: occupancy grids, clouds, meshes."""
