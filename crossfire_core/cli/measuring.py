@@ -13,7 +13,12 @@ from crossfire_core.cli import shell
 @shell.command("Measure")
 def benchmark(
     suite: Annotated[
-        str, typer.Option(help="shared (the three scenes of the benchmarks) or sample.")
+        str,
+        typer.Option(
+            help="shared (the three scenes of the benchmarks), sample, or a public data set by "
+            "its own split: 7scenes, 12scenes, cambridge; 7scenes_sfm and 12scenes_sfm take the "
+            "poses of structure from motion."
+        ),
     ] = "shared",
     scenes: Annotated[str, typer.Option(help="Only these scenes, separated by commas.")] = "",
     methods: Annotated[
@@ -76,6 +81,8 @@ def benchmark(
     shell.emit(bench.result(rows, plan), json)
     display.table(bench.table(rows), bench.HEADER)
     display.out.print(bench.EXPLANATION, style="dim")
+    if others := bench.published_table(rows, plan):
+        display.table(others, bench.PUBLISHED_HEADER, title="published")
     for reason in sorted({f"{r.method}: {r.skipped}" for r in rows if r.skipped}):
         display.out.print(reason, style="dim", markup=False)
     display.out.print(f"report: {page}")

@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from crossfire_core.evaluation.evaluate import (
     evaluate,
 )
 from crossfire_core.evaluation.metrics import FrameError
+from crossfire_core.evaluation.official import OFFICIAL, Layout, Published, published
 from crossfire_core.evaluation.peers.features import Features, Pairs
 from crossfire_core.files import write_bytes, write_text
 from crossfire_core.localization.estimate import ImageLocalizer
@@ -46,12 +47,20 @@ class Scene:
         mapping: path of the mapping recording below the data folder.
         query: path of the query recording; empty holds frames of the mapping one out.
         holdout_every: every n-th frame is query instead, where ``query`` is empty.
+        layouts: other places of (mapping, query), for those who have the data set otherwise.
     """
 
     name: str
     mapping: str
     query: str = ""
     holdout_every: int = 0
+    layouts: tuple[Layout, ...] = ()
+
+    def found_in(self, data: Path) -> Scene:
+        """The scene in the first of its layouts that is there; the first of all if none is."""
+        pairs = ((self.mapping, self.query), *self.layouts)
+        found = next((pair for pair in pairs if (data / pair[0]).exists()), pairs[0])
+        return replace(self, mapping=found[0], query=found[1])
 
 
 SUITES: dict[str, tuple[Scene, ...]] = {
@@ -61,6 +70,10 @@ SUITES: dict[str, tuple[Scene, ...]] = {
         Scene("fox", "fox", holdout_every=5),
     ),
     "sample": (Scene("sample", "mapping_bag", "query_bag"),),
+}
+SUITES |= {
+    suite: tuple(Scene(s.name, *s.layouts[0], layouts=s.layouts[1:]) for s in scenes)
+    for suite, scenes in OFFICIAL.items()
 }
 
 
@@ -108,7 +121,8 @@ class Plan:
 
     def chosen_scenes(self) -> list[Scene]:
         """The scenes to run."""
-        return [s for s in SUITES[self.suite] if not self.scenes or s.name in self.scenes]
+        chosen = [s for s in SUITES[self.suite] if not self.scenes or s.name in self.scenes]
+        return [scene.found_in(self.data) for scene in chosen]
 
     @property
     def rows(self) -> int:
@@ -334,6 +348,7 @@ def result(rows: Sequence[Row], plan: Plan) -> dict[str, Any]:
         "stride": plan.stride,
         "machine": machine(),
         "rows": [row.to_json() for row in rows],
+        "published": [vars(each) for each in _of_others(rows, plan)],
     }
 
 
@@ -369,12 +384,36 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The table for a document, with the reasons of what was skipped below it."""
+PUBLISHED_HEADER = ("scene", "method", "cm", "deg", "as printed by")
+
+
+def published_table(rows: Sequence[Row], plan: Plan) -> list[tuple[str, ...]]:
+    """What papers say about the scenes of some rows, in the order of :data:`PUBLISHED_HEADER`."""
+    return [
+        (p.scene, p.method, f"{p.centimetres:g}", f"{p.degrees:g}", p.source)
+        for p in _of_others(rows, plan)
+    ]
+
+
+def _of_others(rows: Sequence[Row], plan: Plan) -> list[Published]:
+    return published(plan.suite, tuple(dict.fromkeys(row.scene for row in rows)))
+
+
+def markdown(rows: Sequence[Row], others: Sequence[Sequence[str]] = ()) -> str:
+    """The table for a document, with the reasons of what was skipped below it.
+
+    Args:
+        rows: what was measured.
+        others: rows of :func:`published_table`.
+    """
     lines = [f"| {' | '.join(HEADER)} |", "|" + " --- |" * len(HEADER)]
     lines += [f"| {' | '.join(cells)} |" for cells in table(rows)]
     skipped = {f"{row.method} was skipped: {row.skipped}" for row in rows if row.skipped}
-    return "\n".join([*lines, "", EXPLANATION, *sorted(skipped)]) + "\n"
+    lines += ["", EXPLANATION, *sorted(skipped)]
+    if others:
+        lines += ["", f"| {' | '.join(PUBLISHED_HEADER)} |", "|" + " --- |" * len(PUBLISHED_HEADER)]
+        lines += [f"| {' | '.join(cells)} |" for cells in others]
+    return "\n".join(lines) + "\n"
 
 
 def write_results(rows: Sequence[Row], plan: Plan) -> Path:
@@ -390,9 +429,12 @@ def write_results(rows: Sequence[Row], plan: Plan) -> Path:
         if row.evaluation:
             row.evaluation.save_json(plan.work / f"{row.scene}_{_short(row.method)}.json")
     write_text(plan.work / "benchmark.json", json.dumps(result(rows, plan), indent=1) + "\n")
-    write_text(plan.work / "benchmark.md", markdown(rows))
+    others = published_table(rows, plan)
+    write_text(plan.work / "benchmark.md", markdown(rows, others))
     body = [html.note(", ".join(f"{k}: {v}" for k, v in machine().items() if v))]
     body += [html.table(HEADER, table(rows)), html.note(EXPLANATION)]
+    if others:
+        body += [html.heading("Published figures"), html.table(PUBLISHED_HEADER, others)]
     for scene in dict.fromkeys(row.scene for row in rows):
         body.append(html.heading(scene))
         for item in _pictures(scene, [r for r in rows if r.scene == scene and r.evaluation]):

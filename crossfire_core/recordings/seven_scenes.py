@@ -1,4 +1,4 @@
-"""Folders of the 7-Scenes data set: frame-NNNNNN.color, .depth.png, .pose.txt."""
+"""Folders of the 7-Scenes data set: frame-NNNNNN.color, .depth.png, .pose.txt, and its splits."""
 
 from __future__ import annotations
 
@@ -14,37 +14,40 @@ from crossfire_core.recordings.folder import FolderRecording, ListedImage
 from crossfire_core.recordings.image_file import Size
 from crossfire_core.recordings.intrinsics import INTRINSICS, read_intrinsics
 from crossfire_core.recordings.options import RecordingOptions
-from crossfire_core.recordings.text import natural_key, read_matrix
+from crossfire_core.recordings.text import natural_key, read_lines, read_matrix
 
+SPLITS = ("TrainSplit.txt", "TestSplit.txt")
 _SUFFIXES = (".png", ".jpg")
 # The data set's page gives 585 for its depth camera; its colour camera is said to be near this.
 _USUAL_FOCAL_LENGTH = 525.0
 
 
 def is_seven_scenes(path: Path) -> bool:
-    """Whether a folder holds such frames, itself or in sequences ``seq-NN``."""
-    return path.is_dir() and bool(_colour_files(path))
+    """Whether a path is one of the two splits, or a folder of frames or of ``seq-NN`` with them."""
+    return path.name in SPLITS if path.is_file() else path.is_dir() and bool(_colour_files(path))
 
 
 def read_seven_scenes(path: Path, options: RecordingOptions) -> FolderRecording:
     """List the frames of a folder; those without a valid pose have none.
 
     Args:
-        path: a sequence, or a scene with sequences ``seq-NN``.
+        path: a sequence, a scene with sequences ``seq-NN``, or a scene's list of sequences,
+            ``TrainSplit.txt`` or ``TestSplit.txt``.
         options: how much of it; ``pose_file`` is the ending of the pose files.
 
     Raises:
         RecordingError: no frame is usable.
         CalibrationError: the intrinsics are none.
     """
-    camera, notes = _camera(path)
+    root = path.parent if path.is_file() else path
+    camera, notes = _camera(root)
     listed = []
     for number, colour in enumerate(_colour_files(path)):
         stem = colour.with_name(colour.name.split(".")[0])
         depth = stem.with_name(f"{stem.name}.depth.png")
         listed.append(
             ListedImage(
-                str(colour.relative_to(path)),
+                str(colour.relative_to(root)),
                 number,
                 colour,
                 camera,
@@ -53,7 +56,8 @@ def read_seven_scenes(path: Path, options: RecordingOptions) -> FolderRecording:
             )
         )
     source = f"frame-*.{options.pose_file}"
-    return FolderRecording(path.name, listed, options, notes=notes, pose_source=source)
+    name = f"{root.name}/{path.stem}" if path.is_file() else path.name
+    return FolderRecording(name, listed, options, notes=notes, pose_source=source)
 
 
 def read_pose_file(file: Path) -> Pose | None:
@@ -74,14 +78,33 @@ def read_pose_file(file: Path) -> Pose | None:
 
 def _colour_files(path: Path) -> list[Path]:
     """All colour images, sequence by sequence."""
-    sequences = (p for p in path.glob("seq-*") if p.is_dir())
-    folders = [path, *sorted(sequences, key=lambda p: natural_key(p.name))]
+    if path.is_file():
+        folders = _listed_sequences(path)
+    else:
+        sequences = (p for p in path.glob("seq-*") if p.is_dir())
+        folders = [path, *sorted(sequences, key=lambda p: natural_key(p.name))]
     return [
         file
         for folder in folders
         for file in sorted(folder.glob("frame-*.color.*"), key=lambda p: natural_key(p.name))
         if file.suffix.lower() in _SUFFIXES
     ]
+
+
+def _listed_sequences(file: Path) -> list[Path]:
+    """Folders of the sequences that a split names, one ``sequenceN`` a line.
+
+    Raises:
+        RecordingError: a line names no sequence, or one that is not there.
+    """
+    folders = []
+    for place, line in read_lines(file):
+        number = line.strip().removeprefix("sequence")
+        folder = file.parent / f"seq-{int(number) if number.isdigit() else 0:02d}"
+        if not number.isdigit() or not folder.is_dir():
+            raise RecordingError(f"{file}, line {place}: there is no {line.strip()!r}")
+        folders.append(folder)
+    return folders
 
 
 def _camera(path: Path) -> tuple[Callable[[Size], Camera], list[str]]:
