@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crossfire_core.cli import shell
+
+if TYPE_CHECKING:
+    from crossfire_core.evaluation import benchmark as bench
 
 
 @shell.command("Measure")
@@ -15,9 +18,10 @@ def benchmark(
     suite: Annotated[
         str,
         typer.Option(
-            help="shared (the three scenes of the benchmarks), sample, or a public data set by "
-            "its own split: 7scenes, 12scenes, cambridge; 7scenes_sfm and 12scenes_sfm take the "
-            "poses of structure from motion."
+            help="shared (the three scenes of the benchmarks), sample, negatives (images of other "
+            "places, which no map may answer), or a public data set by its own split: 7scenes, "
+            "12scenes, cambridge; 7scenes_sfm and 12scenes_sfm take the poses of structure from "
+            "motion."
         ),
     ] = "shared",
     scenes: Annotated[str, typer.Option(help="Only these scenes, separated by commas.")] = "",
@@ -25,7 +29,7 @@ def benchmark(
         str,
         typer.Option(
             help="Of crossfire, sift, xfeat, lighterglue, lightglue, retrieval; by commas. "
-            "Empty takes all."
+            "Empty takes all; for negatives the first three."
         ),
     ] = "",
     minutes: Annotated[float, typer.Option(min=0.05, help="Training time of this method.")] = 15.0,
@@ -37,6 +41,16 @@ def benchmark(
     work: Annotated[Path, typer.Option(help="Folder for maps, tables and plots.")] = Path(
         "reports/benchmark"
     ),
+    maps: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with maps SCENE.map that are trained already; those missing are trained. "
+            "For negatives by default the folder of --work."
+        ),
+    ] = None,
+    every: Annotated[
+        int, typer.Option(min=1, help="For negatives: take every n-th image of other places.")
+    ] = 1,
     speed: Annotated[
         bool, typer.Option("--speed", help="Measure times instead, of --map on --recording.")
     ] = False,
@@ -54,24 +68,41 @@ def benchmark(
 
     Example: crossfire benchmark --suite sample --data room --minutes 5
 
+    Negatives asks each map about its own queries and about all images of the other scenes and of
+    places that look like it, and plots true against false answers over the gate.
+
+    Example: crossfire benchmark --suite negatives --scenes corridor --every 5
+
     Example: crossfire benchmark --speed --map room.map --recording room/mapping_bag
     """
     if speed:
         _speed(map_file, recording, work, device, json)
         return
-    from crossfire_core.cli import display
     from crossfire_core.evaluation import benchmark as bench
+    from crossfire_core.evaluation import negatives
 
+    strange = suite == "negatives"
     plan = bench.Plan(
         suite,
         shell.names(scenes),
-        shell.names(methods) or bench.METHODS,
+        shell.names(methods) or (negatives.METHODS if strange else bench.METHODS),
         data or bench.default_data(),
         work,
         minutes,
         stride,
         device,
+        maps or (work if strange else None),
     )
+    if strange:
+        _negatives(plan, every, json)
+    else:
+        _compare(plan, json)
+
+
+def _compare(plan: bench.Plan, json: Path | None) -> None:
+    from crossfire_core.cli import display
+    from crossfire_core.evaluation import benchmark as bench
+
     rows: list[bench.Row] = []
     with display.counting("benchmark") as update:
         for row in bench.run(plan, lambda text: update(len(rows), plan.rows, text)):
@@ -84,6 +115,28 @@ def benchmark(
     if others := bench.published_table(rows, plan):
         display.table(others, bench.PUBLISHED_HEADER, title="published")
     for reason in sorted({f"{r.method}: {r.skipped}" for r in rows if r.skipped}):
+        display.out.print(reason, style="dim", markup=False)
+    display.out.print(f"report: {page}")
+
+
+def _negatives(plan: bench.Plan, every: int, json: Path | None) -> None:
+    from crossfire_core.cli import display
+    from crossfire_core.evaluation import negatives
+
+    done = [negatives.Outcome()]
+    with display.counting("negatives") as update:
+        for outcome in negatives.run(
+            plan, every, lambda text: update(len(done[-1].rows), plan.rows, text)
+        ):
+            done.append(outcome)
+            page = negatives.write_results(outcome, plan, every)
+    outcome = done[-1]
+    shell.emit(outcome.to_json(plan, every), json)
+    display.table(negatives.table(outcome), negatives.HEADER)
+    if outcome.live:
+        display.table(negatives.live_table(outcome), negatives.LIVE_HEADER)
+    display.out.print(negatives.EXPLANATION, style="dim")
+    for reason in sorted({f"{r.method}: {r.skipped}" for r in outcome.rows if r.skipped}):
         display.out.print(reason, style="dim", markup=False)
     display.out.print(f"report: {page}")
 

@@ -27,7 +27,7 @@ from crossfire_core.recordings import Recording, RecordingOptions, open_recordin
 from crossfire_core.recordings.frame import Frame
 
 Tell = Callable[[str], None]
-_TITLES = {
+TITLES = {
     "crossfire": "CROSSFIRE",
     "sift": "SIFT",
     "xfeat": "XFeat",
@@ -35,7 +35,7 @@ _TITLES = {
     "lightglue": "ALIKED + LightGlue",
     "retrieval": "retrieval alone",
 }
-METHODS = tuple(_TITLES)
+METHODS = tuple(TITLES)
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Scene:
         query: path of the query recording; empty holds frames of the mapping one out.
         holdout_every: every n-th frame is query instead, where ``query`` is empty.
         layouts: other places of (mapping, query), for those who have the data set otherwise.
+        lookalikes: paths of recordings of other places that look like this one.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Scene:
     query: str = ""
     holdout_every: int = 0
     layouts: tuple[Layout, ...] = ()
+    lookalikes: tuple[str, ...] = ()
 
     def found_in(self, data: Path) -> Scene:
         """The scene in the first of its layouts that is there; the first of all if none is."""
@@ -63,14 +65,28 @@ class Scene:
         return replace(self, mapping=found[0], query=found[1])
 
 
+_SHARED = (
+    Scene("redkitchen", "redkitchen/mapping_bag", "redkitchen/query_bag"),
+    Scene("euroc_mh05", "euroc_mh05/bag", holdout_every=5),
+    Scene("fox", "fox", holdout_every=5),
+)
 SUITES: dict[str, tuple[Scene, ...]] = {
-    "shared": (
-        Scene("redkitchen", "redkitchen/mapping_bag", "redkitchen/query_bag"),
-        Scene("euroc_mh05", "euroc_mh05/bag", holdout_every=5),
-        Scene("fox", "fox", holdout_every=5),
-    ),
+    "shared": _SHARED,
     "sample": (Scene("sample", "mapping_bag", "query_bag"),),
-}
+    "negatives": (
+        *_SHARED,
+        Scene(
+            "corridor_phone", "corridor_phone/mapping", "corridor_phone/query",
+            lookalikes=("corridor_phone/other_corridor",),
+        ),
+        Scene("pyramids_terrace", "pyramids_terrace/mapping", "pyramids_terrace/query"),
+        Scene("tnt_truck", "tnt_truck/mapping_loop1", "tnt_truck/query_loop2"),
+        Scene(
+            "corridor", "corridor/mapping_bag", "corridor/query_bag",
+            lookalikes=("corridor/lookalike_bag", "corridor/foreign_bag"),
+        ),
+    ),
+}  # fmt: skip
 SUITES |= {
     suite: tuple(Scene(s.name, *s.layouts[0], layouts=s.layouts[1:]) for s in scenes)
     for suite, scenes in OFFICIAL.items()
@@ -90,6 +106,7 @@ class Plan:
         minutes: training time of this method.
         stride: take every n-th frame of each recording only.
         device: for this method.
+        maps: folder with maps that are trained already, named after their scenes; None trains all.
     """
 
     suite: str
@@ -100,6 +117,7 @@ class Plan:
     minutes: float = 15.0
     stride: int = 1
     device: str = "auto"
+    maps: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse names that do not exist.
@@ -118,6 +136,15 @@ class Plan:
             raise ConfigError(
                 f"no data at {self.data}: set CROSSFIRE_DATA, or use --suite sample --data FOLDER"
             )
+
+    def path(self, recording: str) -> Path:
+        """Where a recording of the suite is: among the data, else in the work folder."""
+        given, made = self.data / recording, self.work / recording
+        return made if made.exists() and not given.exists() else given
+
+    def reading(self, *, require_poses: bool = True) -> RecordingOptions:
+        """How its recordings are read."""
+        return RecordingOptions(stride=self.stride, require_poses=require_poses)
 
     def chosen_scenes(self) -> list[Scene]:
         """The scenes to run."""
@@ -196,9 +223,8 @@ def split(scene: Scene, plan: Plan) -> Split:
     from crossfire_core.config import TrainingConfig
     from crossfire_core.training.selection import select_frames
 
-    options = RecordingOptions(stride=plan.stride)
-    mapping = open_recording(plan.data / scene.mapping, options)
-    query = open_recording(plan.data / scene.query, options) if scene.query else mapping
+    mapping = open_recording(plan.path(scene.mapping), plan.reading())
+    query = open_recording(plan.path(scene.query), plan.reading()) if scene.query else mapping
     poses = [info.world_from_camera for info in mapping.infos]
     selection = select_frames(poses, TrainingConfig().max_views, scene.holdout_every)
     evaluation = EvaluationOptions(holdout_every=scene.holdout_every)
@@ -224,7 +250,7 @@ def run(plan: Plan, tell: Tell) -> Iterator[Row]:
 
 
 def _row(scene: Scene, method: str, frames: Split, plan: Plan, tell: Tell) -> Row:
-    title = _TITLES[method]
+    title = TITLES[method]
 
     def say(text: str) -> None:
         tell(f"{scene.name}, {title}: {text}")
@@ -268,16 +294,18 @@ def _own(scene: Scene, frames: Split, plan: Plan, tell: Tell) -> tuple[ImageLoca
     from crossfire_core.neural_map import NeuralMap
     from crossfire_core.training.trainer import train_map
 
-    path = plan.work / f"{scene.name}.map"
-    train_map(
-        frames.mapping,
-        path,
-        minutes=plan.minutes,
-        holdout_every=scene.holdout_every,
-        device=plan.device,
-        seed=0,
-        on_progress=lambda p: tell(f"{p.stage}, {p.seconds:.0f} s, PSNR {p.psnr:.1f} dB"),
-    )
+    path = (plan.maps or plan.work) / f"{scene.name}.map"
+    if plan.maps is None or not path.exists():
+        path = plan.work / path.name
+        train_map(
+            frames.mapping,
+            path,
+            minutes=plan.minutes,
+            holdout_every=scene.holdout_every,
+            device=plan.device,
+            seed=0,
+            on_progress=lambda p: tell(f"{p.stage}, {p.seconds:.0f} s, PSNR {p.psnr:.1f} dB"),
+        )
     localizer = Localizer(NeuralMap.load(path, plan.device))
     localizer.warm_up()
     return localizer, path.stat().st_size
@@ -406,14 +434,17 @@ def markdown(rows: Sequence[Row], others: Sequence[Sequence[str]] = ()) -> str:
         rows: what was measured.
         others: rows of :func:`published_table`.
     """
-    lines = [f"| {' | '.join(HEADER)} |", "|" + " --- |" * len(HEADER)]
-    lines += [f"| {' | '.join(cells)} |" for cells in table(rows)]
     skipped = {f"{row.method} was skipped: {row.skipped}" for row in rows if row.skipped}
-    lines += ["", EXPLANATION, *sorted(skipped)]
+    lines = [markdown_table(HEADER, table(rows)), "", EXPLANATION, *sorted(skipped)]
     if others:
-        lines += ["", f"| {' | '.join(PUBLISHED_HEADER)} |", "|" + " --- |" * len(PUBLISHED_HEADER)]
-        lines += [f"| {' | '.join(cells)} |" for cells in others]
+        lines += ["", markdown_table(PUBLISHED_HEADER, others)]
     return "\n".join(lines) + "\n"
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table for a document."""
+    lines = [f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
+    return "\n".join(lines + [f"| {' | '.join(cells)} |" for cells in rows])
 
 
 def write_results(rows: Sequence[Row], plan: Plan) -> Path:
@@ -446,7 +477,7 @@ def write_results(rows: Sequence[Row], plan: Plan) -> Path:
 
 
 def _short(title: str) -> str:
-    return next(name for name, each in _TITLES.items() if each == title)
+    return next(name for name, each in TITLES.items() if each == title)
 
 
 def _pictures(scene: str, rows: Sequence[Row]) -> list[html.Picture]:

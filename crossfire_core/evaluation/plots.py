@@ -164,7 +164,7 @@ def recall_curve(runs: Mapping[str, Sequence[FrameError]]) -> bytes:
         ("rotation error, °", lambda e: e.rotation_deg, (0.02, 30.0)),
     )
     for axes, (label, value, limits) in zip(fig.subplots(1, 2, sharey=True), panels, strict=True):
-        for (name, errors), color in zip(runs.items(), _colors(len(runs)), strict=True):
+        for (name, errors), color in zip(runs.items(), colors(len(runs)), strict=True):
             found = np.sort([value(e) for e in errors if e.localized])
             share = 100 * np.arange(1, len(found) + 1) / max(len(errors), 1)
             x, y = [limits[0], *found, limits[1]], [0.0, *share, share[-1] if len(share) else 0.0]
@@ -181,7 +181,8 @@ def recall_curve(runs: Mapping[str, Sequence[FrameError]]) -> bytes:
     return png(fig)
 
 
-def _colors(count: int) -> list[str]:
+def colors(count: int) -> list[str]:
+    """One colour a line of a plot."""
     return [PALETTE[i % len(PALETTE)] for i in range(count)]
 
 
@@ -195,7 +196,7 @@ def error_against_time(rows: Sequence[Mapping[str, Any]]) -> bytes:
     fig = figure(6.4, 4.2)
     axes = fig.subplots()
     shown = [r for r in rows if r["median_translation_m"] and r["query_ms"]]
-    for row, color in zip(shown, _colors(len(shown)), strict=True):
+    for row, color in zip(shown, colors(len(shown)), strict=True):
         x, y = row["query_ms"], 100 * row["median_translation_m"]
         axes.plot([x], [y], "o", color=color, markersize=8)
         axes.annotate(
