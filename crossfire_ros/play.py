@@ -8,22 +8,18 @@ from __future__ import annotations
 import importlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rosbags.highlevel import AnyReader
-from rosbags.highlevel.anyreader import AnyReaderError
-from rosbags.interfaces import Connection, QosDurability, QosReliability
-from rosbags.rosbag2 import ReaderError
-from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 
 from crossfire_core.errors import RecordingError
+from crossfire_core.recordings.bag_reader import open_raw, raw_messages
+from crossfire_core.recordings.bag_storage import StoredTopic
 from crossfire_ros.bag_clock import BagClock
 from crossfire_ros.conversions import stamp_from_ns
 from crossfire_ros.options import PlayOptions
@@ -31,26 +27,6 @@ from crossfire_ros.options import PlayOptions
 _TICK_S = 0.02
 _DISCOVERY_S = 10.0
 _LATCHED = ("/tf_static",)
-
-
-@contextmanager
-def open_raw(path: Path) -> Iterator[AnyReader]:
-    """Open a rosbag2 for reading bytes.
-
-    Raises:
-        RecordingError: no rosbag2, or a damaged one.
-    """
-    try:
-        reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_KILTED))
-        reader.open()
-    except (AnyReaderError, ReaderError, OSError, ValueError) as error:
-        raise RecordingError(f"cannot play {path}: {str(error).splitlines()[0]}") from error
-    try:
-        if reader.is2 is False:
-            raise RecordingError(f"{path} is a ROS 1 bag: convert it with rosbags-convert")
-        yield reader
-    finally:
-        reader.close()
 
 
 class Player:
@@ -68,13 +44,15 @@ class Player:
             RecordingError: the bag cannot be read, or has none of the topics.
         """
         self._node, self._path, self._options = node, path, options
-        with open_raw(path) as reader:
-            self._start_ns, self._end_ns = reader.start_time, reader.end_time
-            connections = list(reader.connections)
+        with open_raw(path) as storage:
+            if storage.is_ros1:
+                raise RecordingError(f"{path} is a ROS 1 bag: convert it with rosbags-convert")
+            self._start_ns, self._end_ns = storage.span_ns
+            topics = list(storage.topics)
         self.skipped: list[str] = []
-        self._publishers = self._advertise(connections)
+        self._publishers = self._advertise(topics)
         if not self._publishers:
-            raise RecordingError(f"{path} has no topic to play: {_names(connections)}")
+            raise RecordingError(f"{path} has no topic to play: {_names(topics)}")
         begin = self._start_ns + int(options.start_s * 1e9)
         if begin >= self._end_ns:
             raise RecordingError(f"{path} is {self.duration_s:.1f} s long, start lies behind that")
@@ -174,24 +152,20 @@ class Player:
         return [*segments, (begin, end)]
 
     def _play(self, start: int, stop: int, on_progress: Callable[..., None] | None) -> None:
-        with open_raw(self._path) as reader:
-            wanted = [c for c in reader.connections if c.topic in self._publishers]
-            latched = [c for c in wanted if c.topic in _LATCHED]
+        with open_raw(self._path) as storage:
+            latched = [name for name in self._publishers if name in _LATCHED]
             if latched and start > self._start_ns:
-                self._publish_all(reader, latched, self._start_ns, start)
-            for connection, stamp, raw in _messages(reader, wanted, start, stop, self._path):
+                messages = raw_messages(self._path, storage, latched, self._start_ns, start)
+                for topic, _, raw in messages:
+                    self._publishers[topic].publish(bytes(raw))
+            messages = raw_messages(self._path, storage, list(self._publishers), start, stop)
+            for topic, stamp, raw in messages:
                 if not self._wait_until(stamp):
                     return
-                self._publishers[connection.topic].publish(bytes(raw))
+                self._publishers[topic].publish(bytes(raw))
                 self.published += 1
                 if on_progress is not None:
                     on_progress((stamp - self._start_ns) * 1e-9, self.duration_s)
-
-    def _publish_all(
-        self, reader: AnyReader, connections: list[Connection], start: int, stop: int
-    ) -> None:
-        for connection, _, raw in _messages(reader, connections, start, stop, self._path):
-            self._publishers[connection.topic].publish(bytes(raw))
 
     def _wait_until(self, stamp: int) -> bool:
         """Tick the clock until a time of the bag has come; False if told to stop."""
@@ -210,18 +184,18 @@ class Player:
             self._ticked = wall
             self._clock_publisher.publish(Clock(clock=stamp_from_ns(self.clock.now())))
 
-    def _advertise(self, connections: Sequence[Connection]) -> dict[str, Any]:
+    def _advertise(self, stored: Sequence[StoredTopic]) -> dict[str, Any]:
         publishers: dict[str, Any] = {}
-        for connection in connections:
-            topic, wanted = connection.topic, self._options.topics
-            if topic == "/clock" or topic in publishers or (wanted and topic not in wanted):
+        for topic in stored:
+            name, wanted = topic.name, self._options.topics
+            if name == "/clock" or name in publishers or (wanted and name not in wanted):
                 continue
-            kind = message_class(connection.msgtype)
+            kind = message_class(topic.msgtype)
             if kind is None:
-                self.skipped.append(f"{topic} ({connection.msgtype} is not installed)")
+                self.skipped.append(f"{name} ({topic.msgtype} is not installed)")
                 continue
-            name = self._options.remap.get(topic, topic)
-            publishers[topic] = self._node.create_publisher(kind, name, offered_qos(connection))
+            renamed = self._options.remap.get(name, name)
+            publishers[name] = self._node.create_publisher(kind, renamed, offered_qos(topic))
         return publishers
 
     def _on_pause(self, _: Trigger.Request, answer: Trigger.Response) -> Trigger.Response:
@@ -237,24 +211,21 @@ class Player:
 
 def message_class(msgtype: str) -> Any | None:
     """The Python class of a type named ``package/msg/Name``, or None where it is not installed."""
-    package, _, name = msgtype.split("/")
+    package, _, name = msgtype.partition("/msg/")
     try:
         return getattr(importlib.import_module(f"{package}.msg"), name, None)
-    except ImportError:
+    except (ImportError, ValueError):  # not installed, or no name of ROS 2
         return None
 
 
-def offered_qos(connection: Connection) -> QoSProfile:
+def offered_qos(topic: StoredTopic) -> QoSProfile:
     """The quality of service to publish a recorded topic with.
 
     As it was offered when recorded. Static transforms are latched whatever the bag says, because
     converters often leave that out and late listeners would get nothing.
     """
-    recorded = getattr(connection.ext, "offered_qos_profiles", None) or []
-    latched = connection.topic in _LATCHED or any(
-        q.durability == QosDurability.TRANSIENT_LOCAL for q in recorded
-    )
-    reliable = latched or all(q.reliability != QosReliability.BEST_EFFORT for q in recorded)
+    latched = topic.name in _LATCHED or topic.latched
+    reliable = latched or not topic.best_effort
     return QoSProfile(
         depth=100,
         reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
@@ -262,20 +233,5 @@ def offered_qos(connection: Connection) -> QoSProfile:
     )
 
 
-def _messages(
-    reader: AnyReader, connections: Sequence[Connection], start: int, stop: int, path: Path
-) -> Iterator[tuple[Connection, int, bytes]]:
-    stream = reader.messages(connections, start, stop)
-    while True:
-        try:
-            item = next(stream, None)
-        except Exception as error:  # storage libraries raise many kinds on damaged files
-            text = str(error).splitlines() or [type(error).__name__]
-            raise RecordingError(f"{path} is damaged: {text[0]}") from error
-        if item is None:
-            return
-        yield item
-
-
-def _names(connections: Sequence[Connection]) -> str:
-    return ", ".join(sorted({c.topic for c in connections})) or "it is empty"
+def _names(topics: Sequence[StoredTopic]) -> str:
+    return ", ".join(sorted({topic.name for topic in topics})) or "it is empty"

@@ -17,6 +17,7 @@ from rclpy.time import Time
 from tf2_msgs.msg import TFMessage
 
 from crossfire_core.geometry import Pose
+from crossfire_core.recordings.tf_tree import Frames, climbed
 from crossfire_ros.conversions import pose_from_transform, stamp_from_ns, stamp_to_ns
 from crossfire_ros.conversions import transform_from_pose as _transform
 
@@ -65,7 +66,8 @@ class Buffer:
         """
         self._lock = threading.Lock()
         self._cache_ns = (cache_time or Duration(seconds=10)).nanoseconds
-        self._parents: dict[str, str] = {}
+        self._frames = Frames()
+        self._parents = self._frames.parents
         self._static: dict[str, Pose] = {}
         self._moving: dict[str, list[_Sample]] = {}
 
@@ -145,29 +147,22 @@ class Buffer:
         self._parents[child] = parent
         return child, pose
 
-    def _chain(self, frame: str) -> list[str]:
-        if frame not in self._parents and frame not in self._parents.values():
-            raise LookupException(f'frame "{frame}" does not exist')
-        chain = [frame]
-        while (parent := self._parents.get(chain[-1])) is not None and parent not in chain:
-            chain.append(parent)
-        return chain
-
     def _links(self, target: str, source: str) -> tuple[list[str], list[str]]:
-        up, down = self._chain(source), self._chain(target)
-        meeting = next((frame for frame in up if frame in down), None)
-        if meeting is None:
+        for frame in (target, source):
+            if frame not in self._frames.frames:
+                raise LookupException(f'frame "{frame}" does not exist')
+        links = self._frames.links(target, source)
+        if links is None:
             raise ConnectivityException(f'frames "{source}" and "{target}" are not connected')
-        return up[: up.index(meeting)], down[: down.index(meeting)]
+        return links
 
     def _latest_common(self, frames: Sequence[str]) -> int:
         newest = [self._moving[f][-1][0] for f in frames if f in self._moving]
         return min(newest, default=0)
 
     def _climb(self, frames: Sequence[str], stamp: int) -> Pose:
-        pose = Pose.identity()
-        for frame in frames:
-            pose = self._step(frame, stamp) @ pose
+        pose = climbed(frames, lambda child: self._step(child, stamp))
+        assert pose is not None  # a step that is not known raises
         return pose
 
     def _step(self, child: str, stamp: int) -> Pose:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,15 +21,20 @@ from recording_samples import (
     SIZE,
     RobotBag,
     base_pose,
+    picture,
+    png,
     recorded_info,
     replaced,
     stamp,
     without,
 )
+from test_recordings_images import write_transforms
 from toy_room import look, poses, textures
 
+from crossfire_core.cli import evaluation, run
 from crossfire_core.errors import CalibrationError
 from crossfire_core.geometry import Camera, Pose
+from crossfire_core.localization.estimate import PoseEstimate
 from crossfire_core.recordings import RecordingOptions, open_recording
 from crossfire_core.recordings.bag_writer import BagWriter
 from crossfire_core.recordings.calibration_file import read_calibration
@@ -395,3 +401,42 @@ def test_any_numbers_give_a_camera_or_one_line(
     except CalibrationError as error:
         assert "\n" not in str(error)
     same_lens(Calibration.from_message(message), info())
+
+
+def test_a_file_calibrates_folders_too(tmp_path: Path) -> None:
+    folder = write_transforms(tmp_path / "folder")
+    options = RecordingOptions(calibration=str(written(tmp_path, "cameras.txt")))
+    camera = next(iter(open_recording(folder, options))).camera
+    assert (camera.fx, camera.fy, camera.cx, camera.distortion) == (60.0, 61.0, 32.5, "radtan")
+
+
+def test_check_takes_a_calibration_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bag = RobotBag(count=3, parts=without("info")).write(tmp_path / "bag")
+    run(["check", str(bag), "--json", str(tmp_path / "without.json")])
+    assert "--calibration" in capsys.readouterr().err
+    file = str(written(tmp_path, "ost.yaml"))
+    run(["check", str(bag), "--calibration", file, "--json", str(tmp_path / "with.json")])
+    codes = [f["code"] for f in json.loads((tmp_path / "with.json").read_text())["findings"]]
+    assert "camera_info" not in codes and "estimate" in codes
+
+
+def test_localize_takes_a_calibration_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    class Localizer:
+        neural_map = SimpleNamespace(header=SimpleNamespace(camera=Camera(30, 30, 9, 9, 15, 15)))
+
+        def localize(self, image: Any, camera: Camera, prior: Any) -> Any:
+            asked.append(camera)
+            return PoseEstimate(True, "", Pose.identity())
+
+    monkeypatch.setattr(evaluation, "load_localizer", lambda *a: Localizer())
+    (tmp_path / "a.png").write_bytes(png(picture(0, (128, 96))))
+    words = ["localize", "room.map", str(tmp_path / "a.png")]
+    assert run(words) == 2  # another shape than the map's camera
+    assert "--calibration" in capsys.readouterr().err
+    assert run([*words, "--calibration", str(written(tmp_path, "ost.yaml"))]) == 0
+    assert [camera.size for camera in asked] == [(128, 96)]
+    assert asked[0].fx == 120.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,4 +131,33 @@ def test_poses_in_a_frame_of_odometry_drift_whatever_their_type(tmp_path: Path) 
     assert (recording.pose_source, recording.poses_drift) == ("/vio/pose", True)
     # Poses in the map are the better ones, and the only ones that count then.
     both = RobotBag(parts=parts | {"truth"}, extra=visual).write(tmp_path / "b")
+    assert open_recording(both).pose_source == "/truth"
+
+
+def path_message(writer: BagWriter, stamps: list[float], frame: str = "map") -> Any:
+    """A nav_msgs/Path through the robot's poses at these images."""
+    items = [
+        writer.message(
+            "geometry_msgs/msg/PoseStamped",
+            header=writer.header(stamp(moment), frame),
+            pose=writer.pose_message(base_pose(moment)),
+        )
+        for moment in stamps
+    ]
+    return writer.message("nav_msgs/msg/Path", header=writer.header(stamp(0), frame), poses=items)
+
+
+def test_the_last_path_that_was_driven_gives_poses_where_nothing_else_does(tmp_path: Path) -> None:
+    def growing(writer: BagWriter, index: int) -> None:
+        moments = [i - 0.25 + 0.5 * half for i in range(index + 1) for half in (0, 1)]
+        writer.write("/path", stamp(index), path_message(writer, moments))
+        planned = path_message(writer, [9.0, 9.0, 9.0])  # as planners send it
+        writer.write("/plan", stamp(index), planned)
+
+    alone = RobotBag(parts={"info", "static", "odom"}, extra=growing).write(tmp_path / "a")
+    recording = open_recording(alone)
+    assert (recording.pose_source, recording.poses_drift) == ("/path", False)
+    expected = [base_pose(i) @ BASE_FROM_CAMERA for i in range(6)]
+    assert_poses_close([i.world_from_camera for i in recording.infos], expected, metres=2e-5)
+    both = RobotBag(parts=without("odom"), extra=growing).write(tmp_path / "b")
     assert open_recording(both).pose_source == "/truth"

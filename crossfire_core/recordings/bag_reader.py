@@ -16,6 +16,7 @@ from rosbags.typesys.store import Typestore
 from crossfire_core.errors import CrossfireError, RecordingError
 from crossfire_core.recordings.bag_storage import (
     STORAGE_SUFFIXES,
+    RawMessage,
     Storage,
     StoredTopic,
     open_storage,
@@ -29,13 +30,14 @@ ODOMETRY_TYPE = "nav_msgs/msg/Odometry"
 TF_TYPE = "tf2_msgs/msg/TFMessage"
 # One layout under two names: the older one is that of ROS 1's first years.
 _RENAMED = {"tf/msg/tfMessage": TF_TYPE}
+PATH_TYPE = "nav_msgs/msg/Path"
 POSE_TYPES = (
     "geometry_msgs/msg/PoseStamped",
     "geometry_msgs/msg/PoseWithCovarianceStamped",
     "geometry_msgs/msg/TransformStamped",
     ODOMETRY_TYPE,
 )
-KNOWN_TYPES = (*IMAGE_TYPES, CAMERA_INFO_TYPE, TF_TYPE, *POSE_TYPES)
+_LATEST_NS = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -132,15 +134,13 @@ class BagReader:
         wanted = [t for t in topics if t in self._topics and not self._is_foreign(t)]
         if not wanted:
             return
-        stream = self._storage.messages(wanted, start_ns, stop_ns)
         latest: dict[str, tuple[int, int]] = {}
         bad: Counter[str] = Counter()
-        while True:
-            with _damage_reported(self._path):
-                item = next(stream, None)
-            if item is None:
-                return
-            topic, time, raw = item
+        for topic, time, raw in raw_messages(self._path, self._storage, wanted, start_ns, stop_ns):
+            if time > _LATEST_NS:
+                bad[topic] += 1
+                self.unreadable[topic] = (bad[topic], f"recorded at {time} ns, which is no time")
+                continue
             before = latest.get(topic, (-1, 0))
             key = (time, before[1] + 1 if before[0] == time else 0)
             latest[topic] = key
@@ -221,12 +221,47 @@ def open_bag(path: Path) -> Iterator[BagReader]:
     Raises:
         RecordingError: no bag, or a damaged one.
     """
+    with open_raw(path) as storage:
+        yield BagReader(path, storage)
+
+
+@contextmanager
+def open_raw(path: Path) -> Iterator[Storage]:
+    """Open a bag for reading bytes; see :func:`open_bag`."""
     with _damage_reported(path):
         storage = open_storage(path)
     try:
-        yield BagReader(path, storage)
+        yield storage
     finally:
         storage.close()
+
+
+def raw_messages(
+    path: Path,
+    storage: Storage,
+    topics: Collection[str],
+    start_ns: int | None,
+    stop_ns: int | None,
+) -> Iterator[RawMessage]:
+    """Messages of an open bag as bytes.
+
+    Args:
+        path: of the bag, for messages to people.
+        storage: of :func:`open_raw`.
+        topics: names.
+        start_ns: log time of the first message, or None.
+        stop_ns: log time after the last message, or None.
+
+    Raises:
+        RecordingError: the file is damaged.
+    """
+    stream = storage.messages(topics, start_ns, stop_ns)
+    while True:
+        with _damage_reported(path):
+            item = next(stream, None)
+        if item is None:
+            return
+        yield item
 
 
 def _first_line(error: Exception) -> str:

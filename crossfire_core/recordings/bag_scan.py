@@ -11,6 +11,7 @@ from crossfire_core.geometry import Pose
 from crossfire_core.recordings.bag_reader import (
     CAMERA_INFO_TYPE,
     IMAGE_TYPES,
+    PATH_TYPE,
     POSE_TYPES,
     TF_TYPE,
     BagMessage,
@@ -30,6 +31,7 @@ from crossfire_core.recordings.messages import (
     holds_depth,
     image_size_of,
     message_pose,
+    plain_pose,
     see_depth,
     stamp_ns,
     transform_pose,
@@ -121,7 +123,7 @@ def scan_bag(bag: BagReader, options: RecordingOptions) -> BagScan:
     depth_info = _sibling_info(depth_topic) if depth_topic else ""
     collector = _Collector(topics, image_topic)
     wanted = [image_topic, info_topic, depth_topic, depth_info]
-    wanted += [t.name for t in topics.values() if t.msgtype in (*POSE_TYPES, TF_TYPE)]
+    wanted += [t.name for t in topics.values() if t.msgtype in (*POSE_TYPES, PATH_TYPE, TF_TYPE)]
     for message in bag.messages([name for name in wanted if name in topics]):
         collector.add(message)
     if not collector.images.get(image_topic):
@@ -175,6 +177,8 @@ class _Collector:
             self._calibrations.setdefault(message.topic, CalibrationSeries()).add(message.content)
         elif msgtype == TF_TYPE:
             self._add_transforms(message)
+        elif msgtype == PATH_TYPE:
+            self._add_path(message)
         else:
             self._add_pose(message, msgtype)
 
@@ -253,6 +257,20 @@ class _Collector:
             return
         series.frame, series.child = plain(frame) or series.frame, plain(child) or series.child
         series.samples.append((message.stamp_ns, pose))
+
+    def _add_path(self, message: BagMessage) -> None:
+        """Keep the last path that was driven; one that is planned has no times."""
+        poses = message.content.poses
+        stamps = [stamp_ns(item.header) for item in poses]
+        if len(poses) < 2 or 0 in stamps or len(set(stamps)) < len(stamps):
+            return
+        series = PoseSeries(PATH_TYPE, plain(str(message.content.header.frame_id)))
+        for stamp, item in zip(stamps, poses, strict=True):
+            try:
+                series.samples.append((stamp, plain_pose(item.pose)))
+            except ValueError:
+                series.bad += 1
+        self.poses[message.topic] = series
 
 
 def choose(wanted: str, candidates: list[str], what: str, option: str) -> str:

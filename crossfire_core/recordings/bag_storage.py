@@ -12,14 +12,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from heapq import merge
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import yaml
 from mcap.reader import SeekingReader
-from mcap.records import Channel, Schema
+from mcap.records import Channel, Schema, Statistics
 from mcap.summary import Summary
+from rosbags.interfaces import Qos, QosDurability, QosReliability
 from rosbags.rosbag1 import Reader as Reader1
 from rosbags.rosbag2 import Reader as Reader2
+from rosbags.rosbag2.metadata import parse_qos
 from rosbags.typesys.msg import normalize_msgtype
 
 from crossfire_core.errors import RecordingError
@@ -41,6 +43,8 @@ class StoredTopic:
         count: of messages.
         language: of the definition: ``msg``, ``idl``, empty for none, or another system's name.
         definition: the text, empty where there is none.
+        latched: whether its publisher kept the last messages for late listeners.
+        best_effort: whether its publisher let messages be lost.
     """
 
     name: str
@@ -48,6 +52,8 @@ class StoredTopic:
     count: int
     language: str = ""
     definition: str = ""
+    latched: bool = False
+    best_effort: bool = False
 
 
 RawMessage = tuple[str, int, bytes]
@@ -60,10 +66,12 @@ class Storage(Protocol):
     Attributes:
         is_ros1: whether messages are in ROS 1's format.
         topics: in the order of the file; one name may come several times.
+        span_ns: times of recording of the first message, and after the last.
     """
 
     is_ros1: bool
     topics: list[StoredTopic]
+    span_ns: tuple[int, int]
 
     def messages(
         self, topics: Collection[str], start_ns: int | None, stop_ns: int | None
@@ -126,6 +134,14 @@ def _metadata(file: Path) -> dict[str, Any]:
     return bag
 
 
+class _Part(NamedTuple):
+    """One mcap file."""
+
+    reader: SeekingReader
+    summary: Summary
+    statistics: Statistics
+
+
 class _McapStorage:
     """One mcap file or several in a row."""
 
@@ -138,12 +154,21 @@ class _McapStorage:
             raise
         self.is_ros1 = False
         self.topics = [
-            _stored(channel, summary.schemas.get(channel.schema_id), counts[channel.id])
-            for _, summary, counts in self._parts
-            for channel in summary.channels.values()
+            _stored(
+                channel,
+                part.summary.schemas.get(channel.schema_id),
+                part.statistics.channel_message_counts.get(channel.id, 0),
+            )
+            for part in self._parts
+            for channel in part.summary.channels.values()
         ]
+        filled = [part.statistics for part in self._parts if part.statistics.message_count]
+        self.span_ns = (
+            min((s.message_start_time for s in filled), default=0),
+            max((s.message_end_time + 1 for s in filled), default=0),
+        )
 
-    def _opened(self, file: Path) -> tuple[SeekingReader, Summary, Counter[int]]:
+    def _opened(self, file: Path) -> _Part:
         stream: IO[bytes] = self._stack.enter_context(file.open("rb"))
         reader = SeekingReader(stream, validate_crcs=True)
         if reader.get_header().profile == "ros1":
@@ -153,14 +178,13 @@ class _McapStorage:
             )
         summary = reader.get_summary()
         if summary is None or summary.statistics is None or not summary.channels:
-            return reader, *_looked_through(reader)
-        counts = Counter(summary.statistics.channel_message_counts)
-        return reader, summary, counts
+            return _looked_through(reader)
+        return _Part(reader, summary, summary.statistics)
 
     def messages(
         self, topics: Collection[str], start_ns: int | None, stop_ns: int | None
     ) -> Iterator[RawMessage]:
-        streams = [_part_messages(part[0], topics, start_ns, stop_ns) for part in self._parts]
+        streams = [_part_messages(part.reader, topics, start_ns, stop_ns) for part in self._parts]
         return merge(*streams, key=lambda item: item[1])
 
     def close(self) -> None:
@@ -175,25 +199,46 @@ def _part_messages(
         yield channel.topic, message.log_time, message.data
 
 
-def _looked_through(reader: SeekingReader) -> tuple[Summary, Counter[int]]:
-    """Topics and counts of a file that was written without a summary."""
+def _looked_through(reader: SeekingReader) -> _Part:
+    """A file that was written without a summary."""
     summary, counts = Summary(), Counter[int]()
-    for schema, channel, _ in reader.iter_messages():
+    times = []
+    for schema, channel, message in reader.iter_messages():
         summary.channels[channel.id] = channel
         counts[channel.id] += 1
+        times.append(message.log_time)
         if schema is not None:
             summary.schemas[schema.id] = schema
-    return summary, counts
+    statistics = Statistics(
+        attachment_count=0,
+        channel_count=len(summary.channels),
+        channel_message_counts=dict(counts),
+        chunk_count=0,
+        message_count=len(times),
+        message_end_time=max(times, default=0),
+        message_start_time=min(times, default=0),
+        metadata_count=0,
+        schema_count=len(summary.schemas),
+    )
+    return _Part(reader, summary, statistics)
 
 
 def _stored(channel: Channel, schema: Schema | None, count: int) -> StoredTopic:
-    if schema is None:
-        return StoredTopic(channel.topic, "", count)
-    encoding = schema.encoding if channel.message_encoding == "cdr" else channel.message_encoding
-    language = _LANGUAGES.get(encoding, encoding)
-    readable = language in ("msg", "idl")
-    text = schema.data.decode(errors="replace") if readable else ""
-    return StoredTopic(channel.topic, _ros2_name(schema.name), count, language, text)
+    latched, best_effort = _qos(parse_qos(channel.metadata.get("offered_qos_profiles", "")))
+    name, language, text = "", "", ""
+    if schema is not None:
+        name = _ros2_name(schema.name)
+        is_cdr = channel.message_encoding == "cdr"
+        encoding = schema.encoding if is_cdr else channel.message_encoding
+        language = _LANGUAGES.get(encoding, encoding)
+        text = schema.data.decode(errors="replace") if language in ("msg", "idl") else ""
+    return StoredTopic(channel.topic, name, count, language, text, latched, best_effort)
+
+
+def _qos(offered: Sequence[Qos]) -> tuple[bool, bool]:
+    """Whether a topic was latched, and whether messages might be lost."""
+    latched = any(q.durability == QosDurability.TRANSIENT_LOCAL for q in offered)
+    return latched, any(q.reliability == QosReliability.BEST_EFFORT for q in offered)
 
 
 class _RosbagsStorage:
@@ -203,6 +248,7 @@ class _RosbagsStorage:
         self.is_ros1 = path.suffix == ".bag"
         self._reader: Reader1 | Reader2 = Reader1(path) if self.is_ros1 else Reader2(path)
         self._reader.open()
+        self.span_ns = self._reader.start_time, self._reader.end_time
         self.topics = [
             StoredTopic(
                 c.topic,
@@ -210,6 +256,7 @@ class _RosbagsStorage:
                 c.msgcount,
                 c.msgdef.format.name.lower().replace("none", ""),
                 c.msgdef.data,
+                *_qos(getattr(c.ext, "offered_qos_profiles", ())),
             )
             for c in self._reader.connections
         ]

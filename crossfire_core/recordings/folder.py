@@ -19,12 +19,9 @@ from crossfire_core.recordings.image_file import (
     read_image,
     turned,
 )
-from crossfire_core.recordings.lazy import FrameInfo, Recording, kept
+from crossfire_core.recordings.lazy import FARTHEST, FrameInfo, Recording, kept
 from crossfire_core.recordings.options import NO_POSES, RecordingOptions
 from crossfire_core.recordings.text import BAD_VALUES, left_out
-
-# Nothing on Earth is further from the origin of its map, in whatever unit.
-_FARTHEST = 1e9
 
 
 def no_pose() -> None:
@@ -210,7 +207,7 @@ def _usable(listed: Sequence[ListedImage], *, posed: bool) -> tuple[list[_ImageF
 def _pose(image: ListedImage, losses: _Losses) -> Pose | None:
     try:
         pose = image.pose()
-        if pose is not None and not np.abs(pose.matrix()).max() < _FARTHEST:
+        if pose is not None and not np.abs(pose.matrix()).max() < FARTHEST:
             raise RecordingError("its pose is not finite")
     except (*BAD_VALUES, CrossfireError) as error:
         losses.unposed.append(f"{image.name}: {error}")

@@ -17,6 +17,9 @@ from crossfire_core.recordings.options import RecordingOptions
 
 T = TypeVar("T")
 
+# Nothing on Earth is further from the origin of its map, in whatever unit.
+FARTHEST = 1e9
+
 
 @dataclass(frozen=True)
 class FrameInfo:

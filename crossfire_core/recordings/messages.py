@@ -23,6 +23,7 @@ from crossfire_core.recordings.image_message import (
     original_encoding,
     used_bits,
 )
+from crossfire_core.recordings.lazy import FARTHEST
 
 _NS = 1_000_000_000
 _DEPTH_ENCODINGS = ("16uc1", "32fc1", "64fc1")
@@ -167,7 +168,8 @@ def _fields(image: Any) -> tuple[str, int, int, int, bool, Any]:
 
 
 def _pose(position: Any, orientation: Any) -> Pose:
-    return Pose.from_quaternion(
-        (orientation.x, orientation.y, orientation.z, orientation.w),
-        (position.x, position.y, position.z),
-    )
+    place = (position.x, position.y, position.z)
+    pose = Pose.from_quaternion((orientation.x, orientation.y, orientation.z, orientation.w), place)
+    if not np.abs(place).max() < FARTHEST:
+        raise ValueError(f"pose lies more than {FARTHEST:g} m from its origin")
+    return pose

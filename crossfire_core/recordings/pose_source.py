@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from crossfire_core.errors import RecordingError
 from crossfire_core.geometry import Pose, Trajectory
-from crossfire_core.recordings.bag_reader import ODOMETRY_TYPE
+from crossfire_core.recordings.bag_reader import ODOMETRY_TYPE, PATH_TYPE
 from crossfire_core.recordings.bag_scan import BagScan, PoseSeries
 from crossfire_core.recordings.options import NO_POSES, RecordingOptions
 from crossfire_core.recordings.tf_tree import TfTree, is_odometry, is_world, plain
@@ -164,12 +164,19 @@ def _mounted(
 
 
 def _candidates(scan: BagScan, base: str) -> tuple[list[str], list[str]]:
-    """Names of sources in frames that do not drift, and in odometry's frames."""
+    """Names of sources in frames that do not drift, and in odometry's frames.
+
+    A path repeats what another topic says, so it counts only where there is no other.
+    """
     absolute: list[str] = []
     drifting: list[str] = []
+    paths: tuple[list[str], list[str]] = [], []
     for name, series in scan.poses.items():
         drifts = _drifts(series.frame, series.msgtype == ODOMETRY_TYPE)
-        (drifting if drifts else absolute).append(name)
+        if series.msgtype == PATH_TYPE:
+            paths[drifts].append(name)
+        else:
+            (drifting if drifts else absolute).append(name)
     root = scan.tree.chain(scan.camera_frame)[-1]
     if not scan.tree.is_static(root, scan.camera_frame):
         source = f"tf:{root}:{base}"
@@ -177,7 +184,7 @@ def _candidates(scan: BagScan, base: str) -> tuple[list[str], list[str]]:
             absolute.append(source)
         elif not drifting:  # tf repeats the odometry topic
             drifting.append(source)
-    return absolute, drifting
+    return absolute or paths[False], drifting or paths[True]
 
 
 def _only(names: list[str], scan: BagScan) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -13,7 +14,58 @@ _WORLD_NAMES = ("map", "world", "earth")
 _CONSTANT = 1e-9
 
 
-class TfTree:
+class Frames:
+    """Which frame hangs on which, and the way from one to another.
+
+    Attributes:
+        parents: of each frame that hangs on another.
+    """
+
+    def __init__(self) -> None:
+        """No frames."""
+        self.parents: dict[str, str] = {}
+
+    @property
+    def frames(self) -> set[str]:
+        """All frames."""
+        return set(self.parents) | set(self.parents.values())
+
+    def chain(self, frame: str) -> list[str]:
+        """The frame and everything it hangs on, up to the root."""
+        chain = [plain(frame)]
+        while (parent := self.parents.get(chain[-1])) is not None and parent not in chain:
+            chain.append(parent)
+        return chain
+
+    def links(self, target: str, source: str) -> tuple[list[str], list[str]] | None:
+        """Frames to climb from the source, and from the target, to their common ancestor.
+
+        None where there is none.
+        """
+        up, down = self.chain(source), self.chain(target)
+        meeting = next((frame for frame in up if frame in down), None)
+        if meeting is None:
+            return None
+        return up[: up.index(meeting)], down[: down.index(meeting)]
+
+
+def climbed(frames: Sequence[str], step: Callable[[str], Pose | None]) -> Pose | None:
+    """``ancestor_from_first`` over frames that each hang on the next, or None.
+
+    Args:
+        frames: from the first to the one below the ancestor.
+        step: gives ``parent_from_child`` of a child, or None where it is not known.
+    """
+    pose = Pose.identity()
+    for frame in frames:
+        found = step(frame)
+        if found is None:
+            return None
+        pose = found @ pose
+    return pose
+
+
+class TfTree(Frames):
     """Static and moving transforms, looked up along the chain between two frames.
 
     A link holds until it changes where it is known not to move by itself: one that is the same in
@@ -26,12 +78,12 @@ class TfTree:
 
     def __init__(self) -> None:
         """An empty tree."""
+        super().__init__()
         self.conflicts: set[str] = set()
         self._static: dict[str, tuple[str, Pose]] = {}
         self._samples: dict[str, list[tuple[int, Pose]]] = defaultdict(list)
         self._moving: dict[str, Trajectory] = {}
         self._constant: dict[str, bool] = {}
-        self._parents: dict[str, str] = {}
 
     def add(self, parent: str, child: str, parent_from_child: Pose, stamp_ns: int | None) -> None:
         """Add one transform.
@@ -43,7 +95,7 @@ class TfTree:
             stamp_ns: when it held, or None for always.
         """
         parent, child = plain(parent), plain(child)
-        if parent == child or self._parents.setdefault(child, parent) != parent:
+        if parent == child or self.parents.setdefault(child, parent) != parent:
             self.conflicts.add(child)
             return
         if stamp_ns is None:
@@ -53,26 +105,14 @@ class TfTree:
             self._moving.pop(child, None)
             self._constant.pop(child, None)
 
-    @property
-    def frames(self) -> set[str]:
-        """All frames."""
-        return set(self._parents) | set(self._parents.values())
-
-    def chain(self, frame: str) -> list[str]:
-        """The frame and everything it hangs on, up to the root."""
-        chain = [plain(frame)]
-        while (parent := self._parents.get(chain[-1])) is not None and parent not in chain:
-            chain.append(parent)
-        return chain
-
     def is_static(self, target: str, source: str) -> bool:
         """Whether nothing moves between two connected frames."""
-        links = self._links(target, source)
+        links = self.links(target, source)
         return links is not None and all(self._is_constant(f) for part in links for f in part)
 
     def connected(self, target: str, source: str) -> bool:
         """Whether a chain leads from one frame to the other."""
-        return self._links(target, source) is not None
+        return self.links(target, source) is not None
 
     def trajectory(self, child: str) -> Trajectory | None:
         """``parent_from_child`` over time of a frame that moves against its parent."""
@@ -92,29 +132,13 @@ class TfTree:
             stamp_ns: when.
             max_gap_ns: samples further apart than this are not bridged.
         """
-        links = self._links(target, source)
+        links = self.links(target, source)
         if links is None:
             return None
-        up, down = (self._climb(part, stamp_ns, max_gap_ns) for part in links)
+        up, down = (
+            climbed(part, lambda frame: self._step(frame, stamp_ns, max_gap_ns)) for part in links
+        )
         return None if up is None or down is None else down.inverse() @ up
-
-    def _links(self, target: str, source: str) -> tuple[list[str], list[str]] | None:
-        """Frames to climb from the source, and from the target, to their common ancestor."""
-        up, down = self.chain(source), self.chain(target)
-        meeting = next((frame for frame in up if frame in down), None)
-        if meeting is None:
-            return None
-        return up[: up.index(meeting)], down[: down.index(meeting)]
-
-    def _climb(self, frames: list[str], stamp_ns: int, max_gap_ns: int) -> Pose | None:
-        """``ancestor_from_first`` over a list of frames, each hanging on the next."""
-        pose = Pose.identity()
-        for frame in frames:
-            step = self._step(frame, stamp_ns, max_gap_ns)
-            if step is None:
-                return None
-            pose = step @ pose
-        return pose
 
     def _step(self, child: str, stamp_ns: int, max_gap_ns: int) -> Pose | None:
         if child in self._static:
@@ -133,7 +157,7 @@ class TfTree:
         if before < 0:
             return None
         last = moving.poses[before]
-        if is_world(self._parents[child]) and is_odometry(child):
+        if is_world(self.parents[child]) and is_odometry(child):
             return last
         unchanged = before + 1 < len(moving) and _same(last, moving.poses[before + 1])
         return last if unchanged else None
