@@ -226,16 +226,22 @@ class LocalizationConfig:
     )
     ransac_iterations: int = option(2000, "most hypotheses of the pose solver", min=10)
     min_inliers: int = option(40, "fewer inliers than this is a failure", min=12)
-    min_inlier_ratio: float = option(
-        0.05, "fewer inliers among the matches than this is a failure", min=0.0, max=1.0
+    min_evidence: float = option(
+        6.0,
+        "a pose with less evidence than this is a failure: decimal digits, 6 lets one image in a "
+        "million of another place pass, as far as the map can tell",
+        min=0.0,
+        max=99.0,
     )
     min_spread: float = option(
         0.25, "inliers on a smaller share of the image than this are a failure", min=0.0, max=1.0
     )
-    shift_points: bool = option(
-        True, "move rendered points to where the mapping images around the pose saw them"
+    method: str = option(
+        "finder+patches",
+        "crossfire is the paper's way, rendered descriptors alone; finder+patches makes its poses "
+        "exact on the map's patches",
+        choices=("finder+patches", "crossfire"),
     )
-    align: bool = option(True, "finish each step by aligning descriptors directly")
     patches: int = option(
         2500,
         "finish the pose of a single image on so many of the map's patches at most, half of them "
@@ -243,13 +249,6 @@ class LocalizationConfig:
         min=0,
     )
     track_patches: int = option(500, "likewise while a robot is followed", min=0)
-    colour_rays: int = option(
-        1000,
-        "rendered points whose colours polish the pose of a single image where patches do not; "
-        "not of one whose prior has an uncertainty, as while a robot is followed, where time "
-        "counts, and not where the image does not look like the render; 0 for none",
-        min=0,
-    )
     covariance_inflation: float = option(
         1.0, "factor on standard deviations, for errors that matches share", min=0.1
     )
@@ -260,6 +259,18 @@ class LocalizationConfig:
 class TrackingConfig:
     """How a stream of images and odometry becomes a stream of poses."""
 
+    way: str = option(
+        "auto",
+        "how images go while a robot is followed: full renders descriptors at the prior, patches "
+        "tries the map's patches first, auto does so where the camera is faster than the full way",
+        choices=("auto", "full", "patches"),
+    )
+    check_every_s: float = option(
+        1.0,
+        "so often at least the full way checks where the robot is, seconds",
+        min=0.05,
+        max=60.0,
+    )
     iterations: int = option(
         1, "render, match and solve at most this often while tracking", min=1, max=10
     )

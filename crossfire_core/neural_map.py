@@ -36,6 +36,7 @@ from crossfire_core.field.scene_box import SceneBox
 from crossfire_core.field.scene_field import SceneField
 from crossfire_core.files import write_bytes
 from crossfire_core.geometry import Camera, Pose
+from crossfire_core.localization.evidence import Chance
 from crossfire_core.localization.patches import Patches, pack_pictures, unpack_pictures
 from crossfire_core.rendering.sampling import Spacing
 
@@ -51,8 +52,8 @@ _PLACES = {  # arrays whose shapes are free, with their types
     "places.points": _FLOATS,
     "places.point_view": ("I32",),
 }
-_OPTIONAL = {  # likewise; maps of before have none
-    "places.shifts": _FLOATS,
+_OPTIONAL = {  # arrays that not every map has
+    "places.shifts": _FLOATS,  # of older maps, no longer used
     "patches.points": _FLOATS,
     "patches.normals": ("I8",),
     "patches.spacing": _FLOATS,
@@ -108,6 +109,10 @@ class MapHeader:
             on frames not trained on.
         image_side: longer side of the images that training and patches saw, pixels, unless they
             were smaller.
+        chance: how much of an image of another place agrees with this map.
+        origin: ``[3]`` where in the map's frame the field has its zero, metres. Single precision
+            holds a room, not a country's grid: far from its frame's origin a map has one of its
+            own. Poses in the header are the map's; points and box are about this origin.
     """
 
     frame_id: str
@@ -122,12 +127,19 @@ class MapHeader:
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     covariance_factor: float = 1.0
     image_side: int = 640
+    chance: Chance = dataclasses.field(default_factory=Chance)
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @property
     def trained_on(self) -> frozenset[str]:
         """Names of all frames that the map has learnt from, also before it was extended."""
         earlier = self.provenance.get("earlier_views", ())
         return frozenset((*(view.name for view in self.views), *map(str, earlier)))
+
+    @property
+    def field_poses(self) -> list[Pose]:
+        """Poses of the mapping views about :attr:`origin`."""
+        return [view.map_from_camera.shifted(-np.array(self.origin)) for view in self.views]
 
     @property
     def moved(self) -> tuple[float, float]:
@@ -153,6 +165,8 @@ class MapHeader:
             "provenance": self.provenance,
             "covariance_factor": self.covariance_factor,
             "image_side": self.image_side,
+            "chance": vars(self.chance),
+            "origin": list(self.origin),
         }
 
     @staticmethod
@@ -175,6 +189,12 @@ class MapHeader:
         side = int(data.get("image_side", 640))
         if not 1 <= side <= _MAX_SIDE:
             raise ValueError("the side of the mapping images is out of range")
+        chance = Chance(**{k: float(v) for k, v in data.get("chance", {}).items()})
+        if not (0.0 < chance.matches < 1.0 and 0.0 < chance.patches < 1.0):
+            raise ValueError("chances of agreement are out of range")
+        east, north, up = (float(c) for c in data.get("origin", (0.0, 0.0, 0.0)))
+        if not np.isfinite((east, north, up)).all():
+            raise ValueError("the origin is out of range")
         return MapHeader(
             str(data["frame_id"]),
             _camera(data["camera"]),
@@ -188,27 +208,26 @@ class MapHeader:
             dict(data["provenance"]),
             factor,
             side,
+            chance,
+            (east, north, up),
         )
 
 
 @dataclass(frozen=True)
 class Places:
-    """What the mapping images say: finds a place without a prior, and corrects points.
+    """What the mapping images say: finds a place without a prior.
 
     Attributes:
         words: ``[k, d]`` unit descriptors spread over the scene.
         signatures: ``[views, k]`` unit: how strongly each view shows each word.
         points: ``[n, 3]`` surface points seen by the mapping views, metres.
         point_view: ``[n]`` int64, which view saw each.
-        shifts: ``[n, 3]`` by how much the points are to be moved so that they lie where that
-            view's image shows them, metres; zero where that is not known.
     """
 
     words: Tensor
     signatures: Tensor
     points: Tensor
     point_view: Tensor
-    shifts: Tensor
 
 
 class NeuralMap:
@@ -240,7 +259,6 @@ class NeuralMap:
         tensors["places.signatures"] = self.places.signatures.half()
         tensors["places.points"] = self.places.points.float()
         tensors["places.point_view"] = self.places.point_view.to(torch.int32)
-        tensors["places.shifts"] = self.places.shifts.half()
         if len(self.patches):
             tensors |= {f"patches.{k}": v for k, v in _packed_patches(self.patches).items()}
         plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
@@ -467,7 +485,6 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _places(part: dict[str, Tensor], header: MapHeader) -> Places:
     words, signatures = part["words"], part["signatures"]
     points, view = part["points"], part["point_view"].long()
-    shifts = part.get("shifts", torch.zeros_like(points))
     count = len(header.views)
     fits = (
         words.ndim == 2
@@ -475,12 +492,11 @@ def _places(part: dict[str, Tensor], header: MapHeader) -> Places:
         and signatures.shape == (count, len(words))
         and points.ndim == 2
         and points.shape == (len(view), 3)
-        and shifts.shape == points.shape
         and (len(view) == 0 or (int(view.min()) >= 0 and int(view.max()) < count))
     )
     if not fits:
         raise ValueError("places have the wrong shapes")
-    return Places(words, signatures, points, view, shifts)
+    return Places(words, signatures, points, view)
 
 
 def _packed_patches(patches: Patches) -> dict[str, Tensor]:

@@ -18,7 +18,9 @@ from crossfire_ros.settings import Settings
 class PictureLocalizer(FakeLocalizer):
     """Knows from the first pixel of :func:`recording_samples.picture` which image it is."""
 
-    def localize(self, image, camera, prior=None, *, prior_sigma=None, iterations=None):
+    def localize(
+        self, image, camera, prior=None, *, prior_sigma=None, iterations=None, follow=False
+    ):
         there = base_pose(int(image[0, 0, 0]) / 9.0) @ BASE_FROM_CAMERA
         return replace(super().localize(image, camera, prior), map_from_camera=there)
 

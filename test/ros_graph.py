@@ -63,7 +63,9 @@ class FakeLocalizer:
     error: Exception | None = None
     hold: Any = None  # an Event that a localization waits for
 
-    def localize(self, image, camera, prior=None, *, prior_sigma=None, iterations=None):
+    def localize(
+        self, image, camera, prior=None, *, prior_sigma=None, iterations=None, follow=False
+    ):
         self.priors.append(prior)
         if self.hold is not None:
             self.hold.wait(DEADLINE_S)

@@ -79,7 +79,8 @@ def test_drift_is_taken_out_and_the_scale_stays_that_of_the_odometry() -> None:
     assert fit(found.poses, truth, True).scale == pytest.approx(1 / 1.02, abs=0.01)
     assert found.poses[0].distance(truth[0])[0] < 1e-3  # the map begins where the odometry did
     assert found.median_px[1] < 1.0 < found.median_px[0]
-    sigma = depth_sigmas(found.poses, found.points, found.sightings)
+    seen = found.sightings
+    sigma = depth_sigmas(found.poses, found.points, seen.view, seen.point, seen.focal)
     assert (sigma > 0).all()
     assert np.median(sigma) < 0.1
 

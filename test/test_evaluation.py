@@ -83,7 +83,9 @@ class FakeLocalizer:
         self.transform = transform or (lambda pose: pose)
         self.priors = []
 
-    def localize(self, image, camera, prior=None, *, prior_sigma=None, iterations=None):
+    def localize(
+        self, image, camera, prior=None, *, prior_sigma=None, iterations=None, follow=False
+    ):
         index = int(image[0, 0, 0])
         self.priors.append(prior)
         if index in self.lost:

@@ -124,7 +124,7 @@ def test_localization_is_recorded_and_stays_the_same(trained: Path) -> None:
     localizer = Localizer(neural_map, LocalizationConfig(points_along=48, min_inliers=20))
     prior = neural_map.header.views[3].map_from_camera
     poses = [localizer.localize(frame.image, frame.camera, prior).map_from_camera for _ in range(4)]
-    for graphed in (localizer._network, localizer._surface):
+    for graphed in (localizer.finder._network, localizer.finder._surface):
         assert graphed.problem is None, graphed.problem
         assert any(graphed.recordings.values())
     assert poses[0] is not None and poses[3] is not None

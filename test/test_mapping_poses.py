@@ -30,7 +30,6 @@ from crossfire_core.mapping_poses.pairs import image_signatures, loop_pairs, seq
 from crossfire_core.mapping_poses.posed import (
     JoinedRecording,
     PosedRecording,
-    Tracks,
     without_holdout,
 )
 from crossfire_core.mapping_poses.reconstruction import colmap_parameters
@@ -40,8 +39,6 @@ from crossfire_core.recordings import RecordingOptions, open_recording
 from crossfire_core.recordings.colmap import camera_of
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.recordings.lazy import FrameInfo
-from crossfire_core.training.tracked_points import tracked_points
-from crossfire_core.training.views import view_of
 
 WIDE = Camera(320, 240, 190.0, 190.0, 160.0, 120.0)
 SMALL_SFM = SfmConfig(keyframes=11, features=500, overlap=3, loops=1)
@@ -220,14 +217,12 @@ def test_without_known_poses_among_those_placed_nothing_is_bent() -> None:
 # -- recordings with other poses ---------------------------------------------------------------
 
 
-def test_frames_without_a_pose_are_left_out_and_points_renumbered() -> None:
+def test_frames_without_a_pose_are_left_out() -> None:
     room = ToyRoom(6)
     poses = [None, *room.poses[1:5], None]
-    tracks = Tracks(np.array([0, 2, 4]), np.ones((3, 2)), np.ones((3, 3)), np.ones(3))
-    posed = PosedRecording(room, poses, "somewhere", notes=["a note"], tracks=tracks)
+    posed = PosedRecording(room, poses, "somewhere", notes=["a note"])
     assert [info.name for info in posed.infos] == ["001", "002", "003", "004"]
     assert posed.notes == ("a note",)
-    assert posed.tracks is not None and posed.tracks.frame.tolist() == [1, 3]
     frames = list(posed.frames([2, 0]))
     assert [f.name for f in frames] == ["001", "003"]
     assert frames[1].world_from_camera is room.poses[3]
@@ -238,23 +233,6 @@ def test_recordings_join_and_names_stay_unique() -> None:
     assert [i.name for i in both.infos] == ["0/000", "0/001", "0/002", "1/000", "1/001"]
     assert [f.name for f in both.frames([1, 4])] == ["0/001", "1/001"]
     assert [both.session(i) for i in range(5)] == [0, 0, 0, 1, 1]
-
-
-def test_points_of_the_reconstruction_become_depths_of_the_shrunken_views() -> None:
-    room = ToyRoom(4)
-    n = 300
-    pixels = np.random.default_rng(0).uniform([0, 0], room.camera.size, (n, 2))
-    tracks = Tracks(np.arange(n) % 4, pixels, np.ones((n, 3)), np.full(n, 0.1))
-    posed = PosedRecording(room, room.poses, "x", tracks=tracks)
-    views = [view_of(frame, 80) for frame in posed.frames([1, 3])]
-    points = tracked_points(posed, views)
-    assert points is None  # too few are left to be of use
-    tracks = replace(tracks, frame=1 + 2 * (np.arange(n) % 2))
-    points = tracked_points(PosedRecording(room, room.poses, "x", tracks=tracks), views)
-    assert points is not None and len(points) == n
-    assert np.allclose(points.pixel, pixels * 80 / room.camera.width)
-    assert set(points.view) == {0, 1}
-    assert tracked_points(room, views) is None
 
 
 # -- the choice of a source --------------------------------------------------------------------
@@ -292,7 +270,6 @@ def test_odometry_is_corrected_by_the_images(tmp_path: Path) -> None:
     assert error(after, true) < 0.5 * error(bent, true)
     assert found.pose_source == "odometry, corrected by the images"
     assert "corrected by" in found.notes[0]
-    assert found.tracks is not None and len(found.tracks) > 500
 
 
 def error(poses: Sequence[Pose], truth: Sequence[Pose]) -> float:
@@ -428,10 +405,6 @@ def test_structure_from_motion_places_the_images_and_names_what_failed(tmp_path:
     errors = [alignment.apply(a).distance(b) for a, b in zip(poses, truth, strict=True)]
     assert np.median([e[0] for e in errors]) < 0.02  # of a room of 3 m
     assert {"finding keypoints", "matching", "placing images"} <= set(told)
-    assert found.tracks is not None and len(found.tracks) > 200
-    i = int(found.tracks.frame[0])
-    pixel = WIDE.project(poses[i].inverse().apply(found.tracks.point[:1]))
-    assert np.linalg.norm(pixel - found.tracks.pixel[0]) < 4.0
     # the same again takes the outcome from the workspace
     told.clear()
     again = poses_from_motion(
@@ -459,7 +432,6 @@ def test_a_second_recording_joins_the_frame_of_the_first(tmp_path: Path) -> None
     )  # in the given frame itself, nothing is aligned
     assert "known poses" in found.pose_source
     of_first = [i for i in found.infos if i.name in names[:8]]  # those stay as they were given
-    assert found.tracks is None  # points were not moved along
     assert of_first and all(
         i.world_from_camera.distance(truth[names.index(i.name)])[0] < 1e-9 for i in of_first
     )

@@ -66,7 +66,7 @@ def tiny_map() -> NeuralMap:
     )  # fmt: skip
     words = torch.nn.functional.normalize(torch.randn(5, 16), dim=1).half().float()
     signatures = torch.nn.functional.normalize(torch.rand(3, 5), dim=1).half().float()
-    places = Places(words, signatures, torch.randn(20, 3), torch.arange(20) % 3, torch.randn(20, 3))
+    places = Places(words, signatures, torch.randn(20, 3), torch.arange(20) % 3)
     normals = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
     grey = np.broadcast_to(np.arange(0, 240, 15, dtype=np.uint8), (3, SIDE, SIDE)).copy()
     patches = Patches(

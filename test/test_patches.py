@@ -23,7 +23,8 @@ from crossfire_core.localization.patches import (
     slide,
     unpack_pictures,
 )
-from crossfire_core.training.patch_cutting import _pixel_sizes, corners, cut_patches
+from crossfire_core.training.front_end import FrontEnd
+from crossfire_core.training.patch_cutting import _pixel_sizes, cut_patches
 from crossfire_core.training.views import View
 
 CAMERA = Camera(320, 240, 300.0, 305.0, 158.0, 122.0, "radtan", (-0.1, 0.03, 0.001, -0.001, 0.0))
@@ -154,13 +155,28 @@ def test_every_view_gives_its_share(patches: Patches) -> None:
 def test_a_pose_that_is_a_pixel_off_is_found(patches: Patches, away: float) -> None:
     truth = standing(0.03, 0.02, 0.05, away)
     start = truth @ Pose.exp(np.array([0.006, -0.005, 0.01, 0.002, 0.002, -0.004]))
-    found = PatchAligner(patches, POSES, 2.0, 640).solve(photo(truth), CAMERA, start, 2.0, 1000)
+    found = PatchAligner(patches, POSES, 2.0, 640).fit(photo(truth), CAMERA, start, 2.0, 1000)
     assert found is not None
-    solved, pixels, points = found
-    metres, radians = solved.camera_from_map.inverse().distance(truth)
+    metres, radians = found.solved.camera_from_map.inverse().distance(truth)
     before = start.distance(truth)
     assert metres < 0.3 * before[0] and radians < 0.3 * before[1]
-    assert solved.inlier.sum() > 40 and pixels.shape == (len(points), 2)
+    assert found.solved.inlier.sum() > 40 and found.pixels.shape == (len(found.points), 2)
+    assert len(found.points) <= found.tried <= len(patches)
+
+
+@pytest.mark.parametrize("off", [(0.03, 0.0, 0.0), (0.0, -0.03, 0.0), (0.0, 0.0, 0.03)])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_pose_that_is_3_cm_and_a_degree_off_at_2_m_is_found(
+    patches: Patches, off: tuple[float, float, float], axis: int
+) -> None:
+    truth = standing(0.03, 0.02, 0.05)
+    turn = np.radians(1.0) * np.eye(3)[axis]
+    start = truth @ Pose.exp(np.concatenate([off, turn]))
+    aligner = PatchAligner(patches, POSES, 2.0, 640)
+    found = aligner.fit(photo(truth), CAMERA, start, 2.0, 1000, reach_px=12.0)  # 24 at 640 px
+    assert found is not None and found.solved.inlier.sum() > 40
+    metres, radians = found.solved.camera_from_map.inverse().distance(truth)
+    assert metres < 0.002 and np.degrees(radians) < 0.1
 
 
 def test_images_are_looked_at_in_the_size_that_patches_were_cut_in(patches: Patches) -> None:
@@ -171,9 +187,10 @@ def test_images_are_looked_at_in_the_size_that_patches_were_cut_in(patches: Patc
     coarse = cut_patches(small_views, tracks(), Wall(), 450)  # type: ignore[arg-type]
     truth = standing(0.03, 0.02, 0.05)
     start = truth @ Pose.exp(np.array([0.004, -0.004, 0.005, 0.001, 0.001, -0.002]))
-    found = PatchAligner(coarse, POSES, 2.0, 160).solve(photo(truth), CAMERA, start, 4.0, 1000)
-    assert found is not None and found[0].inlier.sum() > 40
-    assert found[0].camera_from_map.inverse().distance(truth)[0] < 0.3 * start.distance(truth)[0]
+    found = PatchAligner(coarse, POSES, 2.0, 160).fit(photo(truth), CAMERA, start, 4.0, 1000)
+    assert found is not None and found.solved.inlier.sum() > 40
+    pose = found.solved.camera_from_map.inverse()
+    assert pose.distance(truth)[0] < 0.3 * start.distance(truth)[0]
 
 
 @pytest.mark.parametrize("kind", ["radtan", "equidistant"])
@@ -197,16 +214,16 @@ def test_only_so_many_are_tried_half_of_them_of_the_nearest_views(patches: Patch
     views = patches.view[index]
     assert len(set(index)) == 30 and (views == 0).sum() >= 15 and len(set(views)) >= 5
     assert weights[:15] == pytest.approx(1.0)
-    found = aligner.solve(photo(truth), CAMERA, truth, 2.0, 30)
-    assert found is not None and 20 <= len(found[1]) <= 30
+    found = aligner.fit(photo(truth), CAMERA, truth, 2.0, 30)
+    assert found is not None and 20 <= len(found.points) <= found.tried == 30
 
 
 def test_an_image_of_something_else_says_nothing(patches: Patches) -> None:
     image = np.random.default_rng(0).integers(0, 255, (240, 320, 3)).astype(np.uint8)
-    found = PatchAligner(patches, POSES, 2.0, 640).solve(image, CAMERA, POSES[4], 2.0, 1000)
-    assert found is None or found[0].inlier.sum() < 20
+    found = PatchAligner(patches, POSES, 2.0, 640).fit(image, CAMERA, POSES[4], 2.0, 1000)
+    assert found is None or found.solved.inlier.sum() < 20
     none = PatchAligner(Patches.none(), POSES, 2.0, 640)
-    assert none.solve(photo(POSES[4]), CAMERA, POSES[4], 2.0, 1000) is None
+    assert none.fit(photo(POSES[4]), CAMERA, POSES[4], 2.0, 1000) is None
 
 
 def test_views_can_be_renumbered_and_lots_joined(patches: Patches) -> None:
@@ -218,12 +235,12 @@ def test_views_can_be_renumbered_and_lots_joined(patches: Patches) -> None:
 
 
 def test_corners_are_where_the_wall_is() -> None:
-    found = corners(views())
+    found = FrontEnd(views()).tracks(views())
     assert len(found.points) > 50
     assert np.median(np.abs(found.points[:, 2])) < 0.01
 
 
 def test_without_time_there_are_no_corners_and_no_patches() -> None:
-    hurried = corners(views(), seconds=0.0)
+    hurried = FrontEnd(views(), seconds=0.0).tracks(views())
     assert len(hurried.points) == 0
     assert len(cut_patches(views(), hurried, Wall(), 450)) == 0  # type: ignore[arg-type]

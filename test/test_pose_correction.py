@@ -14,7 +14,7 @@ from crossfire_core.config import TrainingConfig
 from crossfire_core.geometry import Pose
 from crossfire_core.mapping_poses.posed import PosedRecording
 from crossfire_core.neural_map import MappingView, NeuralMap
-from crossfire_core.training.pose_correction import corrected
+from crossfire_core.training.front_end import FrontEnd
 from crossfire_core.training.trainer import train_map
 from crossfire_core.training.views import View, view_of
 
@@ -48,7 +48,7 @@ def errors(found: list[View], room: ToyRoom) -> np.ndarray:
 
 
 def test_jittering_poses_are_steadied(views: list[View], room: ToyRoom) -> None:
-    found = corrected(views)
+    found = FrontEnd(views).corrected(views)
     before, after = errors(views, room), errors(found, room)
     assert np.median(after[1::2, 1]) < 0.5 * np.median(before[1::2, 1])
     assert after[:, 1].mean() < 0.5 * before[:, 1].mean()
@@ -57,7 +57,7 @@ def test_jittering_poses_are_steadied(views: list[View], room: ToyRoom) -> None:
 
 def test_images_without_texture_correct_nothing(views: list[View]) -> None:
     grey = [replace(view, image=np.full_like(view.image, 128)) for view in views]
-    for before, after in zip(grey, corrected(grey), strict=True):
+    for before, after in zip(grey, FrontEnd(grey).corrected(grey), strict=True):
         assert after.map_from_camera is before.map_from_camera
 
 

@@ -8,14 +8,9 @@ import numpy as np
 import pytest
 from toy_room import CAMERA, HALF, ToyRoom
 
-from crossfire_core.geometry import Camera, Pose
-from crossfire_core.training.sparse_points import (
-    SparsePoints,
-    depth_image_points,
-    midpoints,
-    triangulate,
-    view_pairs,
-)
+from crossfire_core.geometry import Camera
+from crossfire_core.training.front_end import FrontEnd
+from crossfire_core.training.sparse_points import SparsePoints, depth_image_points
 from crossfire_core.training.survey import survey
 from crossfire_core.training.views import View, view_of
 
@@ -28,7 +23,13 @@ def views() -> list[View]:
 
 @pytest.fixture(scope="module")
 def sparse(views: list[View]) -> SparsePoints:
-    return triangulate(views, neighbours=3, features=250)
+    return measured(views)
+
+
+def measured(views: list[View]) -> SparsePoints:
+    """What the views have in common, as depths."""
+    front_end = FrontEnd(views)
+    return front_end.sparse(views, front_end.tracks(views))
 
 
 def off_the_walls(points: np.ndarray) -> np.ndarray:
@@ -55,7 +56,7 @@ def test_triangulated_points_are_seen_where_they_say(
 
 def test_no_texture_gives_no_points(views: list[View]) -> None:
     grey = [replace(v, image=np.full_like(v.image, 128)) for v in views]
-    assert len(triangulate(grey)) == 0
+    assert len(measured(grey)) == 0
 
 
 def test_depth_images_give_points_on_the_walls(views: list[View]) -> None:
@@ -78,28 +79,6 @@ def test_depth_points_respect_the_lens(distortion: str) -> None:
     view = view_of(next(iter(room.frames([1]))), 160)
     found = depth_image_points([view], np.random.default_rng(0), per_view=500)
     assert off_the_walls(found.point).max() < 1e-4
-
-
-def test_pairs_share_a_view_and_have_a_baseline(views: list[View]) -> None:
-    pairs = view_pairs(views, neighbours=3)
-    assert pairs and all(i < j for i, j in pairs) and len(set(pairs)) == len(pairs)
-    for i, j in pairs:
-        a, b = views[i].map_from_camera, views[j].map_from_camera
-        metres, radians = a.distance(b)
-        assert metres > 0.01 and np.degrees(radians) < 60
-    turned = Pose(np.diag([-1.0, 1.0, -1.0]), np.array([1.0, 0.0, 0.0]))
-    opposite = [replace(views[0], map_from_camera=p) for p in (Pose.identity(), turned)]
-    assert view_pairs(opposite, neighbours=3) == []
-
-
-def test_rays_meet_at_their_point_or_not_at_all() -> None:
-    rng = np.random.default_rng(0)
-    points = rng.normal([0, 0, 5], 1, (50, 3))
-    a, b = Pose.identity(), Pose.exp(np.array([0.5, 0.1, 0.0, 0.05, -0.1, 0.02]))
-    rays = [p.inverse().apply(points) for p in (a, b)]
-    rays = [r / np.linalg.norm(r, axis=1, keepdims=True) for r in rays]
-    np.testing.assert_allclose(midpoints(a, rays[0], b, rays[1]), points, atol=1e-9)
-    assert np.isnan(midpoints(a, -rays[0], b, rays[1])).all()
 
 
 def test_the_survey_fits_the_room(views: list[View], sparse: SparsePoints) -> None:

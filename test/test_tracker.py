@@ -38,7 +38,9 @@ class ScriptedLocalizer:
     calls: list = field(default_factory=list)
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
-    def localize(self, image, camera, prior=None, *, prior_sigma=None, iterations=None):
+    def localize(
+        self, image, camera, prior=None, *, prior_sigma=None, iterations=None, follow=False
+    ):
         self.calls.append((prior, prior_sigma, iterations))
         too_far = prior is not None and prior.distance(self.truth)[0] > self.basin_m
         if self.blind or too_far or (prior is None and self.only_with_prior):

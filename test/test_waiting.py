@@ -125,17 +125,18 @@ def test_rendering_a_view_and_describing_an_image_never_wait(
     neural_map.save(tmp_path / "y.map")
     neural_map = NeuralMap.load(tmp_path / "y.map", device="cpu", backend="torch")
     localizer = Localizer(neural_map, LocalizationConfig(points_along=24))
-    localizer.renderer = Renderer(
+    localizer.finder.renderer = Renderer(
         neural_map.field.to(META), neural_map.header.spacing, neural_map.header.render
     )
-    localizer._seen._seen = localizer._seen._seen.to(META)
+    seen = localizer.finder._seen
+    seen._seen = seen._seen.to(META)
     camera = neural_map.header.camera
     bearings = torch.zeros(len(camera.pixel_grid(24, 18)), 3, device=META)
     look: tuple[Tensor, ...] = (bearings, torch.eye(3, device=META), torch.zeros(3, device=META))
     network = neural_map.network.to(META)
     image = torch.zeros(1, 3, 120, 160, device=META)
     for _ in warm_then_strict():
-        points, clear = localizer._clear_surface(*look)
+        points, clear = localizer.finder._clear_surface(*look)
         assert points.shape == bearings.shape and clear.shape == bearings.shape[:1]
         assert network(image).shape == (1, neural_map.header.field.descriptor_size, 60, 80)
 

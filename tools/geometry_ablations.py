@@ -25,8 +25,8 @@ import torch
 from crossfire_core.config import LocalizationConfig, TrainingConfig, replace_from
 from crossfire_core.recordings import open_recording
 from crossfire_core.rendering.renderer import Rays, Renderer, ray_colours, sample_rays
+from crossfire_core.training.front_end import FrontEnd
 from crossfire_core.training.schedule import generator
-from crossfire_core.training.sparse_points import triangulate
 from crossfire_core.training.trainer import Trainer
 from crossfire_core.training.views import RayTable, View, view_of
 
@@ -72,7 +72,8 @@ class Truth:
     @staticmethod
     def of(views: Sequence[View]) -> Truth:
         """Points that are known to 1 % of their distance."""
-        found = triangulate(views, neighbours=12)
+        front_end = FrontEnd(views)
+        found = front_end.sparse(views, front_end.tracks(views))
         origins = np.stack([v.map_from_camera.translation for v in views])[found.view]
         offsets = found.point - origins
         sharp = found.sigma_m < 0.01 * np.linalg.norm(offsets, axis=1)

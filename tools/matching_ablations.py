@@ -208,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     query, neural_map = open_recording(given.query), NeuralMap.load(given.map, "cpu")
     frames = list(query.frames(range(0, len(query), given.every)))
-    config = LocalizationConfig(colour_rays=0)
+    config = LocalizationConfig(method="crossfire")
     print(f"| {' | '.join(ablations.HEADER)} |\n|{' --- |' * len(ablations.HEADER)}")
     for name in ablations.chosen(RULES, given.only):
         row = ablations.measure(name, given.map, neural_map, config, frames, RULES[name])

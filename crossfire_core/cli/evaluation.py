@@ -69,6 +69,13 @@ def evaluate(
             style="yellow",
         )
     evaluation = measure(localizer, source, chosen, map_file)
+    known = evaluation.context["trained_on"]
+    origin = str(localizer.neural_map.header.provenance.get("recording", ""))
+    if known and source.name in origin:  # frames of other recordings may have the same names
+        display.out.print(
+            f"{known} of these {len(evaluation.errors)} frames are what the map was trained on: "
+            "errors on others are larger (train with --holdout-every and evaluate with the same)"
+        )
     print_summary(evaluation)
     shell.emit(evaluation.to_json(), json)
     if report:

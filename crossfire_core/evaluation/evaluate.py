@@ -182,7 +182,13 @@ def evaluate(
             on_frame(done, len(indices), errors[-1])
     if not errors:
         raise RecordingError(_nothing(recording.name, options, trained))
-    notes = {"recording": recording.name, "prior": options.prior, **(context or {})}
+    names = {name for e in errors for name in (e.name, qualified(recording.name, e.name))}
+    notes = {
+        "recording": recording.name,
+        "prior": options.prior,
+        "trained_on": len(trained & names),
+        **(context or {}),
+    }
     alignment = None
     if options.align != "none":
         errors, alignment = _align(errors, options.align)
@@ -238,6 +244,8 @@ def localize_frame(
         covariance=estimate.covariance,
         prior=prior,
         timings_ms={**estimate.timings_ms, "total": total_ms},
+        evidence=estimate.evidence,
+        way=estimate.way.value,
     )
 
 

@@ -48,6 +48,8 @@ class FrameError:
         covariance: ``[6, 6]`` as estimated, or None.
         prior: ``map_from_camera`` that the search started from, None for a global search.
         timings_ms: milliseconds by stage.
+        evidence: decimal digits of evidence that the pose is in the right place, 0 if not known.
+        way: how the pose came about, empty if not known.
     """
 
     name: str
@@ -64,6 +66,8 @@ class FrameError:
     covariance: FloatArray | None = None
     prior: Pose | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
+    evidence: float = 0.0
+    way: str = ""
 
     @property
     def latency_ms(self) -> float:
@@ -93,6 +97,8 @@ class FrameError:
             "inliers": self.inliers,
             "matches": self.matches,
             "residual_px": _number(self.residual_px),
+            "evidence": _number(self.evidence),
+            "way": self.way,
             "position_sigma_m": _number(position_sigma(self.covariance)),
             "normalized_error": _number(self.normalized_error),
             "estimate": self.estimate.to_json() if self.estimate else None,

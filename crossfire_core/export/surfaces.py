@@ -78,9 +78,14 @@ def map_surfaces(
         on_view: called with (views done, views in all).
 
     Raises:
-        ExportError: no ray meets a clear surface.
+        ExportError: no ray meets a clear surface, or the map lies too far from its frame's origin.
     """
     header = neural_map.header
+    if any(header.origin):
+        raise ExportError(
+            "this map lies far from the origin of its frame (UTM?), where grids and clouds in "
+            "single precision fall apart: train it from a recording whose poses are near zero"
+        )
     trained = [view.map_from_camera for view in header.views]
     given = [view.recorded or view.map_from_camera for view in header.views]
     frame = RecordedFrame(trained, given, header.spacing.knee)

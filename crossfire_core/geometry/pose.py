@@ -111,6 +111,10 @@ class Pose:
         """The rotation as ``[4]`` in ROS order (x, y, z, w), with w >= 0."""
         return np.asarray(Rotation.from_matrix(self.rotation).as_quat(canonical=True))
 
+    def shifted(self, offset: ArrayLike) -> Pose:
+        """The pose with its translation moved by ``[3]`` along the axes of the target frame."""
+        return Pose(self.rotation, self.translation + np.asarray(offset, dtype=np.float64))
+
     def inverse(self) -> Pose:
         """``source_from_target``."""
         return Pose(self.rotation.T, -self.rotation.T @ self.translation)

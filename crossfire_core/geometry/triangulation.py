@@ -52,6 +52,15 @@ class Tracks:
     view: IntArray
     keypoint: IntArray
 
+    def seen_by(self, least: int) -> Tracks:
+        """Those points only that at least so many views see."""
+        seen = np.bincount(self.point, minlength=len(self.points)) >= least
+        kept = seen[self.point]
+        number = np.cumsum(seen) - 1
+        return Tracks(
+            self.points[seen], number[self.point[kept]], self.view[kept], self.keypoint[kept]
+        )
+
 
 def epipolar_inliers(a: View, b: View, pairs: IntArray, pixels: float) -> IntArray:
     """Matches whose Sampson distance to the known epipolar geometry is small.
@@ -73,15 +82,18 @@ def epipolar_inliers(a: View, b: View, pairs: IntArray, pixels: float) -> IntArr
     return np.asarray(pairs[distance <= pixels])
 
 
-def view_pairs(poses: Sequence[Pose], spatial: int = 8) -> list[tuple[int, int]]:
+def view_pairs(
+    poses: Sequence[Pose], spatial: int = 8, gaps: Sequence[int] = (1, 2, 4, 8, 16, 32)
+) -> list[tuple[int, int]]:
     """Which views to match: neighbours in time at growing gaps, and neighbours in space.
 
     Args:
         poses: ``world_from_camera`` in order of time.
         spatial: so many neighbours in space for each view, far in time.
+        gaps: so many views later in time, each.
     """
     count = len(poses)
-    pairs = {(i, i + gap) for gap in (1, 2, 4, 8, 16, 32) for i in range(count - gap)}
+    pairs = {(i, i + gap) for gap in gaps for i in range(count - gap)}
     centres = np.stack([p.translation for p in poses])
     ahead = np.stack([p.rotation[:, 2] for p in poses])
     reach = np.median(np.linalg.norm(centres - np.median(centres, axis=0), axis=1)) + 1e-9

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossfire_core.geometry import Camera, Pose
+
+
+class Way(str, Enum):
+    """How a pose came about."""
+
+    FOUND = "found"
+    """By rendered descriptors alone."""
+    FINISHED = "finished"
+    """Found by descriptors, then made exact on patches."""
+    PATCHES = "patches"
+    """On patches alone, from a prior that was good enough."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,11 @@ class PoseEstimate:
         iterations: how often rendering, matching and solving ran.
         timings_ms: milliseconds by stage (``features``, ``render``, ``match``, ``solve``...).
         details: the last iteration's matches, or None.
+        patches: how many of the map's patches fit at the pose, and of how many that were tried.
+        way: how the pose came about.
+        evidence: that it is in this place: decimal digits by which so much agreement is too much
+            for a chance, see :mod:`.evidence`. 6 says that one image in a million of another
+            place would agree as well.
     """
 
     ok: bool
@@ -59,6 +76,14 @@ class PoseEstimate:
     iterations: int = 0
     timings_ms: dict[str, float] = field(default_factory=dict)
     details: Matches | None = None
+    patches: tuple[int, int] = (0, 0)
+    way: Way = Way.FOUND
+    evidence: float = 0.0
+
+    @property
+    def confidence(self) -> float:
+        """Probability that another place would not have agreed as well, 0 to 1."""
+        return 1.0 - float(10.0**-self.evidence)
 
 
 class ImageLocalizer(Protocol):
@@ -72,6 +97,7 @@ class ImageLocalizer(Protocol):
         *,
         prior_sigma: tuple[float, float] | None = None,
         iterations: int | None = None,
+        follow: bool = False,
     ) -> PoseEstimate:
         """Find the pose of one image.
 
@@ -82,5 +108,7 @@ class ImageLocalizer(Protocol):
             prior_sigma: standard deviations of the prior (metres, radians), which narrow
                 the matching; None searches the whole image.
             iterations: overrides the configured number.
+            follow: the prior is within some centimetres: the map's patches may do by themselves;
+                where they do not, the map is rendered as always.
         """
         ...

@@ -23,8 +23,15 @@ from numpy.typing import NDArray
 from crossfire_core.errors import MapFormatError
 from crossfire_core.field.threads import for_ranges
 from crossfire_core.geometry import Camera, Pose
+from crossfire_core.localization.evidence import Agreement
 from crossfire_core.localization.nearness import ViewDistances, closeness
-from crossfire_core.localization.pose_solver import SolvedPose, plane_points, refine_pose
+from crossfire_core.localization.patch_search import search
+from crossfire_core.localization.pose_solver import (
+    SolvedPose,
+    plane_points,
+    refine_pose,
+    solve_pose,
+)
 
 FloatArray = NDArray[np.float64]
 SIDE = 16  # samples along a patch: two blocks of a JPEG
@@ -39,6 +46,11 @@ _STEPS = 8
 _RESTLESS_PX = 0.25  # a last step longer than this went nowhere
 _MOST_PX = 4.0  # of a 640 px wide image: what is found further off is something else
 _LEAST_LIKENESS = 0.85
+_SEEK_LIKENESS = 0.7  # of a patch that is searched from afar
+_SEEK_SPAN = (0.7, 2.5)  # pixels that one of its samples spans
+_SEEK_TRIED, _SEEK_PATCHES = 240, 160  # looked at, and searched for
+_SEEK_ITERATIONS = 500  # of RANSAC
+_SEEK_ERROR_PX = 3.0  # of a 640 px wide image: what such patches are off by, at most
 _TRIED = 3  # times as many are looked at as are slid over the image
 _LEAST_CONTRAST = 4.0  # standard deviation of a patch's grey values
 LEAST_SLANT = 0.3  # cosine between a surface's normal and the way to it
@@ -160,6 +172,25 @@ def softened(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return cv2.GaussianBlur(grey.astype(np.float32), (0, 0), _BLUR_PX)  # type: ignore[return-value]
 
 
+@dataclass(frozen=True)
+class PatchFit:
+    """A pose from patches.
+
+    Attributes:
+        solved: the pose, and which patches agree with it.
+        pixels: ``[n, 2]`` of the patches that were found, in the camera's image.
+        points: ``[n, 3]`` of theirs in the map, metres.
+        tried: how many were looked for, found or not.
+        agreement: how much of the image they speak for.
+    """
+
+    solved: SolvedPose
+    pixels: FloatArray
+    points: FloatArray
+    tried: int
+    agreement: Agreement
+
+
 class PatchAligner:
     """Moves a pose so that the map's patches lie where the image shows them."""
 
@@ -186,31 +217,38 @@ class PatchAligner:
         """Number of patches."""
         return len(self._patches)
 
-    def solve(
+    def fit(
         self,
         image: NDArray[np.uint8],
         camera: Camera,
         map_from_camera: Pose,
         max_error_px: float,
         most: int,
-    ) -> tuple[SolvedPose, FloatArray, FloatArray] | None:
+        reach_px: float = 0.0,
+    ) -> PatchFit | None:
         """The pose under which patches lie where they are found.
 
         Args:
             image: ``[height, width, 3]`` uint8 RGB, of the camera's size.
             camera: its calibration.
-            map_from_camera: start, within a pixel or two of the truth.
+            map_from_camera: start, within a pixel or two of the truth, or within ``reach_px``.
             max_error_px: of the camera's image; patches further off are taken for wrong.
             most: so many patches are tried: half of them of the nearest views, the others evenly
                 from the views after them.
+            reach_px: patches are searched so far from where the start has them, in pixels of the
+                camera's image, before they are slid; 0 for a start that is right already.
 
         Returns:
-            The pose, and pixels ``[n, 2]`` and points ``[n, 3]`` of the patches that were found;
-            None with fewer than 6 of them.
+            None where fewer than 6 patches are found.
         """
         grey, scale = _shrunk(image, self._side)
         small = camera.resized(grey.shape[1], grey.shape[0])
-        index, centres, warps, weights = self._in_sight(small, map_from_camera, most)
+        start: Pose | None = map_from_camera
+        if reach_px > 0.0:
+            start = self._sought(grey, small, map_from_camera, reach_px * float(scale[0]))
+        if start is None:
+            return None
+        index, centres, warps, weights = self._in_sight(small, start, most)
         shifts, likeness = slide(grey, centres, warps, self._grey[index])
         limit = _MOST_PX * small.relative_size
         found = (likeness > _LEAST_LIKENESS) & (np.linalg.norm(shifts, axis=1) < limit)
@@ -220,10 +258,28 @@ class PatchAligner:
         points = self._patches.points[index[found]]
         focal = 0.5 * (camera.fx + camera.fy)
         ideal = camera.normalized(pixels)
-        solved = refine_pose(
-            map_from_camera.inverse(), ideal, points, weights[found], focal, max_error_px
-        )
-        return solved, pixels, points
+        solved = refine_pose(start.inverse(), ideal, points, weights[found], focal, max_error_px)
+        agrees = np.zeros(len(index), bool)
+        agrees[np.flatnonzero(found)[solved.inlier]] = True
+        agreement = Agreement.of(centres / scale, agrees, camera)
+        return PatchFit(solved, pixels, points, len(index), agreement)
+
+    def _sought(
+        self, grey: NDArray[np.float32], camera: Camera, map_from_camera: Pose, reach_px: float
+    ) -> Pose | None:
+        """A pose from patches searched in windows around where a start has them."""
+        index, centres, warps, _ = self._in_sight(camera, map_from_camera, _SEEK_TRIED)
+        span = np.sqrt(np.abs(np.linalg.det(warps)))
+        use = np.flatnonzero((span > _SEEK_SPAN[0]) & (span < _SEEK_SPAN[1]))
+        use = use[_half_near(len(use), _SEEK_PATCHES)]
+        shifts, likeness = search(grey, centres[use], warps[use], self._grey[index[use]], reach_px)
+        found = likeness > _SEEK_LIKENESS
+        limit = _SEEK_ERROR_PX * camera.relative_size
+        solved = solve_pose(
+            (centres[use] + shifts)[found], self._patches.points[index[use[found]]],
+            likeness[found], camera, limit, _SEEK_ITERATIONS,
+        )  # fmt: skip
+        return None if solved is None else solved.camera_from_map.inverse()
 
     def _in_sight(
         self, camera: Camera, map_from_camera: Pose, most: int

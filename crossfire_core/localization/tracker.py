@@ -18,6 +18,7 @@ from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.estimate import ImageLocalizer, PoseEstimate
 from crossfire_core.localization.image_check import ImageCheck
 from crossfire_core.localization.odometry import OdometryHistory, OdometrySample
+from crossfire_core.localization.pace import Pace
 from crossfire_core.localization.prediction import (
     Anchor,
     Prediction,
@@ -282,6 +283,7 @@ class Tracker:
         refusal = self._check_stamp(stamp_ns)
         if refusal:
             return self._result(stamp_ns, refusal)
+        self._pace.seen(stamp_ns)
         expected = self._settle(stamp_ns)
         refusal = self._images.refusal(
             image, camera, stamp_ns, self._odometry, self.config.min_contrast
@@ -303,6 +305,7 @@ class Tracker:
         self._fix = self._tied = self._hint = None
         self._hint_tried_ns = None
         self._candidate, self._contradiction = None, None
+        self._pace = Pace()
         self._failures = 0
         self._attempts = 0
         self._search = self.config.auto_global
@@ -500,12 +503,15 @@ class Tracker:
         # image is searched more widely.
         width = _NARROW if self._failures == 0 else 1.0
         tracking = self._state is TrackingState.TRACKING
+        stamp, sure = self._last_stamp, tracking and self._failures == 0
+        follow = sure and stamp is not None and self._pace.follows(self.config, stamp)
         return self._localizer.localize(
             image,
             camera,
             prior.map_from_base @ base_from_camera,
             prior_sigma=(width * sigma_m, width * sigma_rad),
             iterations=self.config.iterations if tracking else None,
+            follow=follow,
         )
 
     def _quality(self, estimate: PoseEstimate, camera: Camera) -> str:
@@ -571,6 +577,7 @@ class Tracker:
         self._failures = self._attempts = 0
         self._search = self.config.auto_global
         self._state = TrackingState.TRACKING
+        self._pace.gone(found.stamp_ns, estimate)
         return self._result(found.stamp_ns, "", prior, estimate, self._fix, jumped)
 
     def _failed(

@@ -33,6 +33,7 @@ _STEPS = 3
 _MOST_POINTS = 8000  # those seen most often; more do not make the poses better
 _LEAST_MATCHES = 20
 _EPIPOLAR_PX = 2.0
+_EPIPOLAR_TRIES = 250  # finds a geometry that a third of the matches have; others are worth little
 _FAR = 50.0  # points beyond so many times the path's extent are not used
 _LEAST_SINE = float(np.sin(np.radians(1.0)))
 
@@ -144,7 +145,7 @@ def match_pairs(
             limit = _EPIPOLAR_PX / cameras[i].fx
             a, b = planes[i][matches[:, 0]], planes[j][matches[:, 1]]
             _, inlier = cv2.findEssentialMat(
-                a, b, np.eye(3), cv2.RANSAC, prob=0.999, threshold=limit
+                a, b, np.eye(3), cv2.RANSAC, prob=0.999, threshold=limit, maxIters=_EPIPOLAR_TRIES
             )
             if inlier is not None and inlier.sum() >= _LEAST_MATCHES:
                 found[i, j] = matches[inlier.ravel() > 0]
@@ -253,20 +254,30 @@ def adjust_gently(
     return replace(best, median_px=(loosest.median_px[0], best.median_px[1]))
 
 
-def depth_sigmas(poses: Sequence[Pose], points: FloatArray, seen: Sightings) -> FloatArray:
-    """Standard deviation of each sighting's distance that its parallax leaves, ``[n]`` metres."""
-    rays = points[seen.point] - np.stack([p.translation for p in poses])[seen.view]
+def depth_sigmas(
+    poses: Sequence[Pose], points: FloatArray, view: IntArray, point: IntArray, focal: FloatArray
+) -> FloatArray:
+    """Standard deviation of each sighting's distance that its parallax leaves, ``[n]`` metres.
+
+    Args:
+        poses: ``map_from_camera`` of the views.
+        points: ``[p, 3]`` in the map.
+        view: ``[n]`` number of the view of each sighting.
+        point: ``[n]`` number of its point.
+        focal: ``[n]`` pixels.
+    """
+    rays = points[point] - np.stack([p.translation for p in poses])[view]
     distance = np.linalg.norm(rays, axis=1)
     unit = rays / distance[:, None]
     count = len(points)
-    mean = _summed(unit, seen.point, count)
+    mean = _summed(unit, point, count)
     mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-9)
     # twice the largest angle to the mean ray is about the largest parallax
-    cosine = np.clip((unit * mean[seen.point]).sum(axis=1), -1.0, 1.0)
+    cosine = np.clip((unit * mean[point]).sum(axis=1), -1.0, 1.0)
     widest = np.zeros(count)
-    np.maximum.at(widest, seen.point, np.arccos(cosine))
-    sine = np.maximum(np.sin(np.minimum(2.0 * widest, np.pi / 2)), _LEAST_SINE)[seen.point]
-    return np.asarray(np.maximum(distance / (seen.focal * sine), 0.005 * distance))
+    np.maximum.at(widest, point, np.arccos(cosine))
+    sine = np.maximum(np.sin(np.minimum(2.0 * widest, np.pi / 2)), _LEAST_SINE)[point]
+    return np.asarray(np.maximum(distance / (focal * sine), 0.005 * distance))
 
 
 def _triangulated(
@@ -284,6 +295,8 @@ def _triangulated(
 
 def _nearest_points(poses: Sequence[Pose], seen: Sightings) -> FloatArray:
     centres = np.stack([p.translation for p in poses])
+    middle = centres.mean(axis=0)
+    centres = centres - middle
     rotations = np.stack([p.rotation for p in poses])
     rays = np.concatenate([seen.plane, np.ones((len(seen.plane), 1))], axis=1)
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)
@@ -292,9 +305,9 @@ def _nearest_points(poses: Sequence[Pose], seen: Sightings) -> FloatArray:
     count = int(seen.point.max(initial=-1)) + 1
     matrix = _summed(across, seen.point, count)
     target = _summed(np.einsum("nij,nj->ni", across, centres[seen.view]), seen.point, count)
-    # nearly parallel rays: rather close by than at infinity
+    # nearly parallel rays: rather close to the cameras than at infinity
     matrix += 1e-6 * np.eye(3)
-    return np.asarray(np.linalg.solve(matrix, target[:, :, None])[:, :, 0])
+    return np.asarray(np.linalg.solve(matrix, target[:, :, None])[:, :, 0] + middle)
 
 
 def _residuals(

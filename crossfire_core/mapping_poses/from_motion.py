@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from crossfire_core.mapping_poses import gauge, local_features
 from crossfire_core.mapping_poses.keyframes import choose_keyframes, glance
 from crossfire_core.mapping_poses.local_features import LocalFeatures
 from crossfire_core.mapping_poses.pairs import image_signatures, loop_pairs, sequential_pairs
-from crossfire_core.mapping_poses.posed import PosedRecording, Tracks, sessions
+from crossfire_core.mapping_poses.posed import PosedRecording, sessions
 from crossfire_core.mapping_poses.reconstruction import (
     MatchStore,
     Reconstruction,
@@ -56,7 +55,7 @@ def poses_from_motion(
         seed: of all random choices.
         known: ``map_from_camera`` of some frames, which then decide scale and frame instead of
             the odometry. They stay as they are, but for outliers; others are moved by what those
-            around are off, and no tracks are kept.
+            around are off.
         tell: called with what is being done, how much of it, and of how much.
 
     Returns:
@@ -77,22 +76,14 @@ def poses_from_motion(
     numbered = {keyframes[number]: pose for number, pose in found.poses.items()}
     measure, notes = _gauge(recording, numbered, odometry, known, found)
     placed = {index: measure.pose(pose) for index, pose in numbered.items()}
-    tracks: Tracks | None = replace(
-        found.tracks,
-        frame=np.array(keyframes, dtype=np.int64)[found.tracks.frame],
-        point=measure.points(found.tracks.point),
-        sigma_m=measure.scale * found.tracks.sigma_m,
-    )
     if known is not None:
-        assert tracks is not None
-        distance = _median_distance(placed, tracks)
+        distance = measure.scale * _median_distance(found)
         placed, wrong = gauge.bent_to_known(placed, known, distance)
         notes += _doubted(recording, wrong)
-        tracks = None
     poses = [placed.get(index) for index in range(len(recording))]
     lost = [i for number, i in enumerate(keyframes) if number not in found.poses]
     return PosedRecording(
-        recording, poses, _source(found, known), tracks=tracks, cameras=found.cameras,
+        recording, poses, _source(found, known), cameras=found.cameras,
         notes=(*_left_out(recording, keyframes, lost), *notes),
     )  # fmt: skip
 
@@ -235,11 +226,12 @@ def _gauge(
     return gauge.from_depth(list(placed.values()), depths), [note]
 
 
-def _median_distance(placed: dict[int, Pose], tracks: Tracks) -> float:
+def _median_distance(found: Reconstruction) -> float:
     """Of points from the cameras that see them, metres; 1 where there are none."""
+    tracks = found.tracks
     if not len(tracks):
         return 1.0
-    centres = np.stack([placed[int(i)].translation for i in tracks.frame])
+    centres = np.stack([found.poses[int(i)].translation for i in tracks.frame])
     return float(np.median(np.linalg.norm(tracks.point - centres, axis=1)))
 
 

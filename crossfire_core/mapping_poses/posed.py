@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,27 +14,6 @@ from crossfire_core.recordings.frame import Frame
 from crossfire_core.recordings.lazy import FrameInfo, Recording, split_holdout
 
 FloatArray = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Tracks:
-    """Points that structure from motion found, as seen in the images.
-
-    Attributes:
-        frame: ``[n]`` int64, position of the frame in the recording.
-        pixel: ``[n, 2]`` where, in the image at its recorded size, centres at .5.
-        point: ``[n, 3]`` in the map frame, metres.
-        sigma_m: ``[n]`` standard deviation of the distance along the frame's ray.
-    """
-
-    frame: NDArray[np.int64]
-    pixel: FloatArray
-    point: FloatArray
-    sigma_m: FloatArray
-
-    def __len__(self) -> int:
-        """Number of observations."""
-        return len(self.frame)
 
 
 class SelectedRecording(Recording):
@@ -107,7 +86,6 @@ class PosedRecording(SelectedRecording):
         *,
         notes: Sequence[str] = (),
         cameras: dict[Camera, Camera] | None = None,
-        tracks: Tracks | None = None,
         drift: bool = False,
     ) -> None:
         """Replace the poses; frames without one are left out.
@@ -118,7 +96,6 @@ class PosedRecording(SelectedRecording):
             pose_source: for people.
             notes: what was left out or assumed, after the base's own notes.
             cameras: refined calibration by recorded one.
-            tracks: what structure from motion saw; ``frame`` counts the base's frames.
             drift: whether the poses are odometry.
         """
         super().__init__(base, [i for i, pose in enumerate(poses) if pose is not None])
@@ -130,7 +107,6 @@ class PosedRecording(SelectedRecording):
         self.world_frame = "map"
         self.pose_source, self.poses_drift = pose_source, drift
         self.notes = (*base.notes, *notes)
-        self.tracks = None if tracks is None else _renumbered(tracks, self._kept)
 
 
 class JoinedRecording(Recording):
@@ -199,11 +175,3 @@ def qualified(recording: str, frame: str) -> str:
 def sessions(recording: Recording) -> list[Recording]:
     """The recordings that one was joined from, or itself alone."""
     return list(recording.parts) if isinstance(recording, JoinedRecording) else [recording]
-
-
-def _renumbered(tracks: Tracks, kept: Sequence[int]) -> Tracks:
-    """Tracks that count only the kept frames."""
-    position = {index: number for number, index in enumerate(kept)}
-    new = np.array([position.get(int(i), -1) for i in tracks.frame], dtype=np.int64)
-    use = new >= 0
-    return Tracks(new[use], tracks.pixel[use], tracks.point[use], tracks.sigma_m[use])

@@ -19,7 +19,6 @@ from crossfire_core.config import SfmConfig
 from crossfire_core.errors import MissingDependencyError, TrainingError
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.mapping_poses.local_features import LocalFeatures, match
-from crossfire_core.mapping_poses.posed import Tracks
 from crossfire_core.recordings.colmap import camera_of
 
 FloatArray = NDArray[np.float64]
@@ -29,6 +28,27 @@ _LEAST_IMAGES = 3
 _TRIALS = 2000
 _LEAST_SINE = np.sin(np.radians(1.0))
 _WORST_PX = 2.0
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Points that structure from motion found, as seen in the images.
+
+    Attributes:
+        frame: ``[n]`` int64, number of the image.
+        pixel: ``[n, 2]`` where, in the image at its recorded size, centres at .5.
+        point: ``[n, 3]`` in the map frame, metres.
+        sigma_m: ``[n]`` standard deviation of the distance along the frame's ray.
+    """
+
+    frame: NDArray[np.int64]
+    pixel: FloatArray
+    point: FloatArray
+    sigma_m: FloatArray
+
+    def __len__(self) -> int:
+        """Number of observations."""
+        return len(self.frame)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from crossfire_core.mapping_poses.adjustment import (
     Adjusted,
     Prior,
     adjust,
-    depth_sigmas,
     join_matches,
     match_pairs,
 )
@@ -34,7 +33,7 @@ from crossfire_core.mapping_poses.from_motion import (
     silent,
 )
 from crossfire_core.mapping_poses.local_features import LocalFeatures
-from crossfire_core.mapping_poses.posed import PosedRecording, Tracks
+from crossfire_core.mapping_poses.posed import PosedRecording
 from crossfire_core.mapping_poses.workspace import Workspace
 from crossfire_core.recordings.lazy import Recording
 
@@ -65,7 +64,7 @@ def refine_poses(
         tell: called with what is being done, how much of it, and of how much.
 
     Returns:
-        The keyframes with corrected poses and the points that they share.
+        The keyframes with corrected poses.
 
     Raises:
         TrainingError: the images have too little in common.
@@ -81,7 +80,7 @@ def refine_poses(
         corrected[index] = pose
     return PosedRecording(
         recording, corrected, f"{source}, corrected by the images",
-        tracks=_tracks(recording, keyframes, found), notes=_notes(recording, start, found),
+        notes=_notes(recording, start, found),
     )  # fmt: skip
 
 
@@ -138,20 +137,6 @@ def _matched(
         done += len(mine)
         tell(done, len(pairs))
     return found
-
-
-def _tracks(recording: Recording, keyframes: Sequence[int], found: Adjusted) -> Tracks:
-    seen = found.sightings
-    frame = np.array(keyframes, dtype=np.int64)[seen.view]
-    sigma = depth_sigmas(found.poses, found.points, seen)
-    pixel = np.zeros((len(frame), 2))
-    for number, index in enumerate(keyframes):
-        at = seen.view == number
-        if at.any():
-            local = found.poses[number].inverse().apply(found.points[seen.point[at]])
-            pixel[at] = recording.infos[index].camera.project(local)
-    good = np.isfinite(pixel).all(axis=1)
-    return Tracks(frame[good], pixel[good], found.points[seen.point[good]], sigma[good])
 
 
 def _notes(recording: Recording, start: Sequence[Pose], found: Adjusted) -> list[str]:

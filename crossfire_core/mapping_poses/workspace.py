@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from crossfire_core.files import read_arrays, write_arrays, write_text
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.mapping_poses.posed import Tracks
-from crossfire_core.mapping_poses.reconstruction import Reconstruction
+from crossfire_core.mapping_poses.reconstruction import Reconstruction, Tracks
 
 
 def workspace_path(map_path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -150,10 +150,24 @@ class Renderer:
     """Renders views of a trained field."""
 
     def __init__(
-        self, field: SceneField, spacing: Spacing, config: RenderConfig, chunk: int = 16384
+        self,
+        field: SceneField,
+        spacing: Spacing,
+        config: RenderConfig,
+        chunk: int = 16384,
+        origin: Sequence[float] = (0.0, 0.0, 0.0),
     ) -> None:
-        """Wrap a field; ``chunk`` rays are in memory at a time."""
+        """Wrap a field.
+
+        Args:
+            field: what is rendered.
+            spacing: how samples spread along rays.
+            config: numbers of samples.
+            chunk: so many rays are in memory at a time.
+            origin: of the field in the frame of the poses; rays and points are about it.
+        """
         self.field, self.spacing, self.config, self.chunk = field, spacing, config, chunk
+        self._origin = np.array(origin, dtype=np.float64)
         self.surface_config = config
         self.finder: SurfaceFinder | None = None
 
@@ -179,7 +193,7 @@ class Renderer:
     def rays(self, camera: Camera, map_from_camera: Pose, pixels: NDArray[np.float64]) -> Rays:
         """Rays through pixels ``[n, 2]`` of a camera at a pose."""
         directions = camera.bearings(pixels) @ map_from_camera.rotation.T
-        origins = np.broadcast_to(map_from_camera.translation, directions.shape)
+        origins = np.broadcast_to(map_from_camera.translation - self._origin, directions.shape)
         as_tensor = lambda a: torch.tensor(a, dtype=torch.float32, device=self.device)  # noqa: E731
         return Rays(as_tensor(origins), as_tensor(directions))
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from crossfire_core.config import LocalizationConfig, TrainingConfig
 from crossfire_core.features.network import fitted
+from crossfire_core.geometry import Pose
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.localization.patches import Patches
 from crossfire_core.neural_map import MapHeader, NeuralMap
@@ -26,13 +26,12 @@ from crossfire_core.rendering.renderer import Renderer
 from crossfire_core.training.sparse_points import (
     SparsePoints,
     depth_image_points,
-    triangulate,
 )
 from crossfire_core.training.survey import Survey
-from crossfire_core.training.tracked_points import tracked_points
 from crossfire_core.training.trainer import DEFAULT_MINUTES, Progress, Trainer
 from crossfire_core.training.views import View
 
+FloatArray = NDArray[np.float64]
 _SIDE = 224  # of a rehearsed view, pixels: about what the image network sees
 _VIEWS = 80
 # A trained map needs smaller steps than a new one.
@@ -119,6 +118,10 @@ class Extension(Trainer):
         ]
         self.views = [*self.rehearsed, *new]
 
+    def _origin_of(self, poses: Sequence[Pose]) -> FloatArray:
+        """The old map's."""
+        return np.array(self.old.header.origin)
+
     def new_names(self) -> set[str]:
         """Names that the new recording's views have taken."""
         return {view.name for view in self.views}
@@ -132,7 +135,9 @@ class Extension(Trainer):
         self.report(held_out=None, force=True)
         count = len(self.rehearsed)
         new = self.views[count:]
-        seen = tracked_points(self.recording, new) or triangulate(new)
+        front_end = self._front_end_of(new)
+        self.tracks = front_end.tracks(new)
+        seen = front_end.sparse(new, self.tracks)
         drawn = depth_image_points(self.rehearsed, np.random.default_rng(self.config.seed))
         sparse = SparsePoints(
             np.concatenate([drawn.view, seen.view + count]),
@@ -169,16 +174,6 @@ class Extension(Trainer):
         self.field.appearance.copy_(light.expand_as(self.field.appearance))
         self.network.load_state_dict(self.old.network.state_dict())
         self.first_weights = "the extended map"
-
-    def _shifts(self, made: NeuralMap) -> Tensor:
-        """Pictures of the old map show its points where it renders them, real images beside."""
-        shifts, places = super()._shifts(made), made.places
-        known = Localizer(self.old).shifts
-        for number, view in enumerate(self.rehearsed):
-            mine = (places.point_view == number) & (shifts != 0.0).any(dim=1)
-            before = known.at(places.points[mine].double().numpy(), view.map_from_camera)
-            shifts[mine] += torch.from_numpy(before).float()
-        return shifts
 
     def _cut_patches(self) -> Patches:
         """The new recording's, beside what the old map has of the views that are kept."""
@@ -231,8 +226,8 @@ def rehearsal(old: NeuralMap, taken: set[str]) -> Iterator[View]:
     camera = header.camera.resized(*fitted(*header.camera.size, side))
     names = {view.name for view in header.views}
     for number in rehearsed_views(header):
-        view = header.views[int(number)]
-        seen = renderer.render(camera, view.map_from_camera)
+        view, pose = header.views[int(number)], header.field_poses[int(number)]
+        seen = renderer.render(camera, pose)
         image = np.rint(255.0 * seen.colour).astype(np.uint8)
         depth = np.where(seen.opacity > LocalizationConfig().min_opacity, seen.z_depth, 0.0).astype(
             np.float32
@@ -241,7 +236,7 @@ def rehearsal(old: NeuralMap, taken: set[str]) -> Iterator[View]:
         if name in taken:
             while name in taken | names:
                 name = f"earlier/{name}"
-        yield View(name, view.stamp_ns, image, camera, view.map_from_camera, depth)
+        yield View(name, view.stamp_ns, image, camera, pose, depth)
 
 
 def _like(config: TrainingConfig, header: MapHeader) -> TrainingConfig:

@@ -1,4 +1,4 @@
-"""How far off a finished map's answers really are, against what it says itself.
+"""How far off a finished map's answers really are, and how surely they are answers at all.
 
 A pose's covariance follows from how well its matches agree. But neighbouring matches share errors,
 by how much differs from place to place, and no single image shows it. Frames of the recording that
@@ -8,11 +8,14 @@ were not trained on do: each has a pose to compare with.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 from scipy import stats
 
 from crossfire_core.localization.estimate import ImageLocalizer
+from crossfire_core.localization.evidence import Chance, measured_chance
+from crossfire_core.localization.localizer import Localizer
 from crossfire_core.localization.uncertainty import mahalanobis_squared
 from crossfire_core.recordings.frame import Frame
 
@@ -20,6 +23,25 @@ _LEAST = 20  # fewer frames say too little
 _SHARE = 0.9  # of answers shall lie in the ellipsoid that should hold so many
 _RANGE = (0.1, 10.0)
 _FREEDOM = 6
+
+
+def measured_chance_of(localizer: Localizer, frames: Iterable[Frame]) -> Chance:
+    """How much of an image of another place agrees with a map.
+
+    Images in a mirror show a place that does not exist, under the light and with the surfaces and
+    shapes of the map's own: no other images are as hard that a recording has.
+
+    Args:
+        localizer: of the finished map.
+        frames: some of the recording.
+    """
+    shares = []
+    for frame in frames:
+        image = np.ascontiguousarray(frame.image[:, ::-1])
+        # what a lens's tangential distortion adds to that does not matter to a place of fancy
+        camera = replace(frame.camera, cx=frame.camera.width - frame.camera.cx)
+        shares.append(localizer.agreement(image, camera))
+    return measured_chance(shares)
 
 
 def covariance_factor(localizer: ImageLocalizer, frames: Iterable[Frame]) -> float:

@@ -2,75 +2,23 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfire_core.features.sift import root_sift
-from crossfire_core.geometry.triangulation import (
-    Tracks,
-    epipolar_inliers,
-    triangulate,
-    view_pairs,
-)
-from crossfire_core.geometry.triangulation import View as Sight
+from crossfire_core.geometry.triangulation import Tracks
 from crossfire_core.localization.patches import LEAST_SLANT, SIDE, Patches, axes, softened
 from crossfire_core.rendering.renderer import Renderer
-from crossfire_core.training.sparse_points import mutual_ratio
 from crossfire_core.training.views import View
 
 FloatArray = NDArray[np.float64]
-_CORNERS = 2000  # SIFT keypoints a view
-_CONTRAST = 0.01
-_LIMIT_PX = 2.0  # of a 640 px wide image: sightings further from their point are wrong
-_LEAST_VIEWS = 3
+_LEAST_VIEWS = 3  # a patch's point is seen by so many
 _ASIDE_PX = 6.0  # surfaces this far beside a point say how it is inclined
 _AGREE = 0.05  # of the distance: the field must have a surface so near a point
 _CELLS = 4  # along an image's longer side, over which patches are spread
 _MARGIN_PX = SIDE / 2 + 2.0
-
-
-def corners(
-    views: Sequence[View],
-    tell: Callable[[], None] = lambda: None,
-    seconds: float = math.inf,
-    seed: int = 0,
-) -> Tracks:
-    """Points of the scene that several views see, triangulated under the views' poses.
-
-    Args:
-        views: the mapping views with their images, in order of time.
-        tell: called now and then.
-        seconds: after so many no further pair of views is matched; half of them are for pairs,
-            however long finding keypoints takes.
-        seed: of the order of pairs, so that those matched in time are spread over all views.
-    """
-    end = time.monotonic() + seconds
-    sights, descriptors = [], []
-    for view in views:
-        grey = cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY)
-        pixels, values = root_sift(grey, _CORNERS, _CONTRAST)
-        sights.append(Sight.of(view.camera, view.map_from_camera, pixels))
-        descriptors.append(values)
-        tell()
-    end = max(end, time.monotonic() + 0.5 * seconds)
-    limit = _LIMIT_PX * views[0].camera.relative_size
-    matches = []
-    pairs = view_pairs([view.map_from_camera for view in views])
-    for i in np.random.default_rng(seed).permutation(len(pairs)):
-        a, b = pairs[i]
-        if time.monotonic() > end:
-            break
-        if min(len(descriptors[a]), len(descriptors[b])) < 2:
-            continue
-        found = np.stack(mutual_ratio(descriptors[a], descriptors[b]), axis=1)
-        matches.append((a, b, epipolar_inliers(sights[a], sights[b], found, limit)))
-        tell()
-    return triangulate(sights, matches, pixels=limit, least_views=_LEAST_VIEWS)
 
 
 def cut_patches(
@@ -85,6 +33,7 @@ def cut_patches(
         most: patches in all; every view gets its share.
         seed: of the choice among the points that a view sees.
     """
+    tracks = tracks.seen_by(_LEAST_VIEWS)
     if len(tracks.points) == 0 or most == 0:
         return Patches.none()
     rng = np.random.default_rng(seed)

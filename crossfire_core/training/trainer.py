@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from crossfire_core import __version__
-from crossfire_core.config import LocalizationConfig, TrainingConfig, to_dict
+from crossfire_core.config import TrainingConfig, to_dict
 from crossfire_core.errors import TrainingError
 from crossfire_core.features.network import ImageNetwork, start_from_rooms
 from crossfire_core.features.places import choose_words, signature
@@ -24,6 +25,8 @@ from crossfire_core.field.backends import encoder, resolve_device
 from crossfire_core.field.scene_box import SceneBox
 from crossfire_core.field.scene_field import SceneField
 from crossfire_core.geometry import Pose
+from crossfire_core.geometry.triangulation import Tracks
+from crossfire_core.localization.evidence import Chance
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.localization.patches import Patches
 from crossfire_core.neural_map import (
@@ -39,26 +42,27 @@ from crossfire_core.rendering.renderer import Renderer
 from crossfire_core.rendering.sampling import Spacing
 from crossfire_core.training import checkpoint
 from crossfire_core.training.descriptor_stage import DescriptorStage, Surfaces, measure_surfaces
+from crossfire_core.training.front_end import FrontEnd
 from crossfire_core.training.geometry_stage import GeometryStage
-from crossfire_core.training.honesty import covariance_factor
-from crossfire_core.training.patch_cutting import corners, cut_patches
-from crossfire_core.training.pose_correction import corrected
+from crossfire_core.training.honesty import covariance_factor, measured_chance_of
+from crossfire_core.training.patch_cutting import cut_patches
 from crossfire_core.training.schedule import Budget, one_torch_thread_a_share, rate_factor
 from crossfire_core.training.selection import select_frames
-from crossfire_core.training.sparse_points import SparsePoints, depth_image_points, triangulate
+from crossfire_core.training.sparse_points import SparsePoints, depth_image_points
 from crossfire_core.training.survey import Survey, survey
-from crossfire_core.training.tracked_points import tracked_points
-from crossfire_core.training.view_shifts import measure_shifts
 from crossfire_core.training.views import RayTable, View, view_of
 
+FloatArray = NDArray[np.float64]
 _CHECKPOINT_SECONDS = 60.0
-_CORNERS_SHARE = 0.06  # of the time at most, for finding the corners on which patches lie
+_FRONT_END_SHARE = 0.12  # of the time at most, for what the images have in common
 _TEST_SECONDS = 45.0
 _READ_SECONDS = 0.5
 _WORDS = 256
+_MIRRORED = 24  # images on which chance agreement is measured
 _POINTS_A_VIEW = 96
+_FAR_FROM_ORIGIN = 500.0  # metres; single precision is a twentieth of a millimetre there
 _FINISH_SECONDS, _FINISH_SECONDS_A_VIEW, _FINISH_SECONDS_A_FRAME = (
-    6.0,
+    14.0,
     0.08,
     0.25,
 )  # what comes after the last step, on 2 cores
@@ -217,7 +221,18 @@ class Trainer:
             else:
                 self.views.append(view_of(frame, self.config.image_side))
             self.report(held_out=None)
+        self.origin = self._origin_of([view.map_from_camera for view in self.views])
+        self.views = [
+            replace(view, map_from_camera=view.map_from_camera.shifted(-self.origin))
+            for view in self.views
+        ]
         self.recorded = [view.map_from_camera for view in self.views]
+
+    def _origin_of(self, poses: Sequence[Pose]) -> FloatArray:
+        """Where the field has its zero: the frame's, unless single precision fails there."""
+        middle = np.stack([pose.translation for pose in poses]).mean(axis=0)
+        near = np.abs(middle).max() < _FAR_FROM_ORIGIN
+        return np.zeros(3) if near else np.asarray(np.round(middle))
 
     def look_at_the_scene(self, saved: dict[str, Any] | None) -> None:
         """Make poses agree, find sparse points or take depth images, fit the box around them."""
@@ -230,12 +245,20 @@ class Trainer:
             box = SceneBox(tuple(h["centre"]), h["half_size"])
             self.survey = Survey(box, Spacing(**h["spacing"]), SparsePoints(*numbers))
             return
-        points = tracked_points(self.recording, self.views)  # then poses were corrected, too
-        if points is None and self.config.correct_poses:
-            self.views = corrected(self.views, lambda: self.report(held_out=None))
+        front_end = self._front_end_of(self.views)
+        if self.config.correct_poses:
+            self.views = front_end.corrected(self.views)
+        self.tracks = front_end.tracks(self.views)
+        points = front_end.sparse(self.views, self.tracks)
         if self.use_depth:
             points = depth_image_points(self.views, np.random.default_rng(self.config.seed))
-        self.survey = survey(self.views, points or triangulate(self.views))
+        self.survey = survey(self.views, points)
+
+    tracks: Tracks | None = None
+
+    def _front_end_of(self, views: Sequence[View]) -> FrontEnd:
+        patience = math.inf if self.seconds is None else _FRONT_END_SHARE * self.seconds
+        return FrontEnd(views, lambda: self.report(held_out=None), patience, self.config.seed)
 
     def _posed_as(self, tensors: dict[str, Tensor]) -> list[View]:
         """The views with a checkpoint's poses."""
@@ -322,8 +345,11 @@ class Trainer:
     def _patches_of(self, views: Sequence[View], most: int) -> Patches:
         if most == 0 or len(views) < 2:
             return Patches.none()
-        patience = math.inf if self.seconds is None else _CORNERS_SHARE * self.seconds
-        tracks = corners(views, lambda: self.report(held_out=None), patience, self.config.seed)
+        # after an interruption, or where poses were learned since, points are found anew
+        moved = self.geometry.corrects_poses
+        tracks = None if moved else self.tracks
+        if tracks is None:
+            tracks = self._front_end_of(views).tracks(views)
         renderer = Renderer(self.field, self.survey.spacing, self.config.render).freeze()
         return cut_patches(views, tracks, renderer, most, self.config.seed)
 
@@ -403,14 +429,15 @@ class Trainer:
         round_as_stored(self.field, self.network)  # what follows is made from what a reader sees
         self.network.eval()
         made = NeuralMap(self._header(), self.field, self.network, self._places(), self.patches)
-        made.places = replace(made.places, shifts=self._shifts(made))
+        made.header = replace(made.header, chance=self._chance(made))
         made.header = replace(made.header, covariance_factor=self._covariance_factor(made))
         return made
 
-    def _shifts(self, made: NeuralMap) -> Tensor:
-        """Where the views' images see the map's points, ``[n, 3]``."""
-        assert self.descriptors is not None
-        return measure_shifts(Localizer(made), self.views, self.descriptors.images)
+    def _chance(self, made: NeuralMap) -> Chance:
+        """From frames in a mirror, spread over the recording."""
+        few = np.linspace(0, len(self.recording) - 1, min(len(self.recording), _MIRRORED))
+        frames = self.recording.frames(sorted({int(i) for i in few}))
+        return measured_chance_of(Localizer(made), frames)
 
     def _covariance_factor(self, made: NeuralMap) -> float:
         """From frames that were not trained on."""
@@ -433,6 +460,7 @@ class Trainer:
             self.recording.world_frame, self.base_camera, self.recording.base_from_camera,
             self.survey.box, self.survey.spacing, c.field, c.render, c.features,
             self._mapping_views(), provenance, image_side=c.image_side,
+            origin=(float(self.origin[0]), float(self.origin[1]), float(self.origin[2])),
         )  # fmt: skip
 
     def _mapping_views(self) -> tuple[MappingView, ...]:
@@ -441,8 +469,9 @@ class Trainer:
         views = []
         for view, pose in zip(self.views, self.recorded, strict=True):
             same = learned or pose is view.map_from_camera
-            recorded = None if same else pose
-            views.append(MappingView(view.name, view.stamp_ns, view.map_from_camera, recorded))
+            recorded = None if same else pose.shifted(self.origin)
+            trained = view.map_from_camera.shifted(self.origin)
+            views.append(MappingView(view.name, view.stamp_ns, trained, recorded))
         return tuple(views)
 
     @torch.no_grad()
@@ -459,9 +488,7 @@ class Trainer:
             signature(self.network(image.to(self.device).float() / 255.0)[0], words)
             for image, _ in self.descriptors.images
         ]
-        points = points.cpu()
-        none = torch.zeros_like(points)
-        return Places(words.cpu(), torch.stack(signatures).cpu(), points, view, none)
+        return Places(words.cpu(), torch.stack(signatures).cpu(), points.cpu(), view)
 
     # -- reports and checkpoints ---------------------------------------------------------------
 
@@ -478,18 +505,17 @@ class Trainer:
             return {"psnr": self._test_psnr()}
         nothing = Places(
             torch.zeros(1, self.config.field.descriptor_size), torch.zeros(len(self.views), 1),
-            torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), torch.zeros(0, 3),
+            torch.zeros(0, 3), torch.zeros(0, dtype=torch.long),
         )  # fmt: skip
         self.network.eval()
         localizer = Localizer(
             NeuralMap(self._header(), self.field, self.network, nothing),
-            LocalizationConfig(colour_rays=0),
         )
         errors = []
         for frame in self.test_frames:
             truth = frame.world_from_camera
             assert truth is not None
-            poses = [v.map_from_camera for v in self.views]
+            poses = [v.map_from_camera.shifted(self.origin) for v in self.views]
             prior = min(poses, key=lambda p: sum(p.distance(truth)))
             found = localizer.localize(frame.image, frame.camera, prior)
             errors.append(found.map_from_camera.distance(truth) if found.ok else (np.inf, np.inf))  # type: ignore[union-attr]
@@ -501,7 +527,8 @@ class Trainer:
         values = []
         for frame in self.test_frames:
             small = view_of(frame, 96)
-            seen = self.renderer.render(small.camera, small.map_from_camera).colour
+            pose = small.map_from_camera.shifted(-self.origin)
+            seen = self.renderer.render(small.camera, pose).colour
             real = small.image / 255.0
             values.append(-10.0 * np.log10(max(1e-10, float(((seen - real) ** 2).mean()))))
         return float(np.mean(values))

@@ -168,6 +168,7 @@ class SparseLocalizer:
         *,
         prior_sigma: tuple[float, float] | None = None,
         iterations: int | None = None,
+        follow: bool = False,
     ) -> PoseEstimate:
         """Find the pose of one image; priors are not used."""
         clock = _Clock()
@@ -209,6 +210,7 @@ class GluedLocalizer:
         *,
         prior_sigma: tuple[float, float] | None = None,
         iterations: int | None = None,
+        follow: bool = False,
     ) -> PoseEstimate:
         """Find the pose of one image; priors are not used."""
         clock = _Clock()
@@ -247,6 +249,7 @@ class RetrievalLocalizer:
         *,
         prior_sigma: tuple[float, float] | None = None,
         iterations: int | None = None,
+        follow: bool = False,
     ) -> PoseEstimate:
         """The pose of the nearest mapping image; it is always sure of itself."""
         clock = _Clock()

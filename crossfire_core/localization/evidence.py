@@ -1,0 +1,103 @@
+"""How surely a pose is in the place that it says.
+
+Another place can agree with a map by chance: a corridor has the doors and lamps of the next one.
+So an answer is judged a contrario (Desolneux, Moisan and Morel, "Meaningful alignments", 2000): how
+often would so much agreement be expected where there is nothing to agree with? The image is cut
+into cells, because neighbouring matches are no independent witnesses; a cell's say is the share of
+its matches, or of its patches, that agree with the pose. What shares come about in a place that is
+not this one is measured when a map is made, on its own mapping images seen in a mirror: the same
+light, surfaces and shapes, in a place that does not exist (:mod:`crossfire_core.training.honesty`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from crossfire_core.geometry import Camera
+
+FloatArray = NDArray[np.float64]
+_CELLS = 12  # along an image's longer side
+_MOST_DIGITS = 99.0
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How much of an image agrees with a pose.
+
+    Attributes:
+        cells: of the image that have a say.
+        share: of them that agree, 0 to 1; a cell in which half agrees counts half.
+    """
+
+    cells: int
+    share: float
+
+    @staticmethod
+    def of(pixels: FloatArray, agrees: NDArray[np.bool_], camera: Camera) -> Agreement:
+        """Of matches, or of patches.
+
+        Args:
+            pixels: ``[n, 2]`` where in the image each is looked for or found.
+            agrees: ``[n]`` whether it is there, under the pose.
+            camera: of the image.
+        """
+        inside = ((pixels >= 0) & (pixels < np.array(camera.size))).all(axis=1)  # not NaN
+        if not inside.any():
+            return Agreement(0, 0.0)
+        at = (pixels[inside] * (_CELLS / max(camera.size))).astype(np.int64) @ np.array([1, _CELLS])
+        _, cell, count = np.unique(at, return_inverse=True, return_counts=True)
+        good = np.bincount(cell, agrees[inside], minlength=len(count))
+        return Agreement(len(count), float((good / count).mean()))
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What shares agree in a place that is not the map's.
+
+    Attributes:
+        matches: of the finder's matches.
+        patches: of the map's patches.
+    """
+
+    matches: float = 0.05
+    patches: float = 0.05
+
+    def digits(self, matches: Agreement, patches: Agreement, trials: int = 1) -> float:
+        """Decimal digits of evidence: 6 where so much agreement is a millionth of a chance.
+
+        Args:
+            matches: what the finder's matches say; those of another place agree by chance.
+            patches: what the map's patches say.
+            trials: poses of which this one is the best.
+        """
+        tails = [_log10_tail(matches, self.matches), _log10_tail(patches, self.patches)]
+        # of two witnesses the better one is heard, so there are twice as many trials
+        return float(np.clip(-min(tails) - np.log10(2.0 * trials), 0.0, _MOST_DIGITS))
+
+
+def _log10_tail(seen: Agreement, chance: float) -> float:
+    """log10 of the probability that so many cells agree, each by chance: the binomial tail."""
+    agreed = seen.share * seen.cells
+    if seen.cells == 0 or agreed <= chance * seen.cells:
+        return 0.0
+    # the regularized incomplete beta function is the tail for fractions of cells, too
+    tail = special.betainc(agreed, seen.cells - agreed + 1.0, chance)
+    return float(np.log10(max(tail, 10.0**-_MOST_DIGITS)))
+
+
+def measured_chance(shares: Sequence[tuple[float, float]]) -> Chance:
+    """Chances from what agreed in images of other places: the most, and no less than usual.
+
+    Args:
+        shares: of matches and of patches that agreed, an image each.
+    """
+    usual = Chance()
+    return Chance(
+        max([usual.matches, *(matches for matches, _ in shares)]),
+        max([usual.patches, *(patches for _, patches in shares)]),
+    )

@@ -1,0 +1,345 @@
+"""Where an image was taken, from the neural map alone: the method of the paper.
+
+The map is rendered where the camera might be, rendered descriptors are matched with the image's
+own, and the matches give the pose; again from there. What a pose gains from the map's patches
+comes after it (:mod:`.patches`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from crossfire_core.config import LocalizationConfig
+from crossfire_core.features.network import DenseDescriptors, fitted, network_input
+from crossfire_core.features.places import signature
+from crossfire_core.field.constants import constant
+from crossfire_core.field.graphs import Graphed
+from crossfire_core.geometry import Camera, Pose
+from crossfire_core.localization.covisibility import SeenSpace, grouped, shared_views
+from crossfire_core.localization.estimate import Matches, PoseEstimate
+from crossfire_core.localization.matching import CellMatches, Matcher
+from crossfire_core.localization.pose_solver import SolvedPose, Solver, camera_covariance
+from crossfire_core.neural_map import NeuralMap
+from crossfire_core.rendering.renderer import Rays, Renderer
+
+FloatArray = NDArray[np.float64]
+_RENDERED_PLACES = 2  # of the places that retrieval proposes, the best ones are rendered
+_POINTS_OF_ALL = 3000  # surface points of the whole map that stand for it
+_HOPELESS = 0.4  # of the inliers that are needed: another look will not help
+_LEAST_AGREED = 10  # matches of a place with the image that are worth rendering it
+
+
+class Stopwatch:
+    """Milliseconds by stage."""
+
+    def __init__(self) -> None:
+        """All at zero."""
+        self.ms: dict[str, float] = {}
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        """Add what passes inside to a stage."""
+        start = time.perf_counter()
+        yield
+        self.ms[stage] = self.ms.get(stage, 0.0) + 1e3 * (time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How one step looks for the map in the image.
+
+    Attributes:
+        along: rendered points along the image's longer side.
+        radius: half the search window in cells; None searches the whole image.
+        known: the pose is right to within a few pixels, which makes RANSAC needless.
+    """
+
+    along: int
+    radius: int | None
+    known: bool
+
+
+class Finder:
+    """Features, rendering at the prior, matching, pose; again from the new pose."""
+
+    def __init__(
+        self, neural_map: NeuralMap, config: LocalizationConfig, matcher: Matcher, solver: Solver
+    ) -> None:
+        """Prepare a loaded map; see :class:`.localizer.Localizer`."""
+        self.neural_map, self.config = neural_map, config
+        self.matcher, self.solver = matcher, solver
+        header, places = neural_map.header, neural_map.places
+        self.renderer = Renderer(
+            neural_map.field, header.spacing, header.render, origin=header.origin
+        )
+        self.renderer.freeze(config.samples)
+        # a quarter faster on a CPU, and a cell's descriptor lies in one piece, as kernels read it
+        neural_map.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = Graphed(lambda images: (neural_map.network(images),))
+        self._surface = Graphed(self._clear_surface)
+        self._grids: dict[tuple[Camera, int], tuple[Tensor, Tensor]] = {}
+        self._words = places.words.to(neural_map.device)
+        self._signatures = places.signatures.to(neural_map.device)
+        self._points = places.points.to(neural_map.device)
+        self._seen = SeenSpace(header.box, self._points)
+        self._shared = shared_views(
+            header.box, places.points, places.point_view, len(places.signatures)
+        )
+        with torch.no_grad():
+            self._point_descriptors = neural_map.field.descriptors(self._points)
+
+    def describe(self, image: NDArray[np.uint8]) -> DenseDescriptors:
+        """Dense descriptors of an image."""
+        tensor, scale = network_input(image, self.neural_map.header.features.side)
+        (values,) = self._network(tensor.to(self.neural_map.device))
+        return DenseDescriptors(values[0], scale)
+
+    # -- without a prior -----------------------------------------------------------------------
+
+    def search(
+        self, dense: DenseDescriptors, camera: Camera, iterations: int, clock: Stopwatch
+    ) -> PoseEstimate:
+        """Find an image anywhere in the map: its likeliest places are rendered and matched."""
+        best = PoseEstimate(False, "no place of the map looks like this image")
+        with clock.time("retrieve"):
+            places = self.places(dense, camera)
+        for pose, _ in places[:_RENDERED_PLACES]:
+            found = self.refine(dense, camera, pose, self._wide_sigma(camera), iterations, clock)
+            if found.inliers > best.inliers or found.ok:
+                best = found
+            if found.ok:
+                break
+        return best
+
+    def places(self, dense: DenseDescriptors, camera: Camera) -> list[tuple[Pose, int]]:
+        """Poses worth rendering without a prior, and how many matches agree on each, best first.
+
+        The image's descriptors are matched with the surface points of the best retrieved views,
+        those that see the same at a time; where no match is convincing, with some of the whole map.
+        """
+        likeness = self._signatures @ signature(dense.values, self._words)
+        order = likeness.argsort(descending=True).cpu().numpy()
+        groups = grouped(order[: 4 * self.config.candidates].tolist(), self._shared)
+        of_view = self.neural_map.places.point_view.numpy()
+        chosen = [np.flatnonzero(np.isin(of_view, g)) for g in groups[: self.config.candidates]]
+        found = self._agreeing(dense, camera, chosen)
+        if not found or found[0][1] < self.config.min_inliers:
+            step = max(1, len(of_view) // _POINTS_OF_ALL)
+            found += self._agreeing(dense, camera, [np.arange(0, len(of_view), step)])
+        return sorted(found, key=lambda each: -each[1])
+
+    def _agreeing(
+        self, dense: DenseDescriptors, camera: Camera, chosen: Sequence[NDArray[np.int64]]
+    ) -> list[tuple[Pose, int]]:
+        found = [self._from_points(dense, camera, torch.from_numpy(index)) for index in chosen]
+        return sorted((f for f in found if f is not None), key=lambda each: -each[1])
+
+    def _wide_sigma(self, camera: Camera) -> tuple[float, float]:
+        """An uncertainty that makes the search window as large as windows get."""
+        scale = 0.5 * self.neural_map.header.features.side / max(camera.size)
+        return 0.0, (self.config.window_radius - 3) / (3.0 * camera.fx * scale)
+
+    def _from_points(
+        self, dense: DenseDescriptors, camera: Camera, chosen: Tensor
+    ) -> tuple[Pose, int] | None:
+        chosen = chosen.to(self._points.device)
+        found = self.matcher(self._point_descriptors[chosen], dense.values, None, None)
+        solved = self._solve(dense, camera, found, self._points[chosen], error_scale=2.0)
+        if solved is None or solved[0].inlier.sum() < _LEAST_AGREED:
+            return None
+        return solved[0].camera_from_map.inverse(), int(solved[0].inlier.sum())
+
+    # -- from a prior --------------------------------------------------------------------------
+
+    def refine(
+        self,
+        dense: DenseDescriptors,
+        camera: Camera,
+        prior: Pose,
+        sigma: tuple[float, float] | None,
+        iterations: int,
+        clock: Stopwatch,
+    ) -> PoseEstimate:
+        """Render, match and solve from a prior, then again from the result."""
+        c, pose, known = self.config, prior, False
+        radius = self._radius(dense, camera, sigma)
+        nothing = PoseEstimate(False, "nothing of the map is seen from the prior")
+        estimate = nothing
+        for number in range(iterations):
+            # until the pose is known a coarse look will do, unless it is the last one
+            coarse = not known and number + 1 < iterations
+            look = _Look(c.search_along if coarse else c.points_along, radius, known)
+            found = self._once(dense, camera, pose, look, clock)
+            if found is None:
+                estimate = estimate if known else nothing
+                break
+            estimate = replace(found, iterations=number + 1)
+            assert estimate.map_from_camera is not None
+            metres, radians = estimate.map_from_camera.distance(pose)
+            pose, known = estimate.map_from_camera, estimate.ok
+            if estimate.inliers < _HOPELESS * self._needed(look.along):
+                break
+            radius = self._next_radius(estimate)
+            rests = metres < c.converged_m and radians < np.radians(c.converged_deg)
+            if known and not coarse and rests:
+                break
+        return estimate
+
+    def _once(
+        self,
+        dense: DenseDescriptors,
+        camera: Camera,
+        pose: Pose,
+        look: _Look,
+        clock: Stopwatch,
+    ) -> PoseEstimate | None:
+        with clock.time("render"):
+            pixels, points = self._render(camera, pose, look.along)
+        if len(points) < self._needed(look.along):
+            return None
+        with clock.time("match"):
+            found = self._match(dense, pixels, points, look.radius)
+        with clock.time("solve"):
+            start = pose.inverse() if look.known else None
+            solved = self._solve(dense, camera, found, points, start=start)
+        if solved is None:
+            return None
+        return self._judge(camera, *solved, self._needed(look.along))
+
+    def _match(
+        self, dense: DenseDescriptors, pixels: Tensor, points: Tensor, radius: int | None
+    ) -> CellMatches:
+        """Rendered points found in the image, around their pixels or anywhere."""
+        descriptors = self.neural_map.field.descriptors(points)
+        centre = pixels * constant(dense.scale, pixels) - 0.5
+        return self.matcher(descriptors, dense.values, centre, radius)
+
+    def limit(self, camera: Camera) -> float:
+        """The inlier threshold in pixels of this camera."""
+        return self.config.ransac_error_px * camera.relative_size
+
+    def _needed(self, along: int) -> int:
+        """Least number of inliers on a rendered grid: a coarser one has fewer points to give."""
+        share = min(1.0, along / self.config.points_along)
+        return max(12, round(self.config.min_inliers * share))
+
+    def _render(self, camera: Camera, pose: Pose, along: int) -> tuple[Tensor, Tensor]:
+        """Pixels ``[n, 2]`` of a grid and the surface points ``[n, 3]`` behind them."""
+        pixels, bearings = self._ray_grid(camera, along)
+        rotation = torch.tensor(pose.rotation, dtype=torch.float32, device=pixels.device)
+        origin = torch.tensor(pose.translation, dtype=torch.float32, device=pixels.device)
+        points, clear = self._surface(bearings, rotation, origin)
+        return pixels[clear], points[clear]
+
+    def _clear_surface(
+        self, bearings: Tensor, rotation: Tensor, origin: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Points ``[n, 3]`` behind bearings of a camera, and which are clear and known ``[n]``."""
+        c = self.config
+        rays = Rays(origin.expand(len(bearings), 3), bearings @ rotation.T)
+        points, opacity, spread = self.renderer.surface(rays)
+        clear = (opacity > c.min_opacity) & (spread < c.max_depth_spread)
+        # where no mapping view saw anything the field was never taught
+        return points, clear & self._seen.contains(points)
+
+    def _ray_grid(self, camera: Camera, along: int) -> tuple[Tensor, Tensor]:
+        """Pixels and bearings of a rendered grid, kept while the camera stays the same."""
+        if (camera, along) not in self._grids:
+            if any(known != camera for known, _ in self._grids):
+                self._grids.clear()
+            pixels = camera.pixel_grid(*fitted(*camera.size, along))
+            device = self.neural_map.device
+            both = (pixels, camera.bearings(pixels))
+            kept = [torch.tensor(a, dtype=torch.float32, device=device) for a in both]
+            self._grids[camera, along] = (kept[0], kept[1])
+        return self._grids[camera, along]
+
+    def _solve(
+        self,
+        dense: DenseDescriptors,
+        camera: Camera,
+        found: CellMatches,
+        points: Tensor,
+        error_scale: float = 1.0,
+        start: Pose | None = None,
+    ) -> tuple[SolvedPose, Matches] | None:
+        pixels = _centres(found, dense)
+        space = points[torch.from_numpy(found.index).to(points.device)].double().cpu().numpy()
+        weights = found.confidence.astype(np.float64)
+        limit = error_scale * self.limit(camera)
+        solved = self.solver(
+            pixels, space, weights, camera, limit, self.config.ransac_iterations,
+            self.config.seed, start,
+        )  # fmt: skip
+        if solved is None or not solved.camera_from_map.is_finite():
+            return None
+        return solved, Matches(pixels, space, weights, solved.inlier)
+
+    def _judge(
+        self, camera: Camera, solved: SolvedPose, matches: Matches, needed: int
+    ) -> PoseEstimate:
+        """Gates and covariance of a solved pose."""
+        inliers, count = int(solved.inlier.sum()), len(matches.pixels)
+        residual = float(np.median(solved.error_px[solved.inlier])) if inliers else float("nan")
+        spread = spread_of(matches.pixels[solved.inlier], camera)
+        noise = max(residual, 0.3) * self.config.covariance_inflation
+        reason = self._complaint(inliers, spread, needed)
+        return PoseEstimate(
+            ok=not reason,
+            reason=reason,
+            map_from_camera=solved.camera_from_map.inverse(),
+            covariance=camera_covariance(solved, noise),
+            inliers=inliers,
+            matches=count,
+            spread=spread,
+            residual_px=residual,
+            details=matches,
+        )
+
+    def _complaint(self, inliers: int, spread: float, needed: int) -> str:
+        c = self.config
+        if inliers < needed:
+            return f"only {inliers} matches agree on a pose, {needed} are needed"
+        if spread < c.min_spread:
+            return f"the matches cover only {100 * spread:.0f} % of the image"
+        return ""
+
+    def _next_radius(self, estimate: PoseEstimate) -> int | None:
+        """How far to search from a pose that was just found: the surer it is, the nearer."""
+        if estimate.ok:
+            return self.config.track_radius
+        likely = estimate.inliers >= 0.5 * self.config.min_inliers
+        return self.config.window_radius if likely else None
+
+    def _radius(
+        self,
+        dense: DenseDescriptors,
+        camera: Camera,
+        sigma: tuple[float, float] | None,
+    ) -> int | None:
+        """Half the search window in cells for three sigmas of the prior, None for everywhere."""
+        if sigma is None:
+            return None
+        nearest = self.neural_map.header.spacing.near * 3.0
+        angle = 3.0 * (sigma[1] + sigma[0] / nearest)
+        cells = int(np.ceil(angle * camera.fx * dense.scale[0])) + 2
+        return None if cells > self.config.window_radius else max(cells, self.config.track_radius)
+
+
+def _centres(found: CellMatches, dense: DenseDescriptors) -> NDArray[np.float64]:
+    """Pixels ``[n, 2]`` of the image at the matches' cells."""
+    return np.asarray((found.cell.astype(np.float64) + 0.5) / np.array(dense.scale))
+
+
+def spread_of(pixels: FloatArray, camera: Camera) -> float:
+    """Share of a 4x4 grid over the image that holds one of the pixels ``[n, 2]``."""
+    cells = np.clip(pixels * 4 / np.array(camera.size), 0, 3).astype(int)
+    return len(np.unique(cells @ np.array([1, 4]))) / 16.0
