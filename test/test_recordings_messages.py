@@ -98,6 +98,34 @@ def test_a_broken_definition_of_a_usual_type_does_no_harm(tmp_path: Path) -> Non
     assert odometry is not None and len(odometry) == 12
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("foxglove_msgs/msg/CompressedVideo", "video on /cam/image_raw"),
+        ("ffmpeg_image_transport_msgs/msg/FFMPEGPacket", "video on /cam/image_raw"),
+        ("sensor_msgs/msg/Other", "no images: record them"),
+    ],
+)
+def test_what_a_bag_has_instead_of_images_is_named(tmp_path: Path, name: str, said: str) -> None:
+    bag = RobotBag(count=1).write(tmp_path / "bag")
+
+    def renamed(old: str, encoding: str, text: str) -> tuple[str, str, str]:
+        return (name, encoding, "uint8 data") if old.endswith("/Image") else (old, encoding, text)
+
+    with pytest.raises(RecordingError, match=said):
+        open_recording(again(bag, tmp_path / "a.mcap", renamed))
+
+
+def test_a_bag_whose_images_are_another_systems_says_so(tmp_path: Path) -> None:
+    bag = RobotBag(count=1).write(tmp_path / "bag")
+
+    def protobuf(old: str, encoding: str, text: str) -> tuple[str, str, str]:
+        return ("foxglove.Raw", "protobuf", "") if old.endswith("/Image") else (old, encoding, text)
+
+    with pytest.raises(RecordingError, match=r"no images.*/cam/image_raw is passed over.*protobuf"):
+        open_recording(again(bag, tmp_path / "a.mcap", protobuf))
+
+
 def test_type_names_of_the_first_ros_2(tmp_path: Path) -> None:
     bag = RobotBag().write(tmp_path / "bag")
 

@@ -41,6 +41,10 @@ from crossfire_core.recordings.tf_tree import TfTree, plain
 
 # Wishes, not measurements.
 _NOT_POSES = ("initialpose", "goal_pose", "goal")
+_VIDEO_TYPES = (
+    "foxglove_msgs/msg/CompressedVideo",
+    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
+)
 _IMAGE_TRANSPORTS = ("/compressedDepth", "/compressed")
 
 
@@ -117,6 +121,8 @@ def scan_bag(bag: BagReader, options: RecordingOptions) -> BagScan:
     """
     topics = bag.topics
     kinds = image_kinds(bag)
+    if not kinds:
+        raise RecordingError(_why_no_images(bag))
     image_topic = choose_image_topic(kinds, options)
     info_topic = choose_info_topic(topics, image_topic, options)
     depth_topic = choose_depth_topic(kinds, options) if options.use_depth else ""
@@ -149,6 +155,18 @@ def scan_bag(bag: BagReader, options: RecordingOptions) -> BagScan:
         collector.tree,
         [*bag.notes, *collector.notes()],
     )
+
+
+def _why_no_images(bag: BagReader) -> str:
+    """What a bag without images has instead."""
+    video = [t.name for t in bag.topics.values() if t.msgtype in _VIDEO_TYPES]
+    if video:
+        return (
+            f"the bag has no images but video on {', '.join(video)}, which is not read here: "
+            "record JPEG or raw images, or republish it with image_transport and record these"
+        )
+    passed_over = f" ({'; '.join(bag.notes)})" if bag.notes else ""
+    return f"the bag has no images{passed_over}: record them and try again"
 
 
 class _Collector:
