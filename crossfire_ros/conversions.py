@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from crossfire_core.errors import CalibrationError, CrossfireError, RecordingError
-from crossfire_core.geometry import Camera, Pose
+from crossfire_core.geometry import Pose
 from crossfire_core.localization.uncertainty import completed
 from crossfire_core.recordings import messages
 from crossfire_core.recordings.camera_info import Calibration, CameraView, chosen_view
@@ -129,15 +129,6 @@ def odometry_from_message(
     pose = pose_from_message(message.pose.pose)
     covariance = np.asarray(message.pose.covariance, dtype=np.float64).reshape(6, 6)
     return stamp_to_ns(message.header.stamp), pose, covariance
-
-
-def camera_from_message(message: CameraInfo) -> Camera:
-    """The calibration of the raw images that go with a ``camera_info``; see view_from_message.
-
-    Raises:
-        MessageError: zero or NaN K, an unknown distortion model, no size.
-    """
-    return view_from_message(message, "", False)[0].camera
 
 
 def view_from_message(

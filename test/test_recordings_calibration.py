@@ -41,7 +41,6 @@ from crossfire_core.recordings.calibration_file import read_calibration
 from crossfire_core.recordings.camera_info import (
     Calibration,
     chosen_view,
-    info_camera,
     named_rectified,
     same_lens,
 )
@@ -397,7 +396,7 @@ def test_any_numbers_give_a_camera_or_one_line(
     try:
         found = Calibration.from_message(message).view(rectified).camera
         assert np.isfinite(found.matrix).all()
-        assert info_camera(message).width > 0
+        assert found.width > 0
     except CalibrationError as error:
         assert "\n" not in str(error)
     same_lens(Calibration.from_message(message), info())

@@ -95,14 +95,14 @@ class TestCamera:
         return message
 
     def test_pixel_centres_move_to_one_half(self):
-        camera = c.camera_from_message(self.message())
+        camera = c.view_from_message(self.message(), "", False)[0].camera
         assert (camera.cx, camera.cy, camera.fx, camera.fy) == (320.0, 240.0, 500.0, 510.0)
         assert camera.distortion == "radtan"
 
     def test_binning_and_region_of_interest_are_applied(self):
         message = self.message()
         message.binning_x = message.binning_y = 2
-        camera = c.camera_from_message(message)
+        camera = c.view_from_message(message, "", False)[0].camera
         assert camera.size == (320, 240) and camera.fx == 250.0 and camera.cx == 160.0
 
     @pytest.mark.parametrize("d", [[0.1], [0.1] * 7])
@@ -110,7 +110,7 @@ class TestCamera:
         message = self.message()
         message.d = d
         with pytest.raises(c.MessageError, match="coefficients"):
-            c.camera_from_message(message)
+            c.view_from_message(message, "", False)
 
 
 class TestImages:

@@ -28,7 +28,7 @@ from crossfire_core.evaluation.plots import TopView
 from crossfire_core.localization.tracker import TrackingState
 from crossfire_core.recordings import open_recording
 from crossfire_ros.bag_clock import BagClock
-from crossfire_ros.conversions import camera_from_message, image_from_message, stamp_to_ns
+from crossfire_ros.conversions import image_from_message, stamp_to_ns, view_from_message
 from crossfire_ros.offline import settings_for, track_offline
 from crossfire_ros.options import PlayOptions, ReplayOptions
 from crossfire_ros.play import Player
@@ -111,7 +111,7 @@ def test_messages_arrive_whole_and_in_order_with_their_clock(tmp_path, storage):
         wait_for(lambda: len(images) == 8 and len(infos) == 8)
     assert [stamp_to_ns(m.header.stamp) for m in images] == [stamp(i) for i in range(8)]
     assert all((image_from_message(m) == picture(i)).all() for i, m in enumerate(images))
-    assert camera_from_message(infos[0]).fx == pytest.approx(CAMERA.fx)
+    assert view_from_message(infos[0], INFO, None)[0].camera.fx == pytest.approx(CAMERA.fx)
     times = [stamp_to_ns(c.clock) for c in clocks]
     assert times == sorted(times) and times[-1] - times[0] > 5e8
 

@@ -137,15 +137,6 @@ def _numbers(info: Any, name: str) -> tuple[float, ...]:
     return tuple(float(v) for v in values)
 
 
-def info_camera(info: Any) -> Camera:
-    """The camera of raw images that go with a ``sensor_msgs/CameraInfo``.
-
-    Raises:
-        CalibrationError: zero or NaN K, unknown or impossible distortion.
-    """
-    return Calibration.from_message(info).view(rectified=False).camera
-
-
 def named_rectified(topic: str) -> bool | None:
     """Whether a topic's name says that its images are rectified, or raw; None if it says neither.
 
