@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crossfire_core.errors import ConfigError, MissingDependencyError
 from crossfire_core.evaluation import html, plots
@@ -26,9 +26,13 @@ from crossfire_core.localization.estimate import ImageLocalizer
 from crossfire_core.recordings import Recording, RecordingOptions, open_recording
 from crossfire_core.recordings.frame import Frame
 
+if TYPE_CHECKING:
+    from crossfire_core.neural_map import MapHeader
+
 Tell = Callable[[str], None]
 TITLES = {
     "crossfire": "CROSSFIRE",
+    "descriptors": "CROSSFIRE, descriptors alone",
     "sift": "SIFT",
     "xfeat": "XFeat",
     "lighterglue": "XFeat + LighterGlue",
@@ -285,17 +289,22 @@ def prepare(
         MissingDependencyError: the method needs a package that is not there.
     """
     if method == "crossfire":
-        return _own(scene, frames, plan, tell)
-    return _peer(method, frames, tell)
+        return _own(scene, frames, plan, tell, "finder+patches")
+    if method == "descriptors":  # in the map of the row before it
+        return _own(scene, frames, plan, tell, "crossfire", trained="crossfire" in plan.methods)
+    return _peer(scene, method, frames, plan, tell)
 
 
-def _own(scene: Scene, frames: Split, plan: Plan, tell: Tell) -> tuple[ImageLocalizer, int]:
+def _own(
+    scene: Scene, frames: Split, plan: Plan, tell: Tell, way: str, trained: bool = False
+) -> tuple[ImageLocalizer, int]:
+    from crossfire_core.config import LocalizationConfig
     from crossfire_core.localization.localizer import Localizer
     from crossfire_core.neural_map import NeuralMap
     from crossfire_core.training.trainer import train_map
 
     path = (plan.maps or plan.work) / f"{scene.name}.map"
-    if plan.maps is None or not path.exists():
+    if not path.exists() or (plan.maps is None and not trained):
         path = plan.work / path.name
         train_map(
             frames.mapping,
@@ -306,12 +315,39 @@ def _own(scene: Scene, frames: Split, plan: Plan, tell: Tell) -> tuple[ImageLoca
             seed=0,
             on_progress=lambda p: tell(f"{p.stage}, {p.seconds:.0f} s, PSNR {p.psnr:.1f} dB"),
         )
-    localizer = Localizer(NeuralMap.load(path, plan.device))
+    localizer = Localizer(NeuralMap.load(path, plan.device), LocalizationConfig(method=way))
     localizer.warm_up()
     return localizer, path.stat().st_size
 
 
-def _peer(method: str, frames: Split, tell: Tell) -> tuple[ImageLocalizer, int]:
+def _trained(scene: Scene, plan: Plan) -> MapHeader | None:
+    """Of the neural map of a scene, so that peers get its poses; None before there is one."""
+    from crossfire_core.neural_map import NeuralMap
+
+    path = (plan.maps or plan.work) / f"{scene.name}.map"
+    if "crossfire" not in plan.methods or not path.exists():
+        return None
+    return NeuralMap.load(path, "cpu").header
+
+
+def _peer(
+    scene: Scene, method: str, frames: Split, plan: Plan, tell: Tell
+) -> tuple[ImageLocalizer, int]:
+    """A peer's map; with the poses that the neural map was trained with, where there is one."""
+    from crossfire_core.evaluation.peers.like_for_like import (
+        RecordedLocalizer,
+        with_trained_poses,
+    )
+
+    header = _trained(scene, plan)
+    mapping = frames.mapping_frames()
+    if header is None:
+        return _peer_of(method, mapping, tell)
+    made, size = _peer_of(method, with_trained_poses(mapping, header), tell)
+    return RecordedLocalizer(made, header), size
+
+
+def _peer_of(method: str, mapping: Iterator[Frame], tell: Tell) -> tuple[ImageLocalizer, int]:
     from crossfire_core.evaluation.peers import learned
     from crossfire_core.evaluation.peers.features import FeatureMethod, Sift
     from crossfire_core.evaluation.peers.sparse import (
@@ -328,10 +364,10 @@ def _peer(method: str, frames: Split, tell: Tell) -> tuple[ImageLocalizer, int]:
     }  # fmt: skip
     features = kinds[method]()
     if method == "retrieval":
-        places, poses = describe_places(frames.mapping_frames(), features)
+        places, poses = describe_places(mapping, features)
         return RetrievalLocalizer(places, features, poses), places.file_bytes(1)
     glue = _matcher(method)
-    made = build(frames.mapping_frames(), features, lambda w, i, n: tell(f"{w} {i} of {n or '?'}"))
+    made = build(mapping, features, lambda w, i, n: tell(f"{w} {i} of {n or '?'}"))
     size = made.file_bytes(features.bytes_a_number, with_features=glue is not None)
     if glue is not None:
         return GluedLocalizer(made, features, glue), size
