@@ -41,9 +41,19 @@ def test_a_cell_in_which_some_agree_counts_in_part_and_what_lies_outside_not_at_
 @pytest.mark.parametrize(("agreed", "cells"), [(10, 40), (5, 20), (40, 40), (20, 90)])
 def test_digits_are_the_binomial_tail(agreed: int, cells: int) -> None:
     chance = Chance(matches=0.1, patches=0.05)
-    expected = -np.log10(2.0 * tail(agreed, cells, 0.05))
+    one = tail(agreed, cells, 0.05)  # and nothing at all from the other witness
     found = chance.digits(NOTHING, Agreement(cells, agreed / cells))
-    assert found == pytest.approx(max(0.0, expected), rel=1e-6)
+    assert found == pytest.approx(-np.log10(one * (1.0 - np.log(one))), rel=1e-6)
+
+
+def test_two_witnesses_together_are_as_surprising_as_chance_says() -> None:
+    """Fisher's method against a simulation of images of another place."""
+    rng = np.random.default_rng(0)
+    chance, cells = Chance(0.2, 0.1), 50
+    both = rng.binomial(cells, [0.2, 0.1], (4000, 2)) / cells
+    digits = [chance.digits(Agreement(cells, m), Agreement(cells, p)) for m, p in both]
+    assert np.mean(np.array(digits) > 1.0) < 0.1
+    assert np.mean(np.array(digits) > 2.0) < 0.01
 
 
 def test_more_agreement_more_cells_and_fewer_trials_are_more_evidence() -> None:
@@ -54,20 +64,22 @@ def test_more_agreement_more_cells_and_fewer_trials_are_more_evidence() -> None:
     assert chance.digits(NOTHING, Agreement(60, 0.2), trials=100) == pytest.approx(digits[2] - 2)
 
 
-def test_the_better_witness_is_heard() -> None:
+def test_two_sure_witnesses_are_more_than_one() -> None:
     chance = Chance()
-    sure, unsure = Agreement(60, 0.5), Agreement(60, 0.06)
-    assert chance.digits(sure, unsure) == chance.digits(sure, NOTHING) > 6.0
-    assert chance.digits(unsure, sure) == chance.digits(NOTHING, sure) > 6.0
+    sure, unsure = Agreement(60, 0.3), Agreement(60, 0.04)
+    one = chance.digits(sure, unsure)
+    assert one == pytest.approx(chance.digits(unsure, sure)) and one > 6.0
+    assert chance.digits(sure, sure) > 1.5 * one
 
 
 def test_a_map_whose_like_agrees_by_chance_asks_for_more() -> None:
     seen = Agreement(60, 0.25)
-    usual = measured_chance([(0.02, 0.01), (0.0, 0.0)])
-    assert usual == Chance()
-    alike = measured_chance([(0.3, 0.02), (0.1, 0.2)])
-    assert alike == Chance(0.3, 0.2)
-    assert alike.digits(NOTHING, seen) < 2.0 < 6.0 < usual.digits(NOTHING, seen)
+    few = measured_chance([(0.0, 0.0)] * 20 + [(0.5, 0.5)])
+    assert (few.matches, few.patches) == (0.03, 0.03)
+    alike = measured_chance([(0.2, 0.02)] * 10 + [(0.0, 0.1)] * 10)
+    assert (alike.matches, alike.patches) == pytest.approx((0.3, 0.15))
+    assert alike.digits(NOTHING, seen) < 2.0 < 6.0 < few.digits(NOTHING, seen)
+    assert measured_chance([]) == Chance()
 
 
 def test_confidence_is_the_probability_that_goes_with_the_digits() -> None:
