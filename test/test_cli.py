@@ -2,18 +2,20 @@ import json
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
-from recording_samples import RobotBag, without
+from recording_samples import RobotBag, picture, png, without
 
 import crossfire_core
 from crossfire_core.cli import run
 from crossfire_core.cli.display import clock, figures
 from crossfire_core.cli.shell import app
-from crossfire_core.errors import CalibrationError, ConfigError
+from crossfire_core.errors import ConfigError
 from crossfire_core.geometry import Camera, Pose
+from crossfire_core.localization.estimate import PoseEstimate
 
 COMMAND = [sys.executable, "-c", "from crossfire_core.cli import main; main()"]
 
@@ -213,13 +215,39 @@ def test_poses_are_parsed_and_wrong_ones_explained():
             parse_pose(wrong)
 
 
-def test_images_of_another_shape_than_the_maps_camera_are_refused():
-    from crossfire_core.cli.evaluation import camera_for
+class FinderOfSquares:
+    """A localizer that finds images of the map's camera, and remembers their cameras."""
 
-    camera = Camera(640, 480, 500, 500, 320, 240)
-    assert camera_for(camera, 320, 240).fx == 250
-    with pytest.raises(CalibrationError, match="640x480"):
-        camera_for(camera, 640, 360)
+    def __init__(self):
+        camera = Camera(64, 48, 60.0, 61.0, 32.5, 24.0)
+        self.neural_map = SimpleNamespace(header=SimpleNamespace(camera=camera))
+        self.seen = []
+
+    def localize(self, image, camera, prior=None):
+        assert image.shape == (camera.height, camera.width, 3)
+        self.seen.append(camera)
+        return PoseEstimate(True, "", Pose.identity())
+
+
+def test_one_bad_image_of_many_is_named_and_the_others_are_answered(tmp_path, monkeypatch, capsys):
+    from crossfire_core.cli import evaluation
+
+    localizer = FinderOfSquares()
+    monkeypatch.setattr(evaluation, "load_localizer", lambda *a: localizer)
+    good = tmp_path / "good.png"
+    good.write_bytes(png(picture(0, (32, 24))))
+    (tmp_path / "cut.png").write_bytes(png(picture(0))[:200])
+    (tmp_path / "wide.png").write_bytes(png(picture(0, (64, 20))))
+    bad = [str(tmp_path / name) for name in ("cut.png", "wide.png", "absent.png")]
+    out = tmp_path / "out.json"
+    assert run(["localize", "a.map", bad[0], str(good), *bad[1:], "--json", str(out)]) == 0
+    answers = json.loads(out.read_text())
+    assert [answers[name]["ok"] for name in (str(good), *bad)] == [True, False, False, False]
+    assert localizer.seen == [Camera(32, 24, 30.0, 30.5, 16.25, 12.0)]
+    reasons = [answers[name]["reason"] for name in bad]
+    assert "cut short" in reasons[0] and "64x20" in reasons[1] and "cannot read" in reasons[2]
+    assert run(["localize", "a.map", *bad]) == 1
+    assert capsys.readouterr().out.count("not localized") == 3
 
 
 def test_progress_texts():

@@ -142,7 +142,7 @@ def test_images_of_another_size_are_scaled_by_exact_ratios_or_left_out(tmp_path:
     assert recording.infos[2].camera == Camera(32, 24, 30.0, 30.5, 16.25, 12.0)
     assert [f.image.shape[:2] for f in recording] == [(48, 64), (48, 64), (24, 32)]
     assert "1 of 4 listed images have no usable calibration" in recording.notes[0]
-    assert "003.png is 64x40, its calibration is for 64x48" in recording.notes[0]
+    assert "003.png: it is 64x40, its calibration is for 64x48" in recording.notes[0]
 
 
 def write_scene(folder: Path, count: int = 4, ending: str = "png") -> Path:

@@ -11,8 +11,11 @@ import typer
 from crossfire_core.cli import shell
 from crossfire_core.recordings.options import RecordingOptions
 
+EXIT_NOT_FOUND = 1
+
 if TYPE_CHECKING:
     from crossfire_core.evaluation.evaluate import Evaluation, EvaluationOptions
+    from crossfire_core.geometry import Pose
     from crossfire_core.localization.estimate import PoseEstimate
     from crossfire_core.localization.localizer import Localizer
     from crossfire_core.recordings.lazy import Recording
@@ -186,27 +189,55 @@ def localize(
     """Say where single images were taken.
 
     They must come from the camera that made the map, at any size of the same shape, or from one
-    whose calibration is given.
+    whose calibration is given. An image that cannot be read or is not found has its reason in the
+    list; exit code 1 if none was found.
 
     Example: crossfire localize room.map photo.jpg --json -
     """
-    from crossfire_core.recordings.calibration_file import read_calibration
-    from crossfire_core.recordings.image_file import read_image
-
     start = parse_pose(prior) if prior else None
     localizer = load_localizer(map_file, device, backend, config, changes)
-    outcomes = {}
-    for path in images:
-        image = read_image(path)
-        size = image.shape[1], image.shape[0]
-        if calibration:
-            camera = read_calibration(calibration, size).camera
-        else:
-            camera = camera_for(localizer.neural_map.header.camera, *size)
-        outcomes[str(path)] = estimate_json(localizer.localize(image, camera, start))
+    estimates = {str(path): localize_file(localizer, path, start, calibration) for path in images}
+    outcomes = {name: estimate_json(estimate) for name, estimate in estimates.items()}
     shell.emit(outcomes, json)
     if json is None:
         _print_poses(outcomes)
+    if not any(estimate.ok for estimate in estimates.values()):
+        raise typer.Exit(EXIT_NOT_FOUND)
+
+
+def localize_file(
+    localizer: Localizer, path: Path, prior: Pose | None, calibration: str = ""
+) -> PoseEstimate:
+    """Localize an image file; what is wrong with the file is the reason why it is not found.
+
+    Args:
+        localizer: of the map.
+        path: the image.
+        prior: ``map_from_camera`` to start from, or None.
+        calibration: file of the image's camera; empty for the map's own.
+    """
+    from crossfire_core.errors import CrossfireError
+    from crossfire_core.localization.estimate import PoseEstimate
+    from crossfire_core.recordings.calibration_file import read_calibration
+    from crossfire_core.recordings.image_file import fitted, read_header, read_image, turned
+
+    camera = localizer.neural_map.header.camera
+    try:
+        header = read_header(path)
+        if calibration:
+            camera = read_calibration(calibration, header.size).camera
+        fit = fitted(camera, header)
+        image = turned(read_image(path), fit[1] if fit else None)
+    except CrossfireError as error:
+        return PoseEstimate(False, str(error))
+    if fit is None:
+        width, height = header.size
+        return PoseEstimate(
+            False,
+            f"image is {width}x{height}, the map's camera {camera.width}x{camera.height}: "
+            "give the calibration of another camera with --calibration",
+        )
+    return localizer.localize(image, fit[0], prior)
 
 
 def _print_poses(outcomes: dict[str, dict[str, Any]]) -> None:
@@ -251,19 +282,3 @@ def parse_pose(text: str) -> Any:
         return Pose.from_quaternion(numbers[3:], numbers[:3])
     except ValueError as error:
         raise ConfigError(f"a pose is 'x y z qx qy qz qw', got {text!r}: {error}") from error
-
-
-def camera_for(camera: Any, width: int, height: int) -> Any:
-    """The map's camera at an image's size.
-
-    Raises:
-        CalibrationError: the image has another shape.
-    """
-    from crossfire_core.errors import CalibrationError
-
-    if abs(width * camera.height - height * camera.width) > 0.01 * width * camera.height:
-        raise CalibrationError(
-            f"image is {width}x{height}, the map's camera {camera.width}x{camera.height}: "
-            "give the calibration of another camera with --calibration"
-        )
-    return camera.resized(width, height)

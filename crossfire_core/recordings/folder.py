@@ -12,6 +12,7 @@ from crossfire_core.errors import CalibrationError, CrossfireError, RecordingErr
 from crossfire_core.geometry import Camera, Pose, Trajectory
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.recordings.image_file import (
+    ImageHeader,
     Size,
     fitted,
     read_depth,
@@ -194,7 +195,7 @@ def _usable(listed: Sequence[ListedImage], *, posed: bool) -> tuple[list[_ImageF
             losses.unreadable.append(str(error))
             continue
         try:
-            camera, turn = fitted(image.camera(header.size), header, image.path.name)
+            camera, turn = _fitted(image.camera(header.size), header)
         except (*BAD_VALUES, CrossfireError) as error:
             losses.uncalibrated.append(f"{image.name}: {error}")
             continue
@@ -202,6 +203,17 @@ def _usable(listed: Sequence[ListedImage], *, posed: bool) -> tuple[list[_ImageF
         info = FrameInfo(image.name, image.stamp_ns, camera, pose)
         files.append(_ImageFile(info, image, image.path, turn))
     return files, losses
+
+
+def _fitted(camera: Camera, header: ImageHeader) -> tuple[Camera, int | None]:
+    fit = fitted(camera, header)
+    if fit is None:
+        width, height = header.size
+        raise CalibrationError(
+            f"it is {width}x{height}, its calibration is for {camera.width}x{camera.height}, "
+            "another shape"
+        )
+    return fit
 
 
 def _pose(image: ListedImage, losses: _Losses) -> Pose | None:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfire_core.errors import CalibrationError, RecordingError
+from crossfire_core.errors import RecordingError
 from crossfire_core.geometry import Camera
 from crossfire_core.recordings.image_message import decode_compressed, metres
 
@@ -168,7 +168,7 @@ def read_depth(path: Path, unit: float, unknown: int) -> NDArray[np.float32]:
     return metres(np.where(raw == unknown, 0, raw), unit)
 
 
-def fitted(camera: Camera, header: ImageHeader, what: str) -> tuple[Camera, int | None]:
+def fitted(camera: Camera, header: ImageHeader) -> tuple[Camera, int | None] | None:
     """The camera of an image at the image's size, and how the image is to be turned for it.
 
     An image that is stored on its side is turned up where the calibration is for the upright one;
@@ -177,21 +177,16 @@ def fitted(camera: Camera, header: ImageHeader, what: str) -> tuple[Camera, int 
     Args:
         camera: as calibrated, perhaps at another size.
         header: of the image.
-        what: the image, for the message.
 
-    Raises:
-        CalibrationError: the image has another shape.
+    Returns:
+        None where the image has another shape.
     """
     width, height = header.size
     if (scaled := scaled_to(camera, (width, height))) is not None:
         return scaled, None
     if header.turn is not None and (scaled := scaled_to(camera, (height, width))) is not None:
         return scaled, header.turn
-    raise CalibrationError(
-        f"image {what} is {width}x{height}, its calibration is for "
-        f"{camera.width}x{camera.height}: calibrate at the shape of the images, or leave out "
-        "those that were cropped"
-    )
+    return None
 
 
 def scaled_to(camera: Camera, size: Size) -> Camera | None:
