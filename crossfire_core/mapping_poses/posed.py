@@ -32,7 +32,7 @@ class SelectedRecording(Recording):
         self.name, self.world_frame = base.name, base.world_frame
         self.base_from_camera = base.base_from_camera
         self.pose_source, self.poses_drift = base.pose_source, base.poses_drift
-        self.notes, self.held_out = base.notes, base.held_out
+        self.notes, self.held_out, self.metric = base.notes, base.held_out, base.metric
 
     @property
     def infos(self) -> Sequence[FrameInfo]:
@@ -127,6 +127,7 @@ class JoinedRecording(Recording):
         sources = dict.fromkeys(part.pose_source for part in self.parts if part.pose_source)
         self.pose_source = ", ".join(sources)
         self.poses_drift = any(part.poses_drift for part in self.parts)
+        self.metric = all(part.metric for part in self.parts)
         self.held_out = sum(part.held_out for part in self.parts)
         self.notes = tuple(f"{part.name}: {note}" for part in self.parts for note in part.notes)
         self._first = np.concatenate([[0], np.cumsum([len(part) for part in self.parts])])

@@ -13,8 +13,9 @@ from crossfire_core.errors import CalibrationError, CrossfireError
 from crossfire_core.evaluation import html
 from crossfire_core.evaluation.html import Picture
 from crossfire_core.files import write_text
+from crossfire_core.geometry import Pose
 from crossfire_core.recordings import bag_reader, open_recording
-from crossfire_core.recordings.checks import calibration, images, motion, plots, topics
+from crossfire_core.recordings.checks import calibration, images, motion, places, plots, topics
 from crossfire_core.recordings.checks.finding import Finding, error, good, warning
 from crossfire_core.recordings.lazy import Recording
 from crossfire_core.recordings.options import NO_POSES, RecordingOptions
@@ -192,9 +193,8 @@ class _Builder:
         self.findings += found
         if looks:
             self.drawings += [partial(plots.images_plot, looks), partial(plots.sheet, looks)]
-        path = motion.measure_motion(infos)
-        metric = recording.pose_source != "transforms.json"
-        self.findings += motion.judge_motion(path, len(infos), metric=metric)
+        path = motion.measure_motion(infos, metric=recording.metric)
+        self.findings += motion.judge_motion(path, infos)
         self._estimate(recording)
         self.figures["frames"] = len(infos)
         if path is None:
@@ -206,7 +206,9 @@ class _Builder:
         fit = calibration.measure_fit(
             recording, lambda done, total: tell(done, total, "checking the calibration")
         )
-        self.findings += calibration.judge_fit(fit)
+        mounted = recording.base_from_camera.distance(Pose.identity()) != (0.0, 0.0)
+        self.findings += calibration.judge_fit(fit, mounted=mounted)
+        self.findings += places.judge_places(recording)
         if fit is not None:
             self.figures |= fit.to_json()
             self.drawings.append(partial(plots.fit_plot, fit))

@@ -86,6 +86,7 @@ def read_colmap(path: Path, options: RecordingOptions) -> FolderRecording:
         options,
         notes=[*notes, *model.notes],
         pose_source=f"COLMAP model {name}",
+        metric=False,
     )
 
 

@@ -21,7 +21,7 @@ from crossfire_core.geometry import Camera, Pose
 from crossfire_core.recordings.bag_writer import BagWriter, Storage
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.recordings.images import FILE_NAME, OPENGL_FROM_OPENCV
-from crossfire_core.recordings.lazy import FrameInfo, Recording
+from crossfire_core.recordings.lazy import FrameInfo, Recording, is_timed
 
 Format = Literal["bag", "transforms"]
 OnProgress = Callable[[int, int], None]
@@ -29,8 +29,6 @@ OnProgress = Callable[[int, int], None]
 CAMERA_TOPIC = "/camera"
 TRUTH_TOPIC = "/ground_truth/pose"
 CAMERA_FRAME, BASE_FRAME, ODOM_FRAME = "camera_optical_frame", "base_link", "odom"
-# Frames of a recording without time are numbered from 0; as nanoseconds that is before this.
-_EARLIEST_TIME_NS = 1_000_000_000_000
 _RADTAN_NAMES = ("k1", "k2", "p1", "p2", "k3")
 _INVENTED_START_NS = 1_700_000_000_000_000_000
 
@@ -137,7 +135,7 @@ def bag_stamps(infos: Sequence[FrameInfo], rate_hz: float) -> list[int]:
         infos: frames in order of time.
         rate_hz: images a second where times are made up.
     """
-    if infos[-1].stamp_ns >= _EARLIEST_TIME_NS:
+    if is_timed(infos):
         return [info.stamp_ns for info in infos]
     return [_INVENTED_START_NS + round(i * 1e9 / rate_hz) for i in range(len(infos))]
 

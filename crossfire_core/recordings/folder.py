@@ -99,6 +99,7 @@ class FolderRecording(Recording):
         *,
         notes: Sequence[str] = (),
         pose_source: str = "",
+        metric: bool = True,
     ) -> None:
         """Leave out what cannot be used, then keep what the options select.
 
@@ -108,12 +109,13 @@ class FolderRecording(Recording):
             options: stride, number of frames, depth, poses.
             notes: what the reader left out or assumed.
             pose_source: for people; empty where the data set has no poses.
+            metric: whether the unit of the poses is a metre.
 
         Raises:
             RecordingError: nothing is left, or no pose where one is required.
             CalibrationError: nothing is left for want of a calibration.
         """
-        self.name = name
+        self.name, self.metric = name, metric
         self.pose_source = pose_source if options.pose_topic != NO_POSES else ""
         listed = _calibrated(listed, options.calibration)
         files, losses = _usable(listed, posed=bool(self.pose_source))

@@ -81,7 +81,7 @@ def read_transforms(path: Path, options: RecordingOptions) -> FolderRecording:
         for place, (name, entry) in enumerate(named)
     ]
     name = file.parent.name if file.name == FILE_NAME else file.stem
-    return FolderRecording(name, listed, options, notes=notes, pose_source=file.name)
+    return FolderRecording(name, listed, options, notes=notes, pose_source=file.name, metric=False)
 
 
 def _json_path(path: Path) -> Path:

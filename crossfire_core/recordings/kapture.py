@@ -59,7 +59,9 @@ def read_kapture(path: Path, options: RecordingOptions) -> FolderRecording:
         if options.image_topic in ("", device)
     ]
     source = "trajectories.txt" if (sensors / "trajectories.txt").is_file() else ""
-    return FolderRecording(path.name, listed, options, notes=notes, pose_source=source)
+    return FolderRecording(
+        path.name, listed, options, notes=notes, pose_source=source, metric=False
+    )
 
 
 def _sensor(row: list[str]) -> tuple[str, CameraOf | None]:

@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 # Nothing on Earth is further from the origin of its map, in whatever unit.
 FARTHEST = 1e9
+# Numbers that stand for times are below both, as nanoseconds.
+_EARLIEST_TIME_NS, _LEAST_STEP_NS = 1_000_000_000_000, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Recording(ABC):
         base_from_camera: where the camera sits on the robot.
         pose_source: for people: where the poses come from; empty without poses.
         poses_drift: whether they are odometry, whose errors grow along the path.
+        metric: whether the unit of the poses is known to be a metre.
         notes: one line for everything that was left out or assumed.
         held_out: how many frames were kept out of training already.
     """
@@ -51,6 +54,7 @@ class Recording(ABC):
     base_from_camera: Pose = Pose.identity()
     pose_source: str = ""
     poses_drift: bool = False
+    metric: bool = True
     notes: tuple[str, ...] = ()
     held_out: int = 0
 
@@ -85,6 +89,14 @@ class Recording(ABC):
     def odometry(self) -> Trajectory | None:
         """``odom_from_base`` over time, or None where the format has none."""
         return None
+
+
+def is_timed(infos: Sequence[FrameInfo]) -> bool:
+    """Whether stamps are times; photographs are only numbered, a nanosecond apart."""
+    if not infos:
+        return False
+    first, last = infos[0].stamp_ns, infos[-1].stamp_ns
+    return last >= _EARLIEST_TIME_NS or last - first >= max(1, len(infos) - 1) * _LEAST_STEP_NS
 
 
 def kept(count: int, options: RecordingOptions) -> list[int]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from crossfire_core.geometry.upright import plane_axes, up_direction
 from crossfire_core.recordings.checks.finding import Finding, error, good, warning
-from crossfire_core.recordings.lazy import FrameInfo
+from crossfire_core.recordings.lazy import FrameInfo, is_timed
 
 _SECTOR_DEG = 30
 _LEAST_EXTENT_M = 0.3
@@ -28,31 +28,40 @@ class Motion:
         centres: ``[n, 3]`` camera centres.
         plan: ``[n, 2]`` the same, seen from above.
         heading: ``[n]`` where the camera looked, seen from above, radians.
-        length_m: of the path.
-        extent_m: diagonal of the box around it.
+        length: of the path.
+        extent: diagonal of the box around it.
         seen_deg: of the full circle, how much lies within a sector that was looked into.
+        unit: of lengths: "m", or "units" where the scale is not known.
+        timed: whether the images were taken one after the other, as a video is.
     """
 
     indices: NDArray[np.int64]
     centres: NDArray[np.float64]
     plan: NDArray[np.float64]
     heading: NDArray[np.float64]
-    length_m: float
-    extent_m: float
+    length: float
+    extent: float
     seen_deg: float
+    unit: str
+    timed: bool
 
     def to_json(self) -> dict[str, Any]:
         """For reports."""
         return {
             "posed_frames": len(self.indices),
-            "path_m": self.length_m,
-            "extent_m": self.extent_m,
+            f"path_{self.unit}": self.length,
+            f"extent_{self.unit}": self.extent,
             "directions_deg": self.seen_deg,
         }
 
 
-def measure_motion(infos: Sequence[FrameInfo]) -> Motion | None:
-    """The path of the posed frames, or None with fewer than two."""
+def measure_motion(infos: Sequence[FrameInfo], *, metric: bool) -> Motion | None:
+    """The path of the posed frames, or None with fewer than two.
+
+    Args:
+        infos: frames.
+        metric: whether the unit of their poses is known to be a metre.
+    """
     posed = [(i, info.world_from_camera) for i, info in enumerate(infos) if info.world_from_camera]
     if len(posed) < 2:
         return None
@@ -71,17 +80,22 @@ def measure_motion(infos: Sequence[FrameInfo]) -> Motion | None:
         float(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum()),
         float(np.linalg.norm(np.ptp(centres, axis=0))),
         float(min(360, _SECTOR_DEG * len(sectors))),
+        "m" if metric else "units",
+        is_timed(infos),
     )
 
 
-def judge_motion(motion: Motion | None, count: int, *, metric: bool) -> list[Finding]:
+def judge_motion(motion: Motion | None, infos: Sequence[FrameInfo]) -> list[Finding]:
     """What is wrong with the path.
 
     Args:
-        motion: the path, or None without poses.
-        count: number of frames of the recording.
-        metric: whether its unit is known to be a metre.
+        motion: the path, or None without two poses.
+        infos: all frames of the recording.
     """
+    count, posed = len(infos), sum(info.world_from_camera is not None for info in infos)
+    if posed and (motion is None or posed < _LEAST_FRAMES):
+        images = "image" if posed == 1 else "images"
+        return [error("frames", f"{posed} {images} with a pose: too few for a map")]
     if motion is None:
         return [
             warning(
@@ -91,19 +105,13 @@ def judge_motion(motion: Motion | None, count: int, *, metric: bool) -> list[Fin
             )
         ]
     findings = []
-    if len(motion.indices) < _LEAST_FRAMES:
-        findings.append(
-            error("frames", f"{len(motion.indices)} images with a pose are too few for a map")
-        )
-    elif len(motion.indices) < 0.8 * count:
-        findings.append(
-            warning("poses", f"{count - len(motion.indices)} of {count} images have no pose")
-        )
-    if metric and motion.extent_m < _LEAST_EXTENT_M:
+    if posed < 0.8 * count:
+        findings.append(warning("poses", f"{count - posed} of {count} images have no pose"))
+    if motion.unit == "m" and motion.extent < _LEAST_EXTENT_M:
         findings.append(
             error(
                 "baseline",
-                f"the camera stays within {motion.extent_m:.2f} m: depth needs a baseline, move it "
+                f"the camera stays within {motion.extent:.2f} m: depth needs a baseline, move it "
                 "sideways past what it sees",
             )
         )
@@ -111,25 +119,26 @@ def judge_motion(motion: Motion | None, count: int, *, metric: bool) -> list[Fin
     return findings or [
         good(
             "motion",
-            f"a path of {motion.length_m:.1f} m over {motion.extent_m:.1f} m, looking into "
+            f"a path of {motion.length:.1f} {motion.unit} over {motion.extent:.1f} "
+            f"{motion.unit}, looking into "
             f"{motion.seen_deg:.0f} of 360 degrees",
         )
     ]
 
 
 def _jumps(motion: Motion) -> list[Finding]:
+    """Photographs are taken where one likes; a video moves on from frame to frame."""
     steps = np.linalg.norm(np.diff(motion.centres, axis=0), axis=1)
     steps = steps / np.diff(motion.indices)  # frames without a pose lie between
-    usual = float(np.median(steps))
-    jumps = np.flatnonzero(steps > max(_JUMP_TIMES * usual, _JUMP_M))
-    # Photographs are taken where one likes; a video moves on from frame to frame.
-    if not len(jumps) or len(jumps) > 0.05 * len(steps):
+    least = _JUMP_M if motion.unit == "m" else 0.0
+    jumps = np.flatnonzero(steps > max(_JUMP_TIMES * float(np.median(steps)), least))
+    if not motion.timed or not len(jumps) or len(jumps) > 0.05 * len(steps):
         return []
     return [
         warning(
             "pose_jump",
-            f"the poses jump {len(jumps)} times, up to {steps[jumps].max():.2f} m from one image "
-            f"to the next, first at image {motion.indices[jumps[0]]}: the pose source relocalized "
-            "or was reset",
+            f"the poses jump {len(jumps)} times, up to {steps[jumps].max():.2f} {motion.unit} from "
+            f"one image to the next, first at image {motion.indices[jumps[0]]}: the pose source "
+            "relocalized or was reset",
         )
     ]

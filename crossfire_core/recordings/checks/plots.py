@@ -30,7 +30,8 @@ def path_plot(motion: Motion) -> Picture:
     axes.plot(*motion.plan[0], "o", color=ORANGE, label="start")
     axes.set_aspect("equal", adjustable="datalim")
     axes.legend(frameon=False)
-    style(axes, "metres", "metres")
+    unit = "metres" if motion.unit == "m" else "units of the poses"
+    style(axes, unit, unit)
     return Picture("path", "the camera's path from above; arrows show where it looked", png(fig))
 
 

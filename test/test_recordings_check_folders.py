@@ -1,0 +1,165 @@
+"""Inspection of folders of photographs: lenses, conventions of poses, scale, jumps, corridors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from recording_samples import base_pose
+from test_recordings_check import CAMERA, camera_at, codes, view
+
+from crossfire_core.geometry import Camera, Pose
+from crossfire_core.recordings.check import CheckReport, check_recording
+from crossfire_core.recordings.checks.conventions import axis_turns, describe
+from crossfire_core.recordings.checks.motion import judge_motion, measure_motion
+from crossfire_core.recordings.lazy import FrameInfo
+
+COUNT = 30
+OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+ROS_BODY = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1.0]])
+
+
+def taken(index: int) -> float:
+    """When a photograph was taken, seconds."""
+    return 0.15 * index
+
+
+def write_photographs(
+    folder: Path,
+    written: Callable[[np.ndarray], np.ndarray] = lambda pose: pose @ OPENGL,
+    zoom: Callable[[int], float] = lambda index: 1.0,
+    shown: Callable[[int], float] = taken,
+) -> Path:
+    """Views of a wall with a transforms.json.
+
+    Args:
+        folder: for them.
+        written: what becomes of ``world_from_camera``; by default what the format asks for.
+        zoom: of each photograph's lens.
+        shown: what a photograph shows, as the time of its view.
+    """
+    folder.mkdir()
+    frames = []
+    for index in range(COUNT):
+        f = zoom(index)
+        magnified = np.array([[f, 0, (1 - f) * 159.5], [0, f, (1 - f) * 119.5]])
+        image = cv2.warpAffine(view(shown(index)), magnified, CAMERA.size)
+        cv2.imwrite(str(folder / f"{index:03d}.jpg"), image[..., ::-1])
+        entry = {"file_path": f"{index:03d}.jpg", "fl_x": CAMERA.fx * f, "fl_y": CAMERA.fy * f}
+        pose = written(camera_at(taken(index)).matrix())
+        frames.append({**entry, "transform_matrix": pose.tolist()})
+    data = {"w": CAMERA.width, "h": CAMERA.height, "cx": 160.0, "cy": 120.0, "frames": frames}
+    (folder / "transforms.json").write_text(json.dumps(data))
+    return folder
+
+
+def text_of(report: CheckReport, code: str) -> str:
+    """What one finding says."""
+    return next(finding.text for finding in report.findings if finding.code == code)
+
+
+def test_photographs_of_two_lenses_are_each_judged_by_their_own(tmp_path: Path) -> None:
+    report = check_recording(
+        write_photographs(tmp_path / "a", zoom=lambda index: 1.6 if index % 2 else 1.0)
+    )
+    assert "calibration" in codes(report, "good"), report.verdict
+    assert report.figures["epipolar_error_px"] < 1.0
+    assert report.usable
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        (lambda pose: pose, "x right, y up, z backward (OpenGL's axes)"),
+        (lambda pose: pose @ ROS_BODY.T @ OPENGL, "x forward, y left, z up (a ROS body's"),
+        (lambda pose: np.linalg.inv(pose) @ OPENGL, "from the world to the camera"),
+    ],
+)
+def test_another_convention_of_poses_is_an_error_that_names_it(
+    tmp_path: Path, written: Callable[[np.ndarray], np.ndarray], words: str
+) -> None:
+    report = check_recording(write_photographs(tmp_path / "a", written))
+    assert "pose_convention" in codes(report, "error"), report.verdict
+    assert words in text_of(report, "pose_convention")
+    assert "tf" not in text_of(report, "pose_convention")
+
+
+def test_poses_of_other_images_are_an_error(tmp_path: Path) -> None:
+    order = np.random.default_rng(3).permutation(COUNT)
+    report = check_recording(
+        write_photographs(tmp_path / "a", shown=lambda index: taken(int(order[index])))
+    )
+    assert codes(report, "error") & {"epipolar"}, report.verdict
+    assert "tf from base to camera" not in text_of(report, "epipolar")
+
+
+def test_lengths_of_unknown_scale_are_no_metres(tmp_path: Path) -> None:
+    report = check_recording(write_photographs(tmp_path / "a"))
+    assert "units over" in text_of(report, "motion")
+    assert " m " not in text_of(report, "motion")
+    assert "extent_units" in report.figures
+    assert "extent_m" not in report.figures
+
+
+def infos(poses: Sequence[Pose | None], step_ns: int = 1) -> list[FrameInfo]:
+    """Frames without images."""
+    camera = Camera(64, 48, 60.0, 60.0, 32.0, 24.0)
+    return [FrameInfo(f"{i}", i * step_ns, camera, pose) for i, pose in enumerate(poses)]
+
+
+@pytest.mark.parametrize("posed", [1, 3])
+def test_too_few_posed_images_are_an_error(posed: int) -> None:
+    frames = infos([base_pose(i) if i < posed else None for i in range(40)])
+    (finding,) = judge_motion(measure_motion(frames, metric=True), frames)
+    assert (finding.level, finding.code) == ("error", "frames")
+
+
+@pytest.mark.parametrize(("step_ns", "jumps"), [(1, False), (100_000_000, True)])
+def test_a_photographer_may_jump_but_a_video_may_not(step_ns: int, jumps: bool) -> None:
+    away = Pose(np.eye(3), np.array([9.0, 0, 0]))
+    frames = infos([base_pose(i) if i < 30 else away @ base_pose(i) for i in range(60)], step_ns)
+    found = {f.code for f in judge_motion(measure_motion(frames, metric=True), frames)}
+    assert ("pose_jump" in found) == jumps
+
+
+def test_two_places_on_one_pose_are_an_error(tmp_path: Path) -> None:
+    folder = write_photographs(tmp_path / "a")
+    data = json.loads((folder / "transforms.json").read_text())
+    frames = data["frames"]
+    for index in range(20, COUNT):  # as where a pose source stood still and the camera did not
+        frames[index]["transform_matrix"] = frames[2]["transform_matrix"]
+    noise = np.random.default_rng(1).integers(0, 255, (30, 40, 3)).astype(np.uint8)
+    other = cv2.resize(noise, CAMERA.size, interpolation=cv2.INTER_CUBIC)
+    for index in range(20, COUNT):
+        cv2.imwrite(str(folder / f"{index:03d}.jpg"), np.roll(other, 30 * index, axis=1))
+    (folder / "transforms.json").write_text(json.dumps(data))
+    report = check_recording(folder)
+    assert "one_pose" in codes(report, "error"), report.verdict
+
+
+def test_a_robot_that_stands_still_is_at_one_place(tmp_path: Path) -> None:
+    folder = write_photographs(tmp_path / "a", shown=lambda index: taken(min(index, 20)))
+    data = json.loads((folder / "transforms.json").read_text())
+    for frame in data["frames"][20:]:
+        frame["transform_matrix"] = data["frames"][20]["transform_matrix"]
+    (folder / "transforms.json").write_text(json.dumps(data))
+    assert "one_pose" not in codes(check_recording(folder), "error")
+
+
+def test_a_corridors_calibration_is_checked(data_dir: Path) -> None:
+    report = check_recording(data_dir / "corridor_phone" / "mapping")
+    assert "calibration" in codes(report, "good"), report.verdict
+    assert 0.95 < report.figures["focal_scale"] < 1.05
+
+
+def test_the_turns_of_axes_are_the_24_of_a_cube() -> None:
+    turns = {turn.tobytes() for turn in axis_turns()}
+    assert len(turns) == 24
+    assert "OpenCV's axes" in describe(np.eye(3), inverted=False)
+    # right, down and forward as a body with x forward, y left and z up has them
+    body = np.stack([[0, -1, 0], [0, 0, -1], [1, 0, 0]], axis=1).astype(float)
+    assert "x forward, y left, z up" in describe(body, inverted=False)
