@@ -6,7 +6,7 @@ distance from it, the epipolar error, needs no depth.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -103,7 +103,7 @@ def match_pairs(
 
 
 def read_features(
-    recording: Recording, indices: Sequence[int], known: dict[int, Features], tell: OnProgress
+    recording: Recording, indices: Iterable[int], known: dict[int, Features], tell: OnProgress
 ) -> None:
     """Add the features of the frames that are not yet known."""
     missing = sorted(set(indices) - known.keys())
