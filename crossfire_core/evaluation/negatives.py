@@ -34,8 +34,11 @@ _GENERATED = "corridor"
 
 
 def certainty(estimate: PoseEstimate) -> float:
-    """How sure a localizer is of a place; comparable within one method only."""
-    return estimate.inliers / max(estimate.matches, 1)
+    """How sure a localizer is of a place; comparable within one method only.
+
+    Its evidence, and where that is the same, as with peers that have none, the share of inliers.
+    """
+    return estimate.evidence + 1e-3 * estimate.inliers / max(estimate.matches, 1)
 
 
 @dataclass(frozen=True)
