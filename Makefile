@@ -1,6 +1,7 @@
 # make test    sets up .venv, then lint, types and tests: all that a fresh clone needs
 # make env     the environment alone
 # make demo    a sample recording, a map of it, the ROS 2 node on a second drive, a report
+# make lowest  the tests again, with the lowest versions that setup.py names (Python 3.10 or 3.11)
 # make docs    the pages as a site in site/
 #
 # PYTHON=python3.12      another interpreter, 3.10 to 3.12
@@ -20,7 +21,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 	$$p -c '$(SUPPORTED)' 2>/dev/null && { echo $$p; break; }; done)
 SOURCES := crossfire_core crossfire_ros test launch tools setup.py
 
-.PHONY: env lint types test demo docs clean
+.PHONY: env lint types test lowest demo docs clean
 
 env: $(STAMP)
 
@@ -46,6 +47,13 @@ types: env
 test: env lint types
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+lowest:
+	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python tools/lowest_versions.py > $(VENV)-lowest/constraints.txt
+	$(VENV)-lowest/bin/python -m pip install --quiet $(PIP_ARGS) \
+		-c $(VENV)-lowest/constraints.txt -e '.[dev,demo]'
+	@$(VENV)-lowest/bin/python -m pytest $(PYTEST_ARGS)
+
 demo: env
 	@$(BIN)/crossfire demo demo $(DEMO_ARGS)
 
@@ -55,5 +63,5 @@ docs: env
 	$(BIN)/mkdocs build --site-dir site
 
 clean:
-	rm -rf $(VENV) build install log dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest build install log dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,19 +14,38 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from crossfire_core.trials import try_statements
+
 Verdict = Literal["ok", "note", "problem"]
 
-_PACKAGES = (
-    "torch",
-    "numpy",
-    "scipy",
-    "numba",
-    "opencv-python-headless",
-    "poselib",
-    "rosbags",
-    "mcap",
-    "safetensors",
-)
+# By the names under which they are installed and imported.
+_PACKAGES = {
+    "torch": "torch",
+    "numpy": "numpy",
+    "scipy": "scipy.spatial",
+    "numba": "numba",
+    "opencv-python-headless": "cv2",
+    "poselib": "poselib",
+    "rosbags": "rosbags.highlevel",
+    "mcap": "mcap.reader",
+    "safetensors": "safetensors",
+}
+# What the node calls of each, with the purpose of those that it can do without.
+_ROS = {
+    "rclpy": (
+        "import rclpy; rclpy.init(); rclpy.create_node('crossfire_doctor').destroy_node(); "
+        "rclpy.shutdown()",
+        "the node needs ROS 2: pip install '.[ros]' ./tools/tf2_msgs in the clone",
+    ),
+    "tf2_msgs": (
+        "from tf2_msgs.msg import TFMessage; TFMessage()",
+        "transforms on /tf: see docs/ros_interface.md",
+    ),
+    "tf2_ros": (
+        "from tf2_ros import Buffer, TransformListener; Buffer()",
+        "not needed: the package brings the same calls",
+    ),
+}
 _OPTIONAL = {
     "trimesh": "sample recording: pip install '.[demo]' in the clone",
     "embreex": "sample recording: pip install '.[demo]' in the clone",
@@ -73,12 +92,16 @@ def _versions() -> list[Finding]:
     found = [Finding("versions", "Python", "ok" if inside else "note", text)]
     own = _installed("crossfire_ros")
     found.append(Finding("versions", "crossfire_ros", "ok", own or "run from its source"))
-    for package in _PACKAGES:
+    tried = try_statements({p: f"import {module}" for p, module in _PACKAGES.items()})
+    for package, problem in tried.items():
         number = _installed(package)
         if package.startswith("opencv"):  # any of its builds brings cv2
             number = number or _installed("opencv-python") or _installed("opencv-contrib-python")
-        missing = "missing: pip install crossfire_ros"
-        found.append(Finding("versions", package, "ok" if number else "problem", number or missing))
+        text = number or "found"
+        if problem:
+            missing = "missing: pip install crossfire_ros"
+            text = f"{number} {problem}" if number else missing
+        found.append(Finding("versions", package, "problem" if problem else "ok", text))
     return found
 
 
@@ -111,23 +134,21 @@ def _threads() -> list[Finding]:
 
 
 def _ros() -> list[Finding]:
-    found = [
-        _module("rclpy", "the node needs ROS 2: pip install '.[ros]' ./tools/tf2_msgs in the clone")
-    ]
+    tried = try_statements({name: statement for name, (statement, _) in _ROS.items()})
+    found = [_module(name, problem) for name, problem in tried.items()]
     distribution = os.environ.get("ROS_DISTRO", "not set (as with the wheels of PyPI)")
     found.append(Finding("ROS", "ROS_DISTRO", "ok", distribution))
     middleware = os.environ.get("RMW_IMPLEMENTATION", "not set, the default of the distribution")
     found.append(Finding("ROS", "RMW_IMPLEMENTATION", "ok", middleware))
-    found.append(_module("tf2_msgs", "transforms on /tf: see docs/ros_interface.md"))
-    found.append(_module("tf2_ros", "not needed: the package brings the same calls"))
-    found.append(_module("cv_bridge", "not needed: the package converts images itself"))
     return [*found, _shared_memory()]
 
 
-def _module(name: str, without: str) -> Finding:
-    if find_spec(name):
-        return Finding("ROS", name, "ok", "found")
-    return Finding("ROS", name, "note", f"not found; {without}")
+def _module(name: str, problem: str) -> Finding:
+    if not problem:
+        return Finding("ROS", name, "ok", "works")
+    if find_spec(name) is None:
+        return Finding("ROS", name, "note", f"not found; {_ROS[name][1]}")
+    return Finding("ROS", name, "note", f"found, and does not work: {problem}")
 
 
 def _shared_memory() -> Finding:
@@ -143,10 +164,12 @@ def _shared_memory() -> Finding:
 
 def _extras() -> list[Finding]:
     found = []
-    for module, purpose in _OPTIONAL.items():
-        there = find_spec(module) is not None
-        text = "found" if there else f"not found; for {purpose}"
-        found.append(Finding("extras", module, "ok" if there else "note", text))
+    for module, problem in try_statements({m: f"import {m}" for m in _OPTIONAL}).items():
+        text = "works"
+        if problem:
+            there = find_spec(module) is not None
+            text = problem if there else f"not found; for {_OPTIONAL[module]}"
+        found.append(Finding("extras", module, "note" if problem else "ok", text))
     return found
 
 

@@ -5,6 +5,7 @@ Imported with the command line, so ROS and everything heavy is imported inside t
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,6 +52,7 @@ def register(app: typer.Typer) -> None:
         raise ValueError("commands can be registered only with the command line's own app")
     shell.command(PANEL)(play)
     shell.command(PANEL)(replay)
+    shell.command(PANEL, "warm-up")(warm_up)
 
 
 def play(
@@ -132,6 +134,25 @@ def replay(
         with display.working("drawing the report"):
             page = write_report(report, outcome, _view(localizer))
         display.out.print(f"report: {page}")
+
+
+def warm_up(
+    map_file: shell.MapFile, device: shell.Device = "auto", backend: shell.Backend = "auto"
+) -> None:
+    """Compile the kernels for this machine, so that the node's first start is not slow.
+
+    They are kept beside the program, or in the folder that NUMBA_CACHE_DIR names.
+
+    Example: crossfire warm-up room.map
+    """
+    from crossfire_core.cli import display
+    from crossfire_core.localization.localizer import Localizer
+    from crossfire_core.neural_map import NeuralMap
+
+    started = time.perf_counter()
+    with display.working("compiling"):
+        Localizer(NeuralMap.load(map_file, device, backend)).warm_up()
+    display.out.print(f"ready after {time.perf_counter() - started:.1f} s")
 
 
 def _need_ros(wanted: bool = True) -> None:

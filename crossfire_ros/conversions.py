@@ -23,14 +23,7 @@ from crossfire_core.recordings import messages
 from crossfire_core.recordings.camera_info import Calibration, CameraView, chosen_view
 from crossfire_core.recordings.image_message import PixelDepth
 
-try:  # ROS's own converter where ROS is installed; a broken binary must not take the node along
-    from cv_bridge import CvBridge
-except Exception:
-    CvBridge = None
-
 _NS = 1_000_000_000
-# Not converted by cv_bridge in every release, or not to the same result.
-_OURS = ("uyvy", "yuyv", "yuv422", "yuv422_yuy2", "mono16", "16uc1", "rgb16", "bgr16")
 
 
 class MessageError(CrossfireError):
@@ -117,7 +110,7 @@ def odometry_from_message(
         base_frame: that it must be about; an empty child frame is taken for it.
 
     Raises:
-        MessageError: NaN, a zero quaternion, or other frames.
+        MessageError: NaN, a zero quaternion, no stamp, or other frames.
     """
     parent = message.header.frame_id.lstrip("/")
     child = message.child_frame_id.lstrip("/")
@@ -126,9 +119,12 @@ def odometry_from_message(
             f"odometry is about {child!r} in {parent!r}, expected {base_frame!r} in "
             f"{odom_frame!r}: set base_frame and odom_frame"
         )
+    stamp = stamp_to_ns(message.header.stamp)
+    if stamp == 0:
+        raise MessageError("odometry has no stamp: its publisher must fill header.stamp")
     pose = pose_from_message(message.pose.pose)
     covariance = np.asarray(message.pose.covariance, dtype=np.float64).reshape(6, 6)
-    return stamp_to_ns(message.header.stamp), pose, covariance
+    return stamp, pose, covariance
 
 
 def view_from_message(
@@ -168,23 +164,9 @@ def image_from_message(
         MessageError: sizes that contradict each other, an unknown encoding, broken bytes.
     """
     try:
-        if (
-            CvBridge is not None
-            and isinstance(message, Image)
-            and message.encoding.lower() not in _OURS
-        ):
-            return _through_cv_bridge(message)
         return messages.colour_of(message, depth)
     except RecordingError as error:
         raise MessageError(str(error)) from error
-
-
-def _through_cv_bridge(message: Image) -> NDArray[np.uint8]:
-    try:
-        return np.asarray(CvBridge().imgmsg_to_cv2(message, "rgb8"), dtype=np.uint8)
-    except Exception as error:  # it raises whatever NumPy and OpenCV raise on broken messages
-        text = str(error).splitlines()
-        raise MessageError(f"image cannot be converted: {text[0] if text else error!r}") from error
 
 
 def image_to_message(image: NDArray[np.uint8], frame: str, stamp_ns: int) -> Image:

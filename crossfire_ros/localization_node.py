@@ -5,6 +5,7 @@ Callbacks convert and hand over, one worker thread localizes, the newest image w
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import sys
@@ -16,88 +17,81 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from geometry_msgs.msg import PoseArray, PoseStamped, PoseWithCovarianceStamped
-from nav_msgs.msg import OccupancyGrid, Odometry
-from nav_msgs.msg import Path as PathMsg
+from geometry_msgs.msg import PoseWithCovarianceStamped, TransformStamped
+from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import (
-    DurabilityPolicy,
-    QoSProfile,
-    ReliabilityPolicy,
-)
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Empty, Trigger
 
 from crossfire_core.errors import CrossfireError
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.tracker import USUAL_HINT, Tracker, TrackingState, TrackResult
-from crossfire_core.localization.uncertainty import sigmas
+from crossfire_core.localization.uncertainty import diagonal, sigmas
 from crossfire_core.recordings.calibration_file import read_calibration
 from crossfire_core.recordings.camera_info import CameraView, same_camera
 from crossfire_core.recordings.image_file import scaled_to
 from crossfire_core.recordings.image_message import PixelDepth
 from crossfire_ros import parameters, runtime
+from crossfire_ros.bonds import start_bond
 from crossfire_ros.conversions import (
     MessageError,
     covariance_from_message,
     image_from_message,
-    image_to_message,
     odometry_from_message,
     pose_from_message,
-    pose_to_message,
-    pose_with_covariance,
     stamp_from_ns,
     stamp_to_ns,
     transform_from_pose,
     view_from_message,
 )
-from crossfire_ros.drawing import draw_matches
-from crossfire_ros.map_loading import LoadedMap, MapLoader, load_map
-from crossfire_ros.map_messages import cloud_to_message, grid_to_message
-from crossfire_ros.pose_file import PoseFileError, load_pose, save_pose
+from crossfire_ros.frame_watch import WatchedBuffer
+from crossfire_ros.image_gate import RateLimit, stands
+from crossfire_ros.map_loading import LoadedMap, Loading, MapLoader, load_map
+from crossfire_ros.odometry_checks import TwistOnly
+from crossfire_ros.outputs import Outputs, latched
+from crossfire_ros.pose_file import PoseKeeper
 from crossfire_ros.reporting import (
     Report,
     Tally,
-    inactive_status,
+    idle_status,
     inputs_status,
     missing_inputs,
     status_message,
+    transforms_status,
 )
-from crossfire_ros.settings import NODE_NAME, Settings
+from crossfire_ros.settings import NODE_NAME, Settings, check_frames
+from crossfire_ros.transform_health import TransformHealth
 from crossfire_ros.transforms import (
-    Buffer,
     ExtrapolationException,
     TransformBroadcaster,
     TransformException,
     TransformListener,
+    latest,
     lookup,
 )
 from crossfire_ros.worker import Worker
 
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # its name in Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks  # noqa: F401
+
 NAME = NODE_NAME
 
-_NEWEST_QOS = QoSProfile(
-    depth=1,
-    reliability=ReliabilityPolicy.BEST_EFFORT,
-    durability=DurabilityPolicy.VOLATILE,
-)
-_LATCHED_QOS = QoSProfile(
-    depth=1,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
-_ODOM_QOS = QoSProfile(
-    depth=100,
-    reliability=ReliabilityPolicy.BEST_EFFORT,
-    durability=DurabilityPolicy.VOLATILE,
-)
 _WARNING_PERIOD_S = 5.0
-_PATH_PERIOD_S = 1.0
+_STATUS_PERIOD_S, _LOADING_POLL_S = 1.0, 0.05
 # How long an image waits for the transform of a camera on a moving joint.
 _TF_PATIENCE_S, _TF_POLL_S = 0.1, 0.005
+# A computation that takes longer when the process is told to end is left to die with it.
+_LAST_PATIENCE_S = 0.3
+# A kept pose that is older than this counts less than one that the parameters give.
+_FRESH_POSE_S = 60.0
 
 Incoming = Image | CompressedImage
 Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
@@ -121,7 +115,7 @@ class LocalizationNode(LifecycleNode):
     """Localizes a robot's camera in a neural map."""
 
     def __init__(self, load: MapLoader = load_map, name: str = NAME, **kwargs: Any) -> None:
-        """Declare parameters; nothing else happens before configuration.
+        """Declare parameters and say how to begin; nothing else happens before configuration.
 
         Args:
             load: makes the localizer from the settings.
@@ -133,31 +127,36 @@ class LocalizationNode(LifecycleNode):
         """
         super().__init__(name, **kwargs)
         self._load = load
+        self._loading: Loading | None = None
+        self._loading_timer: Any = None
+        self._failure = ""
         self._map: LoadedMap | None = None
         self._tracker: Tracker | None = None
-        self._worker: Worker[Incoming] | None = None
-        self._camera: Camera | None = None
-        self._frame_from_camera = Pose.identity()
-        self._pixel_depth = PixelDepth()
-        self._tally = Tally()
-        self._report = Report(TrackingState.UNINITIALIZED, self._tally)
-        self._last_state: TrackingState | None = None
-        self._last_tf_ns = 0
-        self._path_sent_s = -math.inf
-        self._topics: dict[str, str] = {}
-        self._own_publishers: list[Any] = []
-        self._own_services: list[Any] = []
-        self._broadcaster: TransformBroadcaster | None = None
-        self._path = PathMsg()
-        self._warned: dict[str, float] = {}
+        self._active = self._autostarting = self._finalized = False
+        self._outputs: Outputs | None = None
+        self._configured_entities: list[tuple[Callable[[Any], bool], Any]] = []
         self._active_entities: list[tuple[Callable[[Any], bool], Any]] = []
+        self._broadcaster: TransformBroadcaster | None = None
         self._listener: TransformListener | None = None
+        self._keeper: PoseKeeper | None = None
+        self._bond: Any = None
+        self._pending_hint: PoseWithCovarianceStamped | None = None
+        self._warned: dict[str, float] = {}
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        # Now, as the thread looks at what is set above, and a bad parameter takes the node down.
+        self._worker: Worker[Incoming] = Worker(self._process, self._tick, self._complain)
         parameters.declare(self)
         self._settings = parameters.read(self)
         for strange in parameters.unknown(self):
             self.get_logger().warning(f"there is no parameter {strange}; it is ignored")
-        self.add_on_set_parameters_callback(self._on_parameters)
+        parameters.guard(self, self._judge_parameters, self._take_parameters)
+        self._forget_session()
+        self._status_publisher = self.create_publisher(DiagnosticStatus, "~/status", latched())
+        self._diagnostics_publisher = self.create_publisher(
+            DiagnosticArray, "/diagnostics", latched()
+        )
+        self.create_timer(_STATUS_PERIOD_S, self._publish_status, clock=self._steady)
+        self._publish_status()
 
     @property
     def settings(self) -> Settings:
@@ -169,46 +168,48 @@ class LocalizationNode(LifecycleNode):
         """Counts since activation."""
         return self._tally
 
+    def autostart(self) -> None:
+        """Configure, and activate once the map is loaded."""
+        self._autostarting = True
+        self.trigger_configure()
+
     # Lifecycle
 
     @_outspoken
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the map, warm up, advertise."""
+        """Advertise, and begin to load the map; managers wait for no more than a few seconds."""
         try:
-            self._map = self._load(self._settings)
+            read = self._load(self._settings)
         except (CrossfireError, MemoryError, OSError) as error:
-            self.get_logger().error(f"not configured: {error or type(error).__name__}")
+            self._fail(str(error) or type(error).__name__)
             return TransitionCallbackReturn.FAILURE
+        self._failure = ""
         self._advertise()
-        self._publish_mapping_views()
-        self._publish_geometry()
-        self._say_inactive()
-        self.get_logger().info(
-            f"map {self._map.name or 'loaded'} is ready, poses are in frame {self._map_frame!r}"
+        self._loading = Loading(read)
+        self._worker.call(self._loading.run)
+        self._loading_timer = self.create_timer(
+            _LOADING_POLL_S, self._look_at_loading, clock=self._steady
         )
+        self._publish_status()
         return super().on_configure(state)
 
     @_outspoken
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe and begin."""
-        assert self._map is not None
-        self._tally, self._camera, self._last_state = Tally(), None, None
-        self._pixel_depth = PixelDepth()
-        self._report = Report(TrackingState.UNINITIALIZED, self._tally)
-        self._path, self._path_sent_s = PathMsg(), -math.inf
-        self._tracker = Tracker(
-            self._map.localizer, self._settings.tracking, self._map.base_from_camera
-        )
-        self._start_from_file(self._tracker)
-        self._worker = Worker(self._process, self._idle, self._complain)
+        """Subscribe and begin, or begin as soon as the map is loaded."""
+        self._forget_session()
+        self._active = True
         self._subscribe()
+        if self._map is not None:
+            self._start_tracking(self._map)
+        if self._settings.node.bond:
+            self._bond = start_bond(self)
         return super().on_activate(state)
 
     @_outspoken
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop listening and computing; the map stays loaded."""
         self._stop()
-        self._say_inactive()
+        self._publish_status()
         return super().on_deactivate(state)
 
     @_outspoken
@@ -216,7 +217,7 @@ class LocalizationNode(LifecycleNode):
         """Forget the map."""
         self._stop()
         self._withdraw()
-        self._map = None
+        self._publish_status()
         return super().on_cleanup(state)
 
     @_outspoken
@@ -224,87 +225,177 @@ class LocalizationNode(LifecycleNode):
         """Stop whatever runs and keep the last pose."""
         self._stop()
         self._withdraw()
+        self._finalized = True
+        self._publish_status()
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Back to unconfigured after an unforeseen error in a transition."""
         self._stop()
         self._withdraw()
-        self._map = None
         return TransitionCallbackReturn.SUCCESS
 
     def destroy_node(self) -> None:
-        """Stop the worker, keep the last pose, and take the node down."""
+        """Keep the last pose and take the node down, without waiting for a long computation."""
+        self._worker.stop(_LAST_PATIENCE_S)
         self._stop()
         super().destroy_node()
+        # rclpy leaves this to when nothing refers to the node, which a computation may still do,
+        # and does not give shared memory back before.
+        with contextlib.suppress(RuntimeError):  # destroyed before
+            self._state_machine.destroy_when_not_in_use()
+
+    # The map
+
+    def _look_at_loading(self) -> None:
+        loading = self._loading
+        if loading is None or not loading.done:
+            return
+        self._end_loading()
+        found, failure = loading.result, loading.failure
+        if found is not None:
+            try:
+                check_frames(self._settings.node, self._settings.node.map_frame or found.frame_id)
+            except CrossfireError as error:
+                failure = str(error)
+        if found is None or failure:
+            self._give_up(failure)
+        else:
+            self._take_map(found)
+        self._publish_status()
+
+    def _take_map(self, found: LoadedMap) -> None:
+        self._map = found
+        assert self._outputs is not None
+        now = self.get_clock().now().nanoseconds
+        self._outputs.publish_map(found, self._map_frame, now)
+        self.get_logger().info(
+            f"map {found.name or 'loaded'} is ready, poses are in frame {self._map_frame!r}"
+        )
+        if self._active:
+            self._start_tracking(found)
+        elif self._autostarting:
+            self.trigger_activate()
+        self._autostarting = False
+
+    def _give_up(self, failure: str) -> None:
+        """Back to unconfigured, so that nobody takes this for a node that works."""
+        if self._active:
+            self.trigger_deactivate()
+        self.trigger_cleanup()
+        self._fail(failure)
+
+    def _fail(self, failure: str) -> None:
+        self._failure, self._autostarting = failure, False
+        self.get_logger().error(f"not configured: {failure}")
+        self._publish_status()
+
+    def _end_loading(self) -> None:
+        self._loading = None
+        if self._loading_timer is not None:
+            self.destroy_timer(self._loading_timer)
+            self._loading_timer = None
 
     # Setting up and taking down
 
     @property
     def _map_frame(self) -> str:
-        assert self._map is not None
-        return self._settings.node.map_frame or self._map.frame_id
+        loaded = self._map.frame_id if self._map is not None else ""
+        return self._settings.node.map_frame or loaded
+
+    def _now_message(self) -> Any:
+        return self.get_clock().now().to_msg()
+
+    def _forget_session(self) -> None:
+        """Begin to count and to watch anew."""
+        node = self._settings.node
+        self._tally, self._last_state = Tally(), None
+        self._camera: Camera | None = None
+        self._frame_from_camera = Pose.identity()
+        self._pixel_depth = PixelDepth()
+        self._report = Report(TrackingState.UNINITIALIZED, self._tally)
+        self._paused = False
+        self._rate_limit = RateLimit()
+        self._last_tf_ns = self._tf_odometry_ns = 0
+        self._topics: dict[str, str] = {}
+        self._health = TransformHealth(node)
+        self._twist_only = TwistOnly()
+        if self._outputs is not None:
+            self._outputs.clear_path()
 
     def _advertise(self) -> None:
-        self._pose_publisher = self.create_publisher(PoseWithCovarianceStamped, "~/pose", 10)
-        self._status_publisher = self.create_publisher(DiagnosticStatus, "~/status", _LATCHED_QOS)
-        self._diagnostics_publisher = self.create_publisher(
-            DiagnosticArray, "/diagnostics", _LATCHED_QOS
-        )
-        self._path_publisher = self.create_publisher(PathMsg, "~/path", _LATCHED_QOS)
-        self._debug_publisher = self.create_publisher(Image, "~/debug_image", 1)
-        self._views_publisher = self.create_publisher(PoseArray, "~/mapping_views", _LATCHED_QOS)
-        self._own_publishers = [
-            self._pose_publisher,
-            self._status_publisher,
-            self._diagnostics_publisher,
-            self._path_publisher,
-            self._debug_publisher,
-            self._views_publisher,
-        ]
-        self._own_services = [
-            self.create_service(Trigger, "~/relocalize", self._on_relocalize),
-            self.create_service(Trigger, "~/reset", self._on_reset),
-            self.create_service(Empty, "reinitialize_global_localization", self._on_reinitialize),
-        ]
-
-    def _withdraw(self) -> None:
-        for publisher in self._own_publishers:
-            self.destroy_publisher(publisher)
-        for service in self._own_services:
-            self.destroy_service(service)
-        self._own_publishers, self._own_services = [], []
-
-    def _subscribe(self) -> None:
-        node = self._settings.node
-        self._buffer = Buffer()
-        self._listener = TransformListener(self._buffer, self)
-        if self._broadcaster is None:  # tf2 offers no way to take one down
-            self._broadcaster = TransformBroadcaster(self)
-        compressed = node.image_transport == "compressed"
-        topic = "image/compressed" if compressed else "image"
-        kind = CompressedImage if compressed else Image
-        inputs = {
-            "image": self.create_subscription(kind, topic, self._on_image, _NEWEST_QOS),
-            "camera_info": self.create_subscription(
-                CameraInfo, "camera_info", self._on_camera_info, _NEWEST_QOS
-            ),
-        }
-        if node.use_odometry:
-            inputs["odometry"] = self.create_subscription(
-                Odometry, "odom", self._on_odometry, _ODOM_QOS
-            )
-        self._topics = {kind: subscription.topic_name for kind, subscription in inputs.items()}
+        self._outputs = Outputs(self)
         hints = self.create_subscription(
             PoseWithCovarianceStamped, "initialpose", self._on_initial_pose, 1
         )
-        subscriptions = [*inputs.values(), hints]
-        timers = [
-            self.create_timer(1.0 / node.tf_rate, self._broadcast, clock=self._steady),
-            self.create_timer(1.0, self._publish_status, clock=self._steady),
+        self._configured_entities = [(self.destroy_subscription, hints)]
+        for kind, name, callback in (
+            (Trigger, "~/relocalize", self._on_relocalize),
+            (Trigger, "~/reset", self._on_reset),
+            (Trigger, "~/pause", self._on_pause),
+            (Trigger, "~/resume", self._on_resume),
+            (Empty, "reinitialize_global_localization", self._on_reinitialize),
+        ):
+            service = self.create_service(kind, name, callback)
+            self._configured_entities.append((self.destroy_service, service))
+
+    def _withdraw(self) -> None:
+        self._end_loading()
+        if self._outputs is not None:
+            self._outputs.withdraw()
+            self._outputs = None
+        for destroy, entity in self._configured_entities:
+            destroy(entity)
+        self._configured_entities = []
+        self._map = self._pending_hint = None
+
+    def _subscribe(self) -> None:
+        node = self._settings.node
+        self._buffer = WatchedBuffer(self._on_transform)
+        self._listener = TransformListener(self._buffer, self)
+        if self._broadcaster is None:  # tf2 offers no way to take one down
+            self._broadcaster = TransformBroadcaster(self)
+        inputs = self._subscribe_inputs()
+        self._topics = {kind: subscription.topic_name for kind, subscription in inputs.items()}
+        if node.use_odometry and node.odometry_source == "tf":
+            self._topics["odometry"] = f"/tf from {node.odom_frame} to {node.base_frame}"
+        # A calibration may be published once and for all, before this node listens.
+        kept = self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, latched())
+        timer = self.create_timer(1.0 / node.tf_rate, self._broadcast, clock=self._steady)
+        jumps = self.get_clock().create_jump_callback(
+            JumpThreshold(
+                min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False
+            ),
+            post_callback=self._on_time_jump,
+        )
+        self._active_entities = [
+            *((self.destroy_subscription, s) for s in (*inputs.values(), kept)),
+            (self.destroy_timer, timer),
+            (lambda handle: bool(handle.unregister()), jumps),
         ]
-        self._active_entities = [(self.destroy_subscription, s) for s in subscriptions]
-        self._active_entities += [(self.destroy_timer, t) for t in timers]
+
+    def _subscribe_inputs(self) -> dict[str, Any]:
+        node = self._settings.node
+        topic, kind = self.resolve_topic_name("image"), Image
+        if node.image_transport == "compressed":
+            # image_transport's rule: the name of the raw images, remapped, and what transports them
+            topic, kind = f"{topic}/compressed", CompressedImage
+        wanted: dict[str, tuple[Any, str, Callable[[Any], None], int]] = {
+            "image": (kind, topic, self._on_image, 1),
+            "camera_info": (CameraInfo, "camera_info", self._on_camera_info, 1),
+        }
+        if node.use_odometry and node.odometry_source == "topic":
+            wanted["odometry"] = (Odometry, "odom", self._on_odometry, 100)
+        return {
+            name: self.create_subscription(
+                kind,
+                topic,
+                callback,
+                _sensor_qos(depth),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+            for name, (kind, topic, callback, depth) in wanted.items()
+        }
 
     def _stop(self) -> None:
         for destroy, entity in self._active_entities:
@@ -313,58 +404,72 @@ class LocalizationNode(LifecycleNode):
         if self._listener is not None:
             self._listener.unregister()
             self._listener = None
-        if self._worker is not None:
-            self._worker.stop()
-            self._worker = None
-        if self._tracker is not None:
-            self._keep_pose(self._tracker)
-            self._tracker = None
+        if self._bond is not None:
+            self._bond.shutdown()
+            self._bond = None
+        if not self._worker.stopping:
+            self._worker.clear()
+        if self._tracker is not None and self._keeper is not None:
+            self._keeper.write(self._tracker)
+        self._tracker = self._keeper = None
+        self._active = False
 
-    def _start_from_file(self, tracker: Tracker) -> None:
-        if not self._settings.node.pose_file:
-            return
-        path = Path(self._settings.node.pose_file).expanduser()
-        try:
-            kept = load_pose(path, self._map_frame)
-        except PoseFileError as error:
-            self.get_logger().warning(str(error))
-            return
-        if kept is not None:
-            tracker.set_prior(0, *kept, coast=False)  # the robot may have been moved since
-            self.get_logger().info(f"starting from the pose kept in {path}")
+    def _start_tracking(self, loaded: LoadedMap) -> None:
+        tracker = Tracker(loaded.localizer, self._settings.tracking, loaded.base_from_camera)
+        self._health.name_map(self._map_frame)
+        file = self._settings.node.pose_file
+        self._keeper = None
+        if file:
+            path = Path(file).expanduser()
+            self._keeper = PoseKeeper(
+                path, self._map_frame, loaded.identity, lambda text: self._warn("pose_file", text)
+            )
+        self._choose_start(tracker)
+        self._tracker = tracker
 
-    def _keep_pose(self, tracker: Tracker) -> None:
-        fix = tracker.last_fix
-        if not self._settings.node.pose_file or fix is None or self._map is None:
-            return
-        if not tracker.state.localized:
-            return
-        latest = tracker.odometry.latest
-        there = tracker.predict(max(fix.stamp_ns, latest.stamp_ns if latest else 0)) or fix
-        try:
-            path = Path(self._settings.node.pose_file).expanduser()
-            save_pose(path, self._map_frame, there.map_from_base, there.covariance)
-        except OSError as error:
-            self.get_logger().error(f"the last pose cannot be kept: {error}")
+    def _choose_start(self, tracker: Tracker) -> None:
+        """By what was said while inactive, a fresh kept pose, the parameters, or an old one."""
+        hint, self._pending_hint = self._pending_hint, None
+        kept = self._keeper.read() if self._keeper is not None else None
+        if hint is not None:
+            try:
+                pose, covariance = self._hint_from(hint)
+            except (MessageError, TransformException) as error:
+                self._refuse("initialpose", f"initialpose is refused: {error}")
+            else:
+                tracker.set_prior(stamp_to_ns(hint.header.stamp), pose, covariance)
+        elif self._settings.node.set_initial_pose and not (kept and kept.age_s() < _FRESH_POSE_S):
+            start = self._settings.initial_pose
+            turned = Pose.exp([0.0, 0.0, 0.0, 0.0, 0.0, start.yaw]).rotation
+            pose = Pose(turned, np.array([start.x, start.y, start.z]))
+            tracker.set_prior(0, pose, diagonal(start.sigma_m, math.radians(start.sigma_deg)))
+        elif kept is not None:
+            kept.start(tracker, self.get_clock().now().nanoseconds)
+            age = kept.age_s()
+            old = f"{age:.0f} s old" if math.isfinite(age) else "whose age is not known"
+            self.get_logger().info(f"starting from the kept pose, {old}")
 
-    def _on_parameters(self, changed: list[Parameter]) -> SetParametersResult:
-        locked = self._map is not None
-        settings, reason = parameters.judge(changed, self._settings, locked)
-        if reason:
-            return parameters.result(reason)
-        self._settings = settings
-        if self._worker is not None and self._tracker is not None:
-            tracker = self._tracker
-            self._worker.call(lambda: tracker.configure(settings.tracking))
-        return parameters.result("")
+    def _judge_parameters(self, changed: list[Parameter]) -> SetParametersResult:
+        configured = self._loading is not None or self._map is not None
+        _, reason = parameters.judge(changed, self._settings, configured)
+        return parameters.result(reason)
+
+    def _take_parameters(self, changed: list[Parameter]) -> None:
+        self._settings, _ = parameters.judge(changed, self._settings, False)
+        tracker, tracking = self._tracker, self._settings.tracking
+        if tracker is not None:
+            self._worker.call(lambda: tracker.configure(tracking))
 
     # Callbacks: convert and hand over
 
     def _on_image(self, message: Incoming) -> None:
         self._tally.received += 1
         self._tally.hear("image")
-        if self._worker is not None:
-            self._worker.submit(message)
+        stamp = stamp_to_ns(message.header.stamp)
+        if self._paused or not self._rate_limit.passes(stamp, self._settings.node.max_rate):
+            self._tally.skipped += 1
+            return
+        self._worker.submit(message)
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         node = self._settings.node
@@ -425,19 +530,57 @@ class LocalizationNode(LifecycleNode):
             self._refuse("odometry", str(error))
             return
         self._tally.hear("odometry")
+        self._tally.note("twist", self._twist_only.note(stamp, pose, message))
+        self._tally.note("odometry", self._off_clock("odometry", stamp))
         if self._tracker is not None:
             self._tracker.add_odometry(stamp, pose, covariance)
 
+    def _on_transform(self, message: TransformStamped, static: bool) -> None:
+        self._health.heard(message, static)
+        node, child = self._settings.node, message.child_frame_id.lstrip("/")
+        follows = node.use_odometry and node.odometry_source == "tf" and not static
+        if (
+            follows
+            and self._tracker is not None
+            and self._health.moves_base(child, node.base_frame)
+        ):
+            self._take_odometry_from_tf(self._tracker)
+
+    def _take_odometry_from_tf(self, tracker: Tracker) -> None:
+        node = self._settings.node
+        try:
+            stamp, pose = latest(self._buffer, node.odom_frame, node.base_frame)
+        except TransformException:
+            return  # a part of the chain has not come yet
+        if stamp == self._tf_odometry_ns:
+            return
+        self._tf_odometry_ns = stamp
+        self._tally.hear("odometry")
+        self._tally.note("odometry", self._off_clock("odometry", stamp))
+        tracker.add_odometry(stamp, pose)
+
+    def _on_time_jump(self, jump: TimeJump) -> None:
+        """A bag or a simulation has begun anew: what is known of the past is of another one."""
+        self._buffer.clear()
+        self._last_tf_ns = self._tf_odometry_ns = 0
+        self._tally.note("clock", "the clock went back: a bag or a simulation began anew")
+        tracker = self._tracker
+        if tracker is not None:
+            self._give_command(tracker, tracker.reset)
+
     def _on_initial_pose(self, message: PoseWithCovarianceStamped) -> None:
+        tracker = self._tracker
+        if tracker is None:
+            self._pending_hint = message
+            self.get_logger().info("initial pose noted for when localization begins")
+            return
         try:
             pose, covariance = self._hint_from(message)
         except (MessageError, TransformException) as error:
             self._refuse("initialpose", f"initialpose is refused: {error}")
             return
         stamp = stamp_to_ns(message.header.stamp)
-        if self._tracker is not None and self._worker is not None:
-            tracker = self._tracker
-            self._worker.call(lambda: self._take_hint(tracker, stamp, pose, covariance))
+        self._worker.call(lambda: self._take_hint(tracker, stamp, pose, covariance))
 
     def _hint_from(self, message: PoseWithCovarianceStamped) -> tuple[Pose, np.ndarray]:
         frame = message.header.frame_id.lstrip("/")
@@ -466,21 +609,42 @@ class LocalizationNode(LifecycleNode):
         self._command(Trigger.Response(), lambda tracker: tracker.relocalize(), "")
         return answer
 
+    def _on_pause(self, _: Trigger.Request, answer: Trigger.Response) -> Trigger.Response:
+        return self._set_paused(True, answer)
+
+    def _on_resume(self, _: Trigger.Request, answer: Trigger.Response) -> Trigger.Response:
+        return self._set_paused(False, answer)
+
+    def _set_paused(self, paused: bool, answer: Trigger.Response) -> Trigger.Response:
+        answer.success = self._active
+        answer.message = "" if self._active else "the node is not active"
+        if self._active:
+            self._paused = paused
+            self._publish_status()
+        return answer
+
     def _command(
         self, answer: Trigger.Response, act: Callable[[Tracker], None], text: str
     ) -> Trigger.Response:
-        worker, tracker = self._worker, self._tracker
-        answer.success = worker is not None and tracker is not None
-        answer.message = text if answer.success else "the node is not active"
-        if worker is not None and tracker is not None:
-            self._path = PathMsg()
-
-            def run() -> None:
-                act(tracker)
-                self._note_state(tracker.state)
-
-            worker.call(run)
+        tracker = self._tracker
+        answer.success = tracker is not None
+        idle = "the map is being loaded" if self._active else "the node is not active"
+        answer.message = idle if tracker is None else text
+        if tracker is not None:
+            self._give_command(tracker, lambda: act(tracker))
         return answer
+
+    def _give_command(self, tracker: Tracker, act: Callable[[], None]) -> None:
+        """Have the tracker begin something new, between two images."""
+
+        def run() -> None:
+            act()
+            self._report.result = None
+            if self._outputs is not None:
+                self._outputs.clear_path()
+            self._note_state(tracker.state)
+
+        self._worker.call(run)
 
     # On the worker's thread
 
@@ -493,8 +657,8 @@ class LocalizationNode(LifecycleNode):
             self._refuse("image", f"image cannot be localized: {error}")
 
     def _complain(self, error: Exception) -> None:
-        if not self.context.ok():
-            return  # ROS was shut down while an image was being processed
+        if self._worker.stopping or not self.context.ok():
+            return  # the node was taken down while an image was being processed
         self._tally.refuse("internal", f"unexpected {error!r}")
         self._warn("internal", "".join(traceback.format_exception(error)))
 
@@ -503,6 +667,9 @@ class LocalizationNode(LifecycleNode):
         started = time.perf_counter()
         stamp = stamp_to_ns(message.header.stamp)
         if tracker is None or self._is_stale(stamp):
+            return
+        if stands(tracker, stamp, self._settings.node):
+            self._tally.skipped += 1
             return
         image = image_from_message(message, self._pixel_depth)
         view = self._view(image.shape[1], image.shape[0])
@@ -524,14 +691,22 @@ class LocalizationNode(LifecycleNode):
 
         One stamp from the future would also make all images after it look old.
         """
+        problem = self._off_clock("images", stamp)
+        if not problem:
+            return False
+        self._tally.stale += 1
+        self._tally.note("stale", f"{problem}, and dropped")
+        self._warn("stale", f"{problem}, and dropped")
+        return True
+
+    def _off_clock(self, what: str, stamp: int) -> str:
+        """What is wrong with a stamp beside the clock, or an empty string."""
         limit = self._settings.node.max_image_age
         age = (self.get_clock().now().nanoseconds - stamp) * 1e-9
         if limit == 0.0 or abs(age) <= limit:
-            return False
-        self._tally.stale += 1
-        off = f"{age:.1f} s old" if age > 0 else f"{-age:.1f} s ahead of the clock"
-        self._warn("stale", f"images are {off} and dropped: is use_sim_time right?")
-        return True
+            return ""
+        off = f"{age:.1f} s behind" if age > 0 else f"{-age:.1f} s ahead of"
+        return f"stamps of {what} are {off} the clock: synchronise the clocks, check use_sim_time"
 
     def _base_from_camera(self, frame: str, stamp: int, view: CameraView) -> Pose:
         assert self._map is not None
@@ -551,56 +726,34 @@ class LocalizationNode(LifecycleNode):
                 time.sleep(_TF_POLL_S)
 
     def _publish(self, result: TrackResult, image: np.ndarray, frame: str) -> None:
+        outputs = self._outputs
+        if outputs is None or self._worker.stopping:
+            return
         self._report.result = result
-        if result.map_from_base is not None and result.covariance is not None:
-            message = pose_with_covariance(
-                result.map_from_base, result.covariance, self._map_frame, result.stamp_ns
-            )
-            if np.isfinite(message.pose.covariance).all() and result.map_from_base.is_finite():
-                self._tally.fixes += 1
-                self._tally.jumps += result.jumped
-                self._pose_publisher.publish(message)
-                age = self.get_clock().now().nanoseconds - result.stamp_ns
-                self._report.pose_age_ms = age * 1e-6
-                self._warn_without_odometry(result)
-                self._publish_path(result)
-        if self._debug_publisher.get_subscription_count():
-            drawn = draw_matches(image, result)
-            self._debug_publisher.publish(image_to_message(drawn, frame, result.stamp_ns))
+        if outputs.publish_fix(result, self._map_frame, self._settings.node.path_length):
+            self._tally.fixes += 1
+            self._tally.jumps += result.jumped
+            age = self.get_clock().now().nanoseconds - result.stamp_ns
+            self._report.pose_age_ms = age * 1e-6
+            if self._settings.node.extrinsics == "tf" and result.map_from_base is not None:
+                upward = self._map.upward if self._map is not None else None
+                self._health.look_at_posture(result.map_from_base, upward, frame)
+        outputs.publish_debug(image, frame, result)
         self._note_state(result.state)
 
-    def _warn_without_odometry(self, result: TrackResult) -> None:
-        if self._settings.node.use_odometry and result.map_from_odom is None:
-            self._warn(
-                "no_odometry",
-                "no odometry at the images' stamps, so /tf is not published: remap `odom`, or set "
-                "use_odometry to false on a robot that has none",
-            )
-
-    def _publish_path(self, result: TrackResult) -> None:
-        assert result.map_from_base is not None
-        stamped = PoseStamped()
-        stamped.header.frame_id = self._map_frame
-        stamped.header.stamp = stamp_from_ns(result.stamp_ns)
-        stamped.pose = pose_to_message(result.map_from_base)
-        self._path.poses.append(stamped)
-        del self._path.poses[: -self._settings.node.path_length]
-        now = time.monotonic()
-        # Thousands of poses take Python a tenth of a second to publish.
-        due = now - self._path_sent_s >= _PATH_PERIOD_S
-        if due and self._path_publisher.get_subscription_count():
-            self._path_sent_s = now
-            self._path.header = stamped.header
-            self._path_publisher.publish(self._path)
-
-    def _idle(self) -> None:
-        """No images: notice when the last fix is worth nothing any more."""
+    def _tick(self) -> None:
+        """Between images: see whether the last fix is still worth something, and keep it."""
+        tracker = self._tracker
+        if tracker is None:
+            return
         stamps_follow_clock = self._settings.node.max_image_age > 0.0
-        if self._tracker is not None:
-            now = self.get_clock().now().nanoseconds if stamps_follow_clock else None
-            state = self._tracker.expire(now)
-            if state is not self._last_state:
-                self._note_state(state)
+        now = self.get_clock().now().nanoseconds if stamps_follow_clock else None
+        state = tracker.expire(now)
+        if state is not self._last_state:
+            self._note_state(state)
+        keeper = self._keeper
+        if keeper is not None:
+            keeper.write(tracker, self._settings.node.pose_file_period)
 
     def _note_state(self, state: TrackingState) -> None:
         """Say it at once when the state changes, on top of the periodic status."""
@@ -630,9 +783,9 @@ class LocalizationNode(LifecycleNode):
             return
         self._last_tf_ns = stamp
         assert self._broadcaster is not None
-        child = node.odom_frame if node.use_odometry else node.base_frame
+        self._health.sent(stamp)
         self._broadcaster.sendTransform(
-            transform_from_pose(pose, self._map_frame, child, stamp_from_ns(stamp))
+            transform_from_pose(pose, *self._health.link, stamp_from_ns(stamp))
         )
 
     def _transform_at(self, stamp_ns: int) -> Pose | None:
@@ -649,24 +802,41 @@ class LocalizationNode(LifecycleNode):
 
     def _publish_status(self) -> None:
         status = self._publish_latest()
-        inputs = inputs_status(*self._names, self._report, time.monotonic())
-        self._publish_diagnostics([status, inputs])
+        more = []
+        if self._tracker is not None or self._active:
+            more.append(inputs_status(*self._names, self._report, time.monotonic()))
+        if self._tracker is not None:
+            node = self._settings.node
+            complaints = self._health.complaints(self._tracker, node, self._buffer)
+            more.append(transforms_status(*self._names, complaints))
+        array = DiagnosticArray(status=[status, *more])
+        array.header.stamp = self._now_message()
+        self._diagnostics_publisher.publish(array)
 
     def _publish_latest(self) -> DiagnosticStatus:
-        self._refresh_report()
-        status = status_message(*self._names, self._report)
+        tracker = self._tracker
+        if tracker is None:
+            status = idle_status(*self._names, *self._idle())
+        else:
+            self._refresh_report(tracker)
+            status = status_message(*self._names, self._report)
         self._status_publisher.publish(status)
         return status
 
-    def _say_inactive(self) -> None:
-        status = inactive_status(*self._names)
-        self._status_publisher.publish(status)
-        self._publish_diagnostics([status])
-
-    def _publish_diagnostics(self, statuses: list[DiagnosticStatus]) -> None:
-        array = DiagnosticArray(status=statuses)
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics_publisher.publish(array)
+    def _idle(self) -> tuple[str, str, bytes]:
+        """State, advice and level of a node that does not localize."""
+        warn = DiagnosticStatus.WARN
+        if self._finalized:
+            return "finalized", "the node was shut down: start it again", warn
+        if self._loading is not None:
+            return "loading", f"reads {self._settings.node.map} and compiles kernels", warn
+        if self._map is not None:
+            return "inactive", "activate the node to localize", warn
+        if self._failure:
+            return "unconfigured", self._failure, DiagnosticStatus.ERROR
+        begin = f"ros2 lifecycle set {self.get_fully_qualified_name()} configure, then activate"
+        missing = "" if self._settings.node.map else "set the parameter `map`, then "
+        return "unconfigured", f"{missing}{begin}", warn
 
     @property
     def _names(self) -> tuple[str, str]:
@@ -674,16 +844,16 @@ class LocalizationNode(LifecycleNode):
         name = self.get_fully_qualified_name().lstrip("/")
         return name, self._map.name if self._map is not None else ""
 
-    def _refresh_report(self) -> None:
-        tracker, worker, report = self._tracker, self._worker, self._report
-        report.tally = self._tally
+    def _refresh_report(self, tracker: Tracker) -> None:
+        report = self._report
+        report.tally, report.paused = self._tally, self._paused
         report.missing = missing_inputs(self._tally, self._topics, time.monotonic())
-        if tracker is None or worker is None:
-            return
-        self._tally.dropped = worker.dropped
+        self._tally.dropped = self._worker.dropped
         report.odometry = "off"
         if self._settings.node.use_odometry:
             report.odometry = "none yet" if tracker.odometry.empty else "arrives"
+        topic = self._topics.get("odometry", "")
+        report.withheld = self._health.withheld(tracker, self._settings.node, topic)
         report.fix_age_s = report.position_sigma_m = math.nan
         fix = tracker.last_fix
         if fix is not None:
@@ -692,30 +862,6 @@ class LocalizationNode(LifecycleNode):
             prediction = tracker.predict(now)
             if prediction is not None:
                 report.position_sigma_m = sigmas(prediction.covariance)[0]
-
-    def _publish_mapping_views(self) -> None:
-        """The cameras the map was made from, so that RViz shows where it holds."""
-        assert self._map is not None
-        message = PoseArray(poses=[pose_to_message(p) for p in self._map.mapping_views])
-        message.header.frame_id = self._map_frame
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._views_publisher.publish(message)
-
-    def _publish_geometry(self) -> None:
-        """The map's grid and cloud, where they are asked for, for whoever comes later too."""
-        assert self._map is not None
-        made, now = self._map.geometry, self.get_clock().now().nanoseconds
-        if made.grid is not None:
-            grid = grid_to_message(made.grid, made.map_from_grid, self._map_frame, now)
-            self._publish_latched(OccupancyGrid, "~/map", grid)
-        if made.cloud is not None:
-            cloud = cloud_to_message(made.cloud, self._map_frame, now)
-            self._publish_latched(PointCloud2, "~/map_cloud", cloud)
-
-    def _publish_latched(self, kind: Any, topic: str, message: Any) -> None:
-        publisher = self.create_publisher(kind, topic, _LATCHED_QOS)
-        self._own_publishers.append(publisher)
-        publisher.publish(message)
 
     # Complaints
 
@@ -731,26 +877,38 @@ class LocalizationNode(LifecycleNode):
             self.get_logger().warning(text)
 
 
+def _sensor_qos(depth: int) -> QoSProfile:
+    """Heard from publishers of either reliability; a new one each time, as overrides change it."""
+    return QoSProfile(
+        depth=depth,
+        reliability=ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.VOLATILE,
+    )
+
+
 def start(node: LocalizationNode) -> None:
     """Configure and activate if the parameters say so."""
     if node.settings.node.autostart:
         node.get_logger().info("starting by itself, as the parameter autostart says")
-        if node.trigger_configure() is TransitionCallbackReturn.SUCCESS:
-            node.trigger_activate()
+        node.autostart()
 
 
 def main(args: list[str] | None = None, load: MapLoader = load_map) -> None:
-    """Run the node until it is told to stop; bad parameters end it with one line and code 2.
+    """Run the node until it is told to stop, then end the process.
+
+    Bad parameters end it with one line and code 2.
 
     Args:
         args: command line; the process's own if None.
         load: makes the localizer from the settings.
     """
+    code = 0
     try:
-        runtime.run_node(lambda stopper: LocalizationNode(stopper.interrupting(load)), start, args)
+        runtime.run_node(lambda: LocalizationNode(load), start, args)
     except CrossfireError as error:
         print(f"localization_node: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        code = 2
+    runtime.leave(code)
 
 
 if __name__ == "__main__":

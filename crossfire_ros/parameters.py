@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import sys
 import textwrap
+from collections.abc import Callable
 from typing import Any
 
 import yaml
 from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
     ParameterDescriptor,
     SetParametersResult,
 )
+from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from crossfire_core.errors import ConfigError
 from crossfire_ros.settings import PREFIXES, NodeConfig, Settings, settings_from
+
+_MIN_INT, _MAX_INT, _MAX_FLOAT = -(2**63), 2**63 - 1, sys.float_info.max
 
 
 def is_live(name: str) -> bool:
@@ -35,8 +42,38 @@ def declare(node: Node) -> None:
     """
     for prefix in PREFIXES:
         for f in _scalars(prefix):
-            node.declare_parameter(prefix + f.name, f.default, _descriptor(dict(f.metadata)))
+            name = prefix + f.name
+            try:
+                node.declare_parameter(name, f.default, _descriptor(f))
+            except InvalidParameterValueException as error:
+                raise ConfigError(f"{name}: {error}") from error
     read(node)
+
+
+def guard(
+    node: Node,
+    judge: Callable[[list[Parameter]], SetParametersResult],
+    take: Callable[[list[Parameter]], None],
+) -> None:
+    """Have changes judged, and taken over once nobody else objects to them.
+
+    Args:
+        node: whose parameters change.
+        judge: whether they may.
+        take: called with those that have changed.
+    """
+    if hasattr(node, "add_post_set_parameters_callback"):
+        node.add_on_set_parameters_callback(judge)
+        node.add_post_set_parameters_callback(take)
+        return
+
+    def judge_and_take(changed: list[Parameter]) -> SetParametersResult:
+        verdict = judge(changed)
+        if verdict.successful:
+            take(changed)
+        return verdict
+
+    node.add_on_set_parameters_callback(judge_and_take)  # Humble knows of no later moment
 
 
 def read(node: Node) -> Settings:
@@ -114,14 +151,25 @@ def _scalars(prefix: str) -> list[dataclasses.Field[Any]]:
     ]
 
 
-def _descriptor(metadata: dict[str, Any]) -> ParameterDescriptor:
-    """What `ros2 param describe` shows.
+def _descriptor(f: dataclasses.Field[Any]) -> ParameterDescriptor:
+    """What `ros2 param describe` and sliders show.
 
-    Types are left open so that `1` passes for `1.0`; ranges stand here for tools, the check with
-    the readable message is :func:`judge`.
+    Types are left open so that `1` passes for `1.0`; what ROS lets pass, :func:`judge` looks at.
     """
+    metadata = dict(f.metadata)
     descriptor = ParameterDescriptor(description=metadata["help"], dynamic_typing=True)
     descriptor.additional_constraints = _limits(metadata)
+    low, high = metadata.get("min"), metadata.get("max")
+    if isinstance(f.default, bool) or (low is None and high is None):
+        return descriptor
+    if isinstance(f.default, int):
+        low, high = _MIN_INT if low is None else low, _MAX_INT if high is None else high
+        descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
+    else:
+        low, high = -_MAX_FLOAT if low is None else low, _MAX_FLOAT if high is None else high
+        descriptor.floating_point_range = [
+            FloatingPointRange(from_value=float(low), to_value=float(high))
+        ]
     return descriptor
 
 

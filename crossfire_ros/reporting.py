@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
@@ -22,6 +22,8 @@ _LEVELS = {
 
 _SILENCE_S = 2.0
 _REMEMBERED_S = 5.0
+Level = bytes
+Complaint = tuple[Level, str]
 # A calibration may come once and for all; the others must keep coming.
 _STREAMS = ("image", "odometry")
 
@@ -35,24 +37,27 @@ class Tally:
         processed: images that the tracker saw.
         fixes: poses published.
         dropped: images that gave way to a newer one.
+        skipped: images not looked at by intention: paused, too soon, or the robot stands.
         stale: images whose stamps were too far from the clock on arrival.
         jumps: fixes that contradicted what was believed before them.
         refused: messages that could not be used, by kind.
         last_refusal: the latest reason.
-        refused_at_s: when that was, of the monotonic clock.
         heard_at_s: when each input was last heard, of the monotonic clock.
+        notes: what is wrong with an input, by what it is about: when that was seen last, of the
+            monotonic clock, and a sentence with its remedy.
     """
 
     received: int = 0
     processed: int = 0
     fixes: int = 0
     dropped: int = 0
+    skipped: int = 0
     stale: int = 0
     jumps: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     last_refusal: str = ""
-    refused_at_s: float = -math.inf
     heard_at_s: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, tuple[float, str]] = field(default_factory=dict)
 
     def hear(self, kind: str) -> None:
         """Note that a message has come."""
@@ -61,7 +66,21 @@ class Tally:
     def refuse(self, kind: str, reason: str) -> None:
         """Count a message that could not be used."""
         self.refused[kind] += 1
-        self.last_refusal, self.refused_at_s = reason, time.monotonic()
+        self.last_refusal = reason
+        self.note(f"refused {kind}", f"refused: {reason}")
+
+    def note(self, about: str, text: str) -> None:
+        """Remember for a while that something is wrong with an input; nothing if empty."""
+        if text:
+            self.notes[about] = (time.monotonic(), text)
+
+    def noted(self, now_s: float) -> list[str]:
+        """What was wrong lately.
+
+        Args:
+            now_s: of the monotonic clock.
+        """
+        return [text for at_s, text in list(self.notes.values()) if now_s - at_s < _REMEMBERED_S]
 
 
 @dataclass
@@ -78,6 +97,9 @@ class Report:
         pose_age_ms: from the last fix's image stamp to its publication, NaN without one.
         odometry: what is known of it, in a word.
         missing: which inputs do not arrive, for people; empty if all do.
+        withheld: why the transform does not go out although it should, for people; empty if all
+            is well.
+        paused: whether images are left alone because somebody asked for it.
     """
 
     state: TrackingState
@@ -89,6 +111,8 @@ class Report:
     pose_age_ms: float = math.nan
     odometry: str = "off"
     missing: str = ""
+    withheld: str = ""
+    paused: bool = False
 
 
 def missing_inputs(tally: Tally, topics: Mapping[str, str], now_s: float) -> str:
@@ -119,30 +143,45 @@ def inputs_status(name: str, map_name: str, report: Report, now_s: float) -> Dia
         now_s: of the monotonic clock.
     """
     tally = report.tally
-    complaints = [report.missing] if report.missing else []
-    if now_s - tally.refused_at_s < _REMEMBERED_S:
-        complaints.append(f"refused: {tally.last_refusal}")
-    return DiagnosticStatus(
-        level=DiagnosticStatus.WARN if complaints else DiagnosticStatus.OK,
-        name=f"{name}: inputs",
-        message="; ".join(complaints) or "all arrive",
-        hardware_id=map_name,
-        values=[
-            KeyValue(key=f"refused_{kind}", value=str(count))
-            for kind, count in sorted(dict(tally.refused).items())
-        ],
+    missing = [report.missing] if report.missing and not report.paused else []
+    complaints = [*missing, *tally.noted(now_s)]
+    return _status(
+        f"{name}: inputs",
+        map_name,
+        DiagnosticStatus.WARN if complaints else DiagnosticStatus.OK,
+        "; ".join(complaints) or "all arrive",
+        {f"refused_{kind}": str(n) for kind, n in sorted(dict(tally.refused).items())},
     )
 
 
-def inactive_status(name: str, map_name: str) -> DiagnosticStatus:
-    """What a node says that is not active, so that no latched status claims more."""
-    return DiagnosticStatus(
-        level=DiagnosticStatus.WARN,
-        name=f"{name}: localization",
-        message="inactive: activate the node to localize",
-        hardware_id=map_name,
-        values=[KeyValue(key="state", value="inactive")],
-    )
+def transforms_status(
+    name: str, map_name: str, complaints: Sequence[Complaint]
+) -> DiagnosticStatus:
+    """Whether the tree of frames is one that others can rely on.
+
+    Args:
+        name: of the node.
+        map_name: for the hardware id.
+        complaints: what is wrong with it, each with its remedy.
+    """
+    level = max((level for level, _ in complaints), default=DiagnosticStatus.OK)
+    text = "; ".join(text for _, text in complaints) or "consistent"
+    return _status(f"{name}: transforms", map_name, level, text, {})
+
+
+def idle_status(
+    name: str, map_name: str, state: str, text: str, level: Level = DiagnosticStatus.WARN
+) -> DiagnosticStatus:
+    """What a node says that is not active, so that no latched status claims more.
+
+    Args:
+        name: of the node.
+        map_name: for the hardware id.
+        state: of its life, in a word.
+        text: what to do.
+        level: of :class:`DiagnosticStatus`.
+    """
+    return _status(f"{name}: localization", map_name, level, f"{state}: {text}", {"state": state})
 
 
 def status_message(name: str, map_name: str, report: Report) -> DiagnosticStatus:
@@ -153,24 +192,34 @@ def status_message(name: str, map_name: str, report: Report) -> DiagnosticStatus
         map_name: for the hardware id, which tools group by.
         report: what to say.
     """
-    result = report.result
-    reason = result.reason if result is not None else ""
-    level = _LEVELS[report.state]
+    level, text = _judge(report)
+    if report.result is None:
+        clues = [report.missing, report.tally.last_refusal]
+        text += "".join(f": {clue}" for clue in clues if clue)
+    return _status(f"{name}: localization", map_name, level, text, _values(report))
+
+
+def _judge(report: Report) -> tuple[Level, str]:
+    """The level and the sentence of the main status."""
+    level, reason = _LEVELS[report.state], report.result.reason if report.result else ""
     if report.state is TrackingState.COASTING and not reason:
         unconfirmed = math.isnan(report.fix_age_s)
         reason = "initial pose" if unconfirmed else f"no fix for {report.fix_age_s:.1f} s"
-    if report.state is TrackingState.TRACKING and reason:
-        level = DiagnosticStatus.WARN
-    text = report.state.value + (f": {reason}" if reason else "")
-    if result is None:
-        clues = [report.missing, report.tally.last_refusal]
-        text += "".join(f": {clue}" for clue in clues if clue)
+    if report.state.localized:
+        reason = report.withheld or reason
+        level = DiagnosticStatus.WARN if reason else level
+    if report.paused:
+        level = max(level, DiagnosticStatus.WARN)
+        reason = "paused, call ~/resume to go on" + (f", {reason}" if reason else "")
+    return level, report.state.value + (f": {reason}" if reason else "")
+
+
+def _status(
+    name: str, map_name: str, level: Level, text: str, values: Mapping[str, str]
+) -> DiagnosticStatus:
+    pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
     return DiagnosticStatus(
-        level=level,
-        name=f"{name}: localization",
-        message=text,
-        hardware_id=map_name,
-        values=[KeyValue(key=k, value=v) for k, v in _values(report).items()],
+        level=level, name=name, message=text, hardware_id=map_name, values=pairs
     )
 
 
@@ -196,6 +245,7 @@ def _values(report: Report) -> dict[str, str]:
         "images_received": str(tally.received),
         "images_processed": str(tally.processed),
         "images_dropped": str(tally.dropped),
+        "images_skipped": str(tally.skipped),
         "images_stale": str(tally.stale),
         "fixes": str(tally.fixes),
         "jumps": str(tally.jumps),

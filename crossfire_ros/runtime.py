@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from importlib import resources
 from types import FrameType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import get_default_context
 
 _LISTEN_S = 0.1
 _PATIENCE = 3
 
 N = TypeVar("N", bound=Node)
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE"
 _OLD_PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"  # what the releases up to Jazzy read
+_TRANSPORTS = "FASTDDS_BUILTIN_TRANSPORTS"
 _OLD_RELEASES = ("humble", "iron", "jazzy")
 
 
@@ -32,9 +32,10 @@ def use_large_messages() -> None:
     """Let Fast DDS pass whole images through shared memory, unless the user has chosen.
 
     With its defaults (a segment of 0.5 MB) two processes lose almost every uncompressed image.
-    Takes effect only before ``rclpy.init``.
+    Takes effect only before ``rclpy.init``. A profile replaces the built-in transports, so that
+    a user's choice among those (``LARGE_DATA``, ``UDPv4``) is a choice against it.
     """
-    if os.environ.get(_PROFILE) or os.environ.get(_OLD_PROFILE):
+    if any(os.environ.get(name) for name in (_PROFILE, _OLD_PROFILE, _TRANSPORTS)):
         return
     variable = _OLD_PROFILE if os.environ.get("ROS_DISTRO") in _OLD_RELEASES else _PROFILE
     os.environ[variable] = str(resources.files("crossfire_ros") / "fastdds.xml")
@@ -67,7 +68,6 @@ class Stopper:
     def __init__(self) -> None:
         """Take over both signals; only in the main thread."""
         self.asked = 0
-        self._interrupting = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._ask)
 
@@ -76,61 +76,55 @@ class Stopper:
         if self.asked >= _PATIENCE:  # it hangs, and somebody insists
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        if self._interrupting:
-            self._interrupting = False
-            raise KeyboardInterrupt
-
-    def interrupting(self, function: Callable[P, R]) -> Callable[P, R]:
-        """A function that a signal ends with KeyboardInterrupt.
-
-        For what may take longer than the patience of `ros2 launch` and touches no part of ROS.
-
-        Args:
-            function: to be called in the main thread.
-        """
-
-        @functools.wraps(function)
-        def run(*args: P.args, **kwargs: P.kwargs) -> R:
-            self._interrupting = True
-            if self.asked:
-                raise KeyboardInterrupt
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self._interrupting = False
-
-        return run
 
 
 def run_node(
-    make: Callable[[Stopper], N],
+    make: Callable[[], N],
     start: Callable[[N], None] = lambda node: None,
     args: Sequence[str] | None = None,
 ) -> None:
     """Spin a node until SIGINT, SIGTERM or the end of its context, then take it down.
 
     Args:
-        make: constructs the node once ROS is up, with what tells it to stop.
-        start: called with the node before it spins; may take long.
+        make: constructs the node once ROS is up.
+        start: called with the node before it spins; must not take long.
         args: command line; the process's own if None.
     """
     use_large_messages()
+    stopper = Stopper()
     rclpy.init(
         args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO
     )
+    context = get_default_context()
     node: N | None = None
+    executor = lean_executor(context)
     try:
-        stopper = Stopper()
-        node = make(stopper)
+        node = make()
         start(node)
-        executor = lean_executor()
         executor.add_node(node)
-        while not stopper.asked and rclpy.ok():
+        while not stopper.asked and context.ok():
             executor.spin_once(timeout_sec=_LISTEN_S)
-        executor.shutdown()
-    except (ExternalShutdownException, KeyboardInterrupt):
+    except ExternalShutdownException:
         pass
     finally:
+        executor.shutdown()
         if node is not None:
             node.destroy_node()
-        rclpy.try_shutdown()
+        context.try_shutdown()
+        # Not left to when nothing refers to it: a thread that computes holds on to the node.
+        context.destroy()
+
+
+def leave(code: int) -> NoReturn:
+    """End the process without waiting for its threads.
+
+    A computation or an import that is under way can take many seconds, and taking an interpreter
+    apart underneath it crashes. All that outlives the process (shared memory, files) has to be
+    given back before.
+
+    Args:
+        code: exit code.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

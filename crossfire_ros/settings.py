@@ -58,7 +58,13 @@ class NodeConfig:
         choices=("auto", "true", "false"),
     )
     use_odometry: bool = option(
-        True, "follow `odom` between images and publish map to odom; otherwise map to base"
+        True, "follow the odometry between images and publish map to odom; otherwise map to base"
+    )
+    odometry_source: str = option(
+        "topic",
+        "where the odometry comes from: topic (`odom`) or tf (odom_frame to base_frame, for "
+        "robots whose filter corrects it)",
+        choices=("topic", "tf"),
     )
     tf_broadcast: bool = option(True, "whether /tf is published", live=True)
     tf_rate: float = option(
@@ -74,8 +80,32 @@ class NodeConfig:
         min=0.0,
         live=True,
     )
+    max_rate: float = option(
+        0.0,
+        "images are looked at no more often than this, Hz; 0 takes all that there is time for",
+        min=0.0,
+        max=1000.0,
+        live=True,
+    )
+    min_motion_m: float = option(
+        0.0,
+        "a localized robot that has moved by less, by its odometry, since its last fix looks only "
+        "as often as it must to stay localized, metres; 0 takes every image",
+        min=0.0,
+        max=10.0,
+        live=True,
+    )
+    min_motion_deg: float = option(
+        3.0, "and that has turned by less, degrees", min=0.0, max=180.0, live=True
+    )
     pose_file: str = option(
         "", "where the last pose is kept from one run to the next; empty keeps none"
+    )
+    pose_file_period: float = option(
+        5.0, "how often it is written while localized, seconds", min=0.1, max=3600.0, live=True
+    )
+    set_initial_pose: bool = option(
+        False, "begin at initial_pose, unless a pose not older than a minute was kept"
     )
     path_length: int = option(2000, "most poses on `~/path`", min=2, max=1_000_000, live=True)
     publish_map: bool = option(
@@ -83,6 +113,9 @@ class NodeConfig:
     )
     publish_cloud: bool = option(
         False, "make a cloud of the map's surfaces and publish it on `~/map_cloud`; see export.*"
+    )
+    bond: bool = option(
+        True, "keep a bond with Nav2's lifecycle manager, where bondpy is installed"
     )
     autostart: bool = option(False, "configure and activate on start, without a lifecycle manager")
 
@@ -93,17 +126,31 @@ class NodeConfig:
 
 
 @dataclass(frozen=True)
+class InitialPose:
+    """Where the robot stands at the start, with :attr:`NodeConfig.set_initial_pose`."""
+
+    x: float = option(0.0, "of the base in the map, metres", min=-1e6, max=1e6)
+    y: float = option(0.0, "likewise", min=-1e6, max=1e6)
+    z: float = option(0.0, "likewise", min=-1e6, max=1e6)
+    yaw: float = option(0.0, "around the map's z axis, radians", min=-7.0, max=7.0)
+    sigma_m: float = option(0.5, "how uncertain that is, metres", min=0.01, max=10.0)
+    sigma_deg: float = option(15.0, "and in orientation, degrees", min=0.1, max=180.0)
+
+
+@dataclass(frozen=True)
 class Settings:
     """All parameters of the node.
 
     Attributes:
         node: the node's own.
+        initial_pose: where to begin.
         localization: of a single image.
         tracking: of the stream.
         export: of the grid and the cloud.
     """
 
     node: NodeConfig = field(default_factory=NodeConfig)
+    initial_pose: InitialPose = field(default_factory=InitialPose)
     localization: LocalizationConfig = field(default_factory=LocalizationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
@@ -111,6 +158,7 @@ class Settings:
 
 PREFIXES = {
     "": NodeConfig,
+    "initial_pose.": InitialPose,
     "localization.": LocalizationConfig,
     "tracking.": TrackingConfig,
     "export.": ExportConfig,
@@ -132,14 +180,38 @@ def settings_from(values: dict[str, Any], base: Settings | None = None) -> Setti
     for full_name, value in values.items():
         room, dot, name = full_name.rpartition(".")
         if room + dot not in rooms:
-            raise ConfigError(
-                f"unknown setting {full_name}: known are localization.*, tracking.*, export.* and "
-                f"{', '.join(f.name for f in fields(NodeConfig))}"
-            )
+            known = [f"{prefix}*" for prefix in PREFIXES if prefix]
+            known += [f.name for f in fields(NodeConfig)]
+            raise ConfigError(f"unknown setting {full_name}: known are {', '.join(known)}")
         rooms[room + dot][name] = value
-    return Settings(
+    settings = Settings(
         replace_from(base.node, rooms[""]),
+        replace_from(base.initial_pose, rooms["initial_pose."], "initial_pose."),
         replace_from(base.localization, rooms["localization."], "localization."),
         replace_from(base.tracking, rooms["tracking."], "tracking."),
         replace_from(base.export, rooms["export."], "export."),
     )
+    check_frames(settings.node, settings.node.map_frame)
+    return settings
+
+
+def check_frames(node: NodeConfig, map_frame: str) -> None:
+    """Refuse names of frames that make no tree.
+
+    Args:
+        node: with the names of the others.
+        map_frame: in force; empty where it is not known yet.
+
+    Raises:
+        ConfigError: two of them are the same, or one is missing.
+    """
+    names = {"base_frame": node.base_frame, "map_frame": map_frame}
+    names |= {"odom_frame": node.odom_frame} if node.use_odometry else {}
+    for role, name in names.items():
+        if not name and role != "map_frame":
+            raise ConfigError(f"{role} is empty: name the frame")
+        twins = [other for other, n in names.items() if n == name and other != role]
+        if twins and name:
+            raise ConfigError(
+                f"{role} and {twins[0]} are both {name!r}: each frame needs a name of its own"
+            )

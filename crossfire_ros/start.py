@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from crossfire_core.field.threads import quiet_thread_pools
+import signal
 
 
 def localization_node() -> None:
     """Run the node; see :func:`crossfire_ros.localization_node.main`."""
+    # Until the node listens to signals itself, they end the process at once: Python's own handler
+    # waits for the import of a library to finish, and then prints a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Libraries read these settings once, when they are loaded, which the import below does.
+    from crossfire_core.field.threads import quiet_thread_pools
+
     quiet_thread_pools()
     from crossfire_ros.localization_node import main
 

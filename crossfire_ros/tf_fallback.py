@@ -97,10 +97,10 @@ class Buffer:
             self._static[child] = pose
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget what moves; what never changes holds for every time."""
         with self._lock:
-            self._parents.clear()
-            self._static.clear()
+            for child in self._moving:
+                self._parents.pop(child, None)
             self._moving.clear()
 
     def lookup_transform(

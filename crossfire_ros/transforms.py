@@ -5,7 +5,7 @@ from __future__ import annotations
 from rclpy.time import Time
 
 from crossfire_core.geometry import Pose
-from crossfire_ros.conversions import pose_from_transform
+from crossfire_ros.conversions import pose_from_transform, stamp_to_ns
 
 try:
     from tf2_ros import (
@@ -44,6 +44,7 @@ __all__ = [
     "TransformBroadcaster",
     "TransformException",
     "TransformListener",
+    "latest",
     "lookup",
 ]
 
@@ -64,3 +65,13 @@ def lookup(buffer: Buffer, target: str, source: str, stamp_ns: int | None = None
         return Pose.identity()
     found = buffer.lookup_transform(target, source, Time(nanoseconds=stamp_ns or 0))
     return pose_from_transform(found.transform)
+
+
+def latest(buffer: Buffer, target: str, source: str) -> tuple[int, Pose]:
+    """The newest ``target_from_source`` that is known, and its stamp in nanoseconds.
+
+    Raises:
+        TransformException: none is known (yet).
+    """
+    found = buffer.lookup_transform(target, source, Time())
+    return stamp_to_ns(found.header.stamp), pose_from_transform(found.transform)

@@ -21,11 +21,14 @@ ARGUMENTS = {
     "image": ("image", "topic of the images, without /compressed"),
     "camera_info": ("camera_info", "topic of the calibration"),
     "odom": ("odom", "topic of the odometry"),
+    "tf": ("/tf", "topic of the transforms; `tf` is one of the namespace, as Nav2 has it"),
+    "tf_static": ("/tf_static", "likewise of those that never change"),
     "image_transport": ("", "raw or compressed"),
     "base_frame": ("", "the frame that the odometry moves"),
     "odom_frame": ("", "the frame that it moves in"),
     "map_frame": ("", "frame of the published poses"),
     "use_odometry": ("", "false on a robot without"),
+    "odometry_source": ("", "topic, or tf on a robot whose filter corrects the odometry there"),
     "extrinsics": ("", "where the camera's place on the robot comes from: tf or map"),
     "device": ("", "auto, cpu, cuda or cuda:N"),
     "backend": ("", "auto, tinycudann, triton, numba or torch"),
@@ -37,15 +40,21 @@ ARGUMENTS = {
 PARAMETERS = {
     **dict.fromkeys(
         ("map", "image_transport", "base_frame", "odom_frame", "map_frame", "extrinsics", "device",
-         "backend", "pose_file"), str,
+         "backend", "pose_file", "odometry_source"), str,
     ),
     **dict.fromkeys(("use_odometry", "use_sim_time", "autostart"), bool),
 }  # fmt: skip
 
 
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """The node, with those parameters that were given on the command line."""
+    """The node, with those parameters that were given on the command line.
+
+    Raises:
+        FileNotFoundError: of parameters; launch would start the node without them.
+    """
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    if not Path(given["params_file"]).is_file():
+        raise FileNotFoundError(f"there is no params_file {given['params_file']}")
     overrides = {
         name: ParameterValue(LaunchConfiguration(name), value_type=kind)
         for name, kind in PARAMETERS.items()
@@ -58,10 +67,11 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         namespace=given["namespace"],
         parameters=[given["params_file"], overrides],
         remappings=[
-            ("image", given["image"]),
-            ("image/compressed", f"{given['image']}/compressed"),
+            ("image", given["image"]),  # the compressed ones follow it
             ("camera_info", given["camera_info"]),
             ("odom", given["odom"]),
+            ("/tf", given["tf"]),
+            ("/tf_static", given["tf_static"]),
         ],
         arguments=["--ros-args", "--log-level", given["log_level"]],
         output="screen",

@@ -16,13 +16,13 @@ from launch.actions import (
     IncludeLaunchDescription,
     RegisterEventHandler,
     Shutdown,
-    TimerAction,
 )
 from launch.conditions import IfCondition
 from launch.event_handlers import OnProcessExit
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.event_handlers import OnStateTransition
 
 SHARE = Path(get_package_share_directory("crossfire_ros"))
 
@@ -37,7 +37,6 @@ ARGUMENTS = {
     "odom": ("/odom", "topic of the odometry in the bag"),
     "image_transport": ("raw", "raw or compressed, as in the bag"),
     "rate": ("1.0", "seconds of the bag for one second of the clock"),
-    "delay": ("10.0", "seconds for the node to load the map before the bag begins"),
     "rviz": ("false", "also open RViz"),
 }
 RESULTS = (
@@ -50,7 +49,7 @@ RESULTS = (
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The node, the player, the recorder; all end with the bag."""
+    """The node, the player, the recorder; the bag begins when the node is active, and ends all."""
     given = {name: LaunchConfiguration(name) for name in ARGUMENTS}
     localize = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(SHARE / "launch" / "localize.launch.py")),
@@ -64,9 +63,11 @@ def generate_launch_description() -> LaunchDescription:
         output="screen",
     )
     record = ExecuteProcess(
-        cmd=["ros2", "bag", "record", "--use-sim-time", "-o", given["output"], *RESULTS],
+        # Names of topics without an option, and the option --topics, exist in some releases only.
+        cmd=["ros2", "bag", "record", "--use-sim-time", "-o", given["output"],
+             "--regex", f"^({'|'.join(RESULTS)})$"],
         output="screen",
-    )
+    )  # fmt: skip
     rviz = Node(
         package="rviz2",
         executable="rviz2",
@@ -81,5 +82,5 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(name, default_value=default, description=text)
         for name, (default, text) in ARGUMENTS.items()
     ]
-    later = TimerAction(period=given["delay"], actions=[play])
-    return LaunchDescription([*declared, localize, record, rviz, end, later])
+    begin = RegisterEventHandler(OnStateTransition(goal_state="active", entities=[play]))
+    return LaunchDescription([*declared, begin, end, record, rviz, localize])

@@ -11,7 +11,7 @@ from ros_graph import FakeLocalizer
 
 from crossfire_core.errors import ConfigError
 from crossfire_ros import localization_node
-from crossfire_ros.map_loading import LoadedMap
+from crossfire_ros.map_loading import LoadedMap, ReadMap
 from crossfire_ros.settings import Settings
 
 
@@ -25,12 +25,26 @@ class PictureLocalizer(FakeLocalizer):
         return replace(super().localize(image, camera, prior), map_from_camera=there)
 
 
-def load(settings: Settings) -> LoadedMap:
+def load(settings: Settings) -> ReadMap:
     if settings.node.map.endswith("missing.map"):
         raise ConfigError("there is no map missing.map")
-    if settings.node.map.endswith("endless.map"):
-        print("loading without end", file=sys.stderr, flush=True)
-        threading.Event().wait()
+    readers = {"endless.map": endless, "busy.map": busy}
+    return readers.get(settings.node.map.rpartition("/")[2], fake)
+
+
+def endless() -> LoadedMap:
+    print("loading without end", file=sys.stderr, flush=True)
+    threading.Event().wait()
+    raise AssertionError("nobody ends this")
+
+
+def busy() -> LoadedMap:
+    print("loading without end", file=sys.stderr, flush=True)
+    while True:  # keeps the interpreter to itself as well
+        pass
+
+
+def fake() -> LoadedMap:
     return LoadedMap(PictureLocalizer(), "map", BASE_FROM_CAMERA, "fake.map")
 
 

@@ -92,11 +92,17 @@ class FakeLocalizer:
 class Graph:
     """The node under test and a peer in one process and one executor."""
 
-    def __init__(self, context: Context, parameters: dict[str, Any], load: Any = None) -> None:
+    def __init__(
+        self,
+        context: Context,
+        parameters: dict[str, Any],
+        load: Any = None,
+        cli_args: list[str] | None = None,
+    ) -> None:
         self.localizer = FakeLocalizer()
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
         self.node = LocalizationNode(
-            load or self.load, context=context, parameter_overrides=overrides
+            load or self.load, context=context, parameter_overrides=overrides, cli_args=cli_args
         )
         self.peer = Node("peer", context=context)
         self.executor = lean_executor(context)
@@ -118,8 +124,10 @@ class Graph:
             self.listen(topic, kind, qos)
         self.statics = StaticTransformBroadcaster(self.peer)
 
-    def load(self, settings: Any) -> LoadedMap:
-        return LoadedMap(self.localizer, "map", BASE_FROM_CAMERA, "fake.map", [Pose.identity()])
+    def load(self, settings: Any) -> Any:
+        return lambda: LoadedMap(
+            self.localizer, "map", BASE_FROM_CAMERA, "fake.map", [BASE_FROM_CAMERA]
+        )
 
     # Talking
 
@@ -212,8 +220,14 @@ class Graph:
             return str(self.node._state_machine.current_state[1])
         return str(answer.current_state.label)
 
-    def activate(self) -> Graph:
+    def configure(self) -> Graph:
+        """Configured, with the map loaded."""
         assert self.node.trigger_configure() is TransitionCallbackReturn.SUCCESS
+        self.wait(lambda: self.node._map is not None)
+        return self
+
+    def activate(self) -> Graph:
+        self.configure()
         assert self.node.trigger_activate() is TransitionCallbackReturn.SUCCESS
         return self
 
@@ -266,11 +280,14 @@ class Graph:
     def process_image(self, **kwargs: Any) -> None:
         """Send one image and wait until the node is through with it."""
         tally = self.node.tally
-        before = tally.processed + tally.stale + sum(tally.refused.values())
+
+        def finished() -> int:
+            looked_at = tally.processed + tally.stale + tally.skipped
+            return looked_at + sum(dict(tally.refused).values())
+
+        before = finished()
         self.send_image(**kwargs)
-        self.wait(
-            lambda: tally.processed + tally.stale + sum(dict(tally.refused).values()) > before
-        )
+        self.wait(lambda: finished() > before)
 
     def wait_for_fix(self, odometry: bool = True) -> PoseWithCovarianceStamped:
         """Images and odometry until a new pose comes out."""
@@ -339,14 +356,14 @@ def clock(stamp_ns: int) -> Clock:
 
 
 @contextmanager
-def graph(load: Any = None, **parameters: Any):
+def graph(load: Any = None, cli_args: list[str] | None = None, **parameters: Any):
     """A graph of its own, taken down afterwards; dots in names are written as two underscores."""
     context = Context()
     rclpy.init(context=context)
     named = {name.replace("__", "."): value for name, value in parameters.items()}
     made = None
     try:
-        made = Graph(context, named, load)
+        made = Graph(context, named, load, cli_args)
         yield made
     finally:
         if made is not None:

@@ -9,6 +9,7 @@ from crossfire_core.errors import MissingDependencyError
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.estimate import Matches, PoseEstimate
 from crossfire_core.recordings.frame import Frame
+from crossfire_core.trials import try_statements
 
 
 def test_everything_works_on_the_machine_that_runs_the_tests(capsys):
@@ -29,8 +30,36 @@ def test_a_backend_that_cannot_run_says_why():
 def test_a_missing_package_is_a_problem_with_a_cure(monkeypatch, capsys):
     installed = doctor._installed
     monkeypatch.setattr(doctor, "_installed", lambda p: "" if p == "poselib" else installed(p))
+    monkeypatch.setitem(doctor._PACKAGES, "poselib", "no_such_module")
     assert run(["doctor", "--no-self-test"]) == 2
     assert "missing: pip install" in capsys.readouterr().out
+
+
+def test_a_package_that_is_installed_and_broken_is_a_problem(monkeypatch):
+    """Its metadata says that all is well; only importing it shows that it ends the process."""
+    monkeypatch.setattr(
+        doctor, "_PACKAGES", {"numpy": "numpy", "scipy": "scipy; import os; os.abort()"}
+    )
+    verdicts = {f.name: f for f in doctor._versions()}
+    assert verdicts["numpy"].verdict == "ok"
+    assert verdicts["scipy"].verdict == "problem" and "SIGABRT" in verdicts["scipy"].text
+
+
+def test_statements_are_tried_each_by_itself():
+    said = try_statements(
+        {
+            "fine": "print('a word of its own')",
+            "raises": "raise ValueError('no such luck')",
+            "kills": "import os; os.kill(os.getpid(), 11)",
+            "leaves": "import os; os._exit(3)",
+            "exits": "raise SystemExit(1)",
+            "after": "1 + 1",
+        }
+    )
+    assert said["fine"] == said["after"] == ""
+    assert said["raises"] == "ValueError: no such luck"
+    assert "SIGSEGV" in said["kills"] and "code 3" in said["leaves"]
+    assert "SystemExit" in said["exits"]
 
 
 def test_a_self_test_that_breaks_is_reported_and_the_others_still_run(monkeypatch):

@@ -12,7 +12,7 @@ from crossfire_core.cli.shell import app
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 GROUP = typer.main.get_command(app)
-NEEDS_ROS = {"play", "replay"}
+NEEDS_ROS = {"play", "replay", "warm-up"}
 
 
 def fenced(text):

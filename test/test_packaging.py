@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -93,3 +93,13 @@ def test_colcon_puts_things_where_ros2_looks(tree: Path) -> None:
         "sh", "-c", f'. ./setup.sh && "$0" -c "{code}"', sys.executable, cwd=tree / "install"
     )
     assert output.strip().startswith(str(packages))
+
+
+def test_lowest_versions_are_those_that_setup_names():
+    spec = spec_from_file_location("lowest", ROOT / "tools" / "lowest_versions.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    setup = 'REQUIRED = ["a-b>=1.2", "c>=3.4.5; python_version > \'3\'", "bare"]\nDEMO = ["d>=6"]\n'
+    assert module.lowest_versions(setup) == ["a-b==1.2.*", "c==3.4.5.*", "d==6.*"]
+    ours = module.lowest_versions((ROOT / "setup.py").read_text())
+    assert any(line.startswith("torch==") for line in ours) and len(ours) > 10

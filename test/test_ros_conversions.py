@@ -159,13 +159,3 @@ class TestImages:
             assert str(error) and "\n" not in str(error)
         else:
             assert image.shape == (h, w, 3) and image.dtype == np.uint8
-
-    @pytest.mark.skipif(c.CvBridge is None, reason="cv_bridge is not installed")
-    @pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "mono8", "rgba8", "bgra8"])
-    def test_agrees_with_cv_bridge(self, encoding):
-        channels = {"mono8": 1, "rgba8": 4, "bgra8": 4}.get(encoding, 3)
-        message = Image(height=6, width=8, encoding=encoding, step=8 * channels)
-        message.data.frombytes(RNG.integers(0, 255, 48 * channels, dtype=np.uint8).tobytes())
-        theirs = c._through_cv_bridge(message)
-        ours = c.decode_image(encoding, 6, 8, message.step, False, message.data)
-        assert (theirs == ours).all()

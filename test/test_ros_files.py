@@ -109,6 +109,24 @@ def test_launch_description_can_be_made(path):
     assert len(module.generate_launch_description().entities) > len(module.ARGUMENTS)
 
 
+@pytest.mark.skipif(not has_ros_launch(), reason="launch is not installed: it comes with ROS only")
+def test_launch_refuses_a_params_file_that_is_not_there():
+    from launch import LaunchContext
+    from launch.actions import DeclareLaunchArgument
+
+    path = ROOT / "launch" / "localize.launch.py"
+    spec = importlib.util.spec_from_file_location("localize", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    context = LaunchContext()
+    context.launch_configurations["params_file"] = "nowhere.yaml"
+    for entity in module.generate_launch_description().entities:
+        if isinstance(entity, DeclareLaunchArgument):
+            entity.execute(context)
+    with pytest.raises(FileNotFoundError, match="no params_file nowhere"):
+        module.start(context)
+
+
 def test_layouts_show_what_the_node_publishes():
     rviz = yaml.safe_load((ROOT / "config" / "crossfire.rviz").read_text())
     shown = str(rviz)

@@ -17,7 +17,7 @@ from crossfire_core.export.geometry import MapGeometry
 from crossfire_core.export.occupancy import OccupancyGrid as Grid
 from crossfire_core.geometry import Pose
 from crossfire_ros.conversions import pose_from_message
-from crossfire_ros.map_loading import LoadedMap
+from crossfire_ros.map_loading import LoadedMap, ReadMap
 
 CELLS = np.array([[0, 100, -1], [-1, 0, 100]], np.int8)
 CORNER = Pose.exp((1.5, -2.5, 0.25, 0.0, 0.0, 0.4))
@@ -29,10 +29,11 @@ CLOUD = Cloud(
 )
 
 
-def load(settings) -> LoadedMap:
+def load(settings) -> ReadMap:
     grid = Grid(CELLS, 0.05, (1.5, -2.5, 0.4)) if settings.node.publish_map else None
     cloud = CLOUD if settings.node.publish_cloud else None
-    return LoadedMap(FakeLocalizer(), "hall", geometry=MapGeometry(grid, CORNER, cloud))
+    loaded = LoadedMap(FakeLocalizer(), "hall", geometry=MapGeometry(grid, CORNER, cloud))
+    return lambda: loaded
 
 
 def test_grid_and_cloud_reach_a_late_listener() -> None:

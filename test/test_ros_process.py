@@ -87,16 +87,35 @@ def test_stops_cleanly_and_leaves_nothing_in_shared_memory(signals):
 
 
 @pytest.mark.timeout(PATIENCE_S)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stops_at_once_while_the_map_is_being_loaded(number):
+@pytest.mark.parametrize(
+    ("number", "map_file"), [(signal.SIGINT, "endless.map"), (signal.SIGTERM, "busy.map")]
+)
+def test_stops_at_once_while_something_without_end_is_computed(number, map_file):
     others = segments_now()
-    with process("autostart:=true", "map:=endless.map") as child:
+    with process("autostart:=true", f"map:={map_file}") as child:
         wait_for_line(child, "loading without end")
         segments = {p for p in shared_memory(child.pid, others) if "port" not in p}
         child.send_signal(number)
         _, said = child.communicate(timeout=PATIENCE_S)
         assert child.returncode == 0 and "Traceback" not in said
         assert segments and not [p for p in segments if Path(p).exists()]
+
+
+@pytest.mark.timeout(PATIENCE_S)
+def test_stops_without_a_word_while_libraries_are_imported():
+    command = [sys.executable, "-m", "crossfire_ros.start"]
+    root = str(SCRIPT.parent.parent)
+    environment = {**os.environ, "PYTHONPATH": root}
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=root)
+    try:
+        maps = Path(f"/proc/{child.pid}/maps")
+        while "numpy" not in maps.read_text() and child.poll() is None:
+            os.sched_yield()
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=PATIENCE_S)
+    finally:
+        child.kill()
+    assert child.returncode in (0, -signal.SIGINT) and "Traceback" not in said
 
 
 @pytest.mark.timeout(PATIENCE_S)

@@ -1,0 +1,427 @@
+"""What the node publishes and says in the situations that docs/ros_interface.md lists."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS is not installed: pip install '.[ros]'")
+pytest.importorskip("tf2_msgs", reason="tf2_msgs is not installed: pip install ./tools/tf2_msgs")
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from lifecycle_msgs.msg import Transition
+from nav_msgs.msg import Odometry
+from rclpy.lifecycle import TransitionCallbackReturn
+from ros_graph import (
+    BASE_FROM_CAMERA,
+    CAMERA,
+    LATCHED,
+    FakeLocalizer,
+    Graph,
+    camera_info,
+    clock,
+    graph,
+    odometry,
+)
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, CompressedImage
+from std_srvs.srv import Trigger
+
+from crossfire_core.errors import ConfigError, MapFormatError
+from crossfire_core.geometry import Pose
+from crossfire_ros.conversions import (
+    pose_from_transform,
+    pose_with_covariance,
+    stamp_from_ns,
+    stamp_to_ns,
+    transform_from_pose,
+)
+from crossfire_ros.map_loading import LoadedMap
+from crossfire_ros.pose_file import KeptPose, save_pose
+from crossfire_ros.settings import settings_from
+from crossfire_ros.transforms import TransformBroadcaster
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+HERE = Pose(Pose.exp([0, 0, 0, 0, 0, 0.5]).rotation, np.array([3.0, 4.0, 0.0]))
+SMALL = np.diag([0.01] * 6)
+
+
+def diagnostic(g: Graph, part: str) -> DiagnosticStatus:
+    """The newest diagnostic of one part of the node."""
+    name = f"crossfire_localization: {part}"
+    found = [s for m in g.received["/diagnostics"] for s in m.status if s.name == name]
+    return found[-1] if found else DiagnosticStatus()
+
+
+def says(g: Graph, part: str, words: str, level: bytes) -> bool:
+    status = diagnostic(g, part)
+    return words in status.message and status.level == level
+
+
+class Transforms:
+    """Another node that publishes transforms."""
+
+    def __init__(self, g: Graph) -> None:
+        self._g, self._broadcaster = g, TransformBroadcaster(g.peer)
+
+    def send(self, parent: str, child: str, x: float = 0.0) -> None:
+        pose = Pose(np.eye(3), np.array([x, 0.0, 0.0]))
+        stamp = stamp_from_ns(self._g.tick())
+        self._broadcaster.sendTransform(transform_from_pose(pose, parent, child, stamp))
+
+
+class TestBeginning:
+    def test_unconfigured_node_says_how_to_begin(self):
+        with graph() as g:
+            g.wait(lambda: says(g, "localization", "ros2 lifecycle set", WARN))
+            assert "set the parameter `map`" in g.status()["message"]
+
+    def test_map_that_is_not_there_is_named_in_the_status(self):
+        def load(settings):
+            raise MapFormatError("there is no map at room.map")
+
+        with graph(load=load) as g:
+            assert g.node.trigger_configure() is TransitionCallbackReturn.FAILURE
+            g.wait(lambda: says(g, "localization", "no map at room.map", ERROR))
+
+    def test_configure_answers_at_once_and_the_map_is_loaded_in_the_background(self):
+        ready = threading.Event()
+
+        def load(settings):
+            return lambda: ready.wait(30.0) and g.load(settings)()
+
+        with graph(load=load) as g:
+            try:
+                assert g.change(Transition.TRANSITION_CONFIGURE) and g.state() == "inactive"
+                assert g.change(Transition.TRANSITION_ACTIVATE) and g.state() == "active"
+                g.wait(lambda: says(g, "localization", "loading", WARN))
+            finally:
+                ready.set()
+            g.wait(lambda: g.node._tracker is not None)
+            g.send_extrinsics()
+            g.send_camera_info()
+            g.wait_for_fix()
+
+    def test_map_that_turns_out_broken_takes_the_node_back_to_unconfigured(self):
+        def load(settings):
+            def read() -> LoadedMap:
+                raise MapFormatError("room.map is cut short")
+
+            return read
+
+        with graph(load=load) as g:
+            assert g.node.trigger_configure() is TransitionCallbackReturn.SUCCESS
+            assert g.node.trigger_activate() is TransitionCallbackReturn.SUCCESS
+            g.wait(lambda: says(g, "localization", "room.map is cut short", ERROR))
+            assert g.state() == "unconfigured"
+
+    def test_cleanup_while_loading_forgets_what_is_loaded(self):
+        ready = threading.Event()
+
+        def load(settings):
+            return lambda: ready.wait(30.0) and g.load(settings)()
+
+        with graph(load=load) as g:
+            g.node.trigger_configure()
+            assert g.node.trigger_cleanup() is TransitionCallbackReturn.SUCCESS
+            ready.set()
+            done: list = []
+            g.node._worker.call(lambda: done.append(True))
+            g.wait(lambda: done)
+            assert g.node._map is None and g.state() == "unconfigured"
+
+    def test_maps_and_threads_are_not_piled_up_by_loading_again_and_again(self):
+        """Numerical libraries keep memory for every thread that ever called them: there is one."""
+        maps: list = []
+
+        def load(settings):
+            def read() -> LoadedMap:
+                localizer = FakeLocalizer()
+                maps.append(weakref.ref(localizer))
+                return LoadedMap(localizer, "map", BASE_FROM_CAMERA, "fake.map")
+
+            return read
+
+        with graph(load=load) as g:
+            g.activate()
+            threads = {t.ident for t in threading.enumerate()}
+            for _ in range(3):
+                g.node.trigger_deactivate()
+                g.node.trigger_cleanup()
+                g.activate()
+            assert {t.ident for t in threading.enumerate()} == threads
+            g.wait(lambda: gc.collect() >= 0 and [m() is not None for m in maps].count(True) == 1)
+
+    @pytest.mark.parametrize("names", [{"map_frame": "odom"}, {"base_frame": "odom"}])
+    def test_two_frames_of_one_name_are_refused(self, names):
+        with pytest.raises(ConfigError, match="both 'odom'"):
+            settings_from(names)
+        assert settings_from({**names, "use_odometry": False}).node.odom_frame == "odom"
+
+    def test_map_whose_frame_is_the_odometrys_is_refused(self):
+        with graph(odom_frame="map") as g:
+            g.node.trigger_configure()
+            g.wait(lambda: says(g, "localization", "both 'map'", ERROR))
+            assert g.state() == "unconfigured"
+
+
+class TestInputs:
+    def test_calibration_that_was_latched_before_the_node_came(self):
+        with graph() as g:
+            latched = g.peer.create_publisher(CameraInfo, "camera_info", LATCHED)
+            latched.publish(camera_info(CAMERA))
+            g.activate()
+            g.wait(lambda: g.node._camera == CAMERA)
+
+    def test_compressed_images_follow_the_name_of_the_raw_ones(self):
+        import cv2
+
+        arguments = ["--ros-args", "-r", "image:=/front/image_raw"]
+        with graph(image_transport="compressed", cli_args=arguments) as g:
+            g.ready()
+            good = cv2.imencode(".jpg", g.rng.integers(0, 255, (48, 64, 3), dtype=np.uint8))[1]
+            message = CompressedImage(format="jpeg", data=good.tobytes())
+            message.header.frame_id = "camera"
+            message.header.stamp = stamp_from_ns(g.tick())
+            g.publisher("/front/image_raw/compressed", CompressedImage).publish(message)
+            g.wait(lambda: g.node.tally.processed == 1)
+
+    def test_reliability_is_overridden_as_for_other_nodes(self):
+        name = "qos_overrides./image.subscription.reliability"
+        with graph(**{name: "reliable"}) as g:
+            g.activate()
+            (info,) = g.node.get_subscriptions_info_by_topic("/image")
+            assert info.qos_profile.reliability.name == "RELIABLE"
+
+    def test_images_of_another_clock(self):
+        with graph() as g:
+            g.ready()
+            g.tick = lambda: time.time_ns() - 5_000_000_000
+            g.process_image()
+            g.wait(lambda: says(g, "inputs", "behind the clock", WARN))
+            assert not g.received["~/pose"] and not g.transforms("odom")
+
+    def test_odometry_without_stamps(self):
+        with graph() as g:
+            g.ready()
+            g.publisher("odom", Odometry).publish(odometry(Pose.identity(), 0))
+            g.wait(lambda: says(g, "inputs", "odometry has no stamp", WARN))
+            assert g.node._tracker.odometry.empty
+
+    def test_odometry_that_is_a_twist_only(self):
+        with graph() as g:
+            g.ready()
+
+            def drive() -> bool:
+                message = odometry(Pose.identity(), g.tick())
+                message.twist.twist.linear.x = 40.0
+                g.publisher("odom", Odometry).publish(message)
+                g.executor.spin_once(timeout_sec=0.01)
+                return says(g, "inputs", "twist says 40.00 m/s", WARN)
+
+            g.wait(drive)
+
+    def test_pause_leaves_images_alone_until_resume(self):
+        with graph() as g:
+            g.tracking()
+            assert g.call(Trigger, "/crossfire_localization/pause").success
+            asked = len(g.localizer.priors)
+            skipped = g.node.tally.skipped
+            g.send_image()
+            g.wait(lambda: g.node.tally.skipped > skipped)
+            g.wait(lambda: "call ~/resume" in g.status()["message"])
+            assert len(g.localizer.priors) == asked
+            assert g.received["~/status"][-1].level == WARN
+            assert g.call(Trigger, "/crossfire_localization/resume").success
+            g.wait_for_fix()
+
+    def test_robot_that_stands_looks_as_often_as_it_must(self):
+        """Twice within the second after which it would be coasting."""
+        with graph(min_motion_m=0.05, tracking__odometry_max_gap_s=10.0) as g:
+            g.tracking()
+            first = stamp_to_ns(g.received["~/pose"][-1].header.stamp)
+            second = stamp_to_ns(g.wait_for_fix().header.stamp)
+            assert second - first >= 500_000_000
+            assert g.node.tally.skipped > 0 and g.status()["state"] == "tracking"
+
+
+class TestTransforms:
+    def test_another_publisher_of_the_same_link(self):
+        with graph() as g:
+            g.tracking()
+            others = Transforms(g)
+
+            def both() -> bool:
+                others.send("map", "odom", 5.0)
+                return says(g, "transforms", "another node publishes map -> odom", ERROR)
+
+            g.drive_until(both)
+
+    def test_the_nodes_own_transforms_are_not_taken_for_anothers(self):
+        with graph(tracking__odometry_max_gap_s=10.0) as g:
+            g.tracking()
+            others = Transforms(g)
+
+            def well() -> bool:
+                others.send("odom", "base_link")
+                return says(g, "transforms", "consistent", OK)
+
+            g.drive_until(well)
+            sent = len(g.transforms("odom"))
+            g.drive_until(lambda: well() and len(g.transforms("odom")) > sent + 5)
+            assert says(g, "transforms", "consistent", OK)
+
+    def test_second_parent_of_the_robot(self):
+        with graph() as g:
+            g.tracking()
+            others = Transforms(g)
+
+            def both() -> bool:
+                others.send("odom", "base_link")
+                others.send("world", "base_link")
+                return says(g, "transforms", "base_link has 2 parents, odom and world", ERROR)
+
+            g.drive_until(both)
+
+    def test_nobody_publishes_the_odometry_as_a_transform(self):
+        with graph() as g:
+            g.tracking()
+            g.drive_until(lambda: says(g, "transforms", "nobody publishes odom -> base", WARN))
+
+    def test_filter_that_corrects_the_odometry_only_on_tf(self):
+        with graph() as g:
+            g.tracking()
+            others = Transforms(g)
+
+            def apart() -> bool:
+                others.send("odom", "base_link", 0.5)
+                return says(g, "transforms", "odometry puts base_link 0.50 m", WARN)
+
+            g.drive_until(apart)
+            assert "odometry_source to tf" in diagnostic(g, "transforms").message
+
+    def test_odometry_from_transforms(self):
+        """The tree leads to the fix although `odom` would say something else."""
+        with graph(odometry_source="tf") as g:
+            g.localizer.map_from_base = HERE
+            g.ready()
+            others = Transforms(g)
+
+            def known() -> bool:
+                others.send("odom", "base_link", 0.5)
+                return bool(g.transforms("odom"))
+
+            g.drive_until(known, odometry=False)
+            assert g.peer.count_subscribers("/odom") == 0
+            map_from_odom = pose_from_transform(g.transforms("odom")[-1].transform)
+            base = map_from_odom @ Pose(np.eye(3), np.array([0.5, 0.0, 0.0]))
+            assert base.distance(HERE)[0] < 1e-6
+
+    def test_frame_of_the_camera_that_is_not_the_optical_one(self):
+        """The driver names the body frame (x forward, z up): the robot seems to lie on its side."""
+        body = Pose(np.eye(3), BASE_FROM_CAMERA.translation)
+        with graph() as g:
+            g.activate()
+            g.statics.sendTransform(
+                transform_from_pose(body, "base_link", "camera", stamp_from_ns(0))
+            )
+            g.send_camera_info()
+            words = "lean over by 90 deg: 'camera' is not the camera's optical frame"
+            g.drive_until(lambda: says(g, "transforms", words, ERROR))
+
+
+class TestTime:
+    def test_bag_that_begins_again_is_not_lost_and_needs_no_new_static_transforms(self):
+        with graph(use_sim_time=True) as g:
+            g.ready()
+            clocks = g.publisher("/clock", Clock, 10)
+
+            def play(start: int) -> None:
+                for i in range(80):
+                    now = start + i * 100_000_000
+                    clocks.publish(clock(now))
+                    g.wait(lambda n=now: g.node.get_clock().now().nanoseconds == n)
+                    g.tick = lambda n=now: n
+                    g.send_odometry()
+                    g.process_image()
+                    if g.node._tracker.state.value == "tracking":
+                        return
+                raise AssertionError("never localized")
+
+            play(50_000_000_000)
+            before = len(g.received["~/status"])
+            play(5_000_000_000)
+            g.wait_for_state("tracking")
+            states = [s.message for s in g.received["~/status"][before:]]
+            assert not [m for m in states if m.startswith("lost")], states
+
+
+class TestStart:
+    def test_begins_where_the_parameters_say(self):
+        start = {"initial_pose__x": 3.0, "initial_pose__y": 4.0, "initial_pose__yaw": 0.5}
+        with graph(set_initial_pose=True, tracking__auto_global=False, **start) as g:
+            g.localizer.map_from_base = HERE
+            g.ready()
+            g.wait_for_fix()
+            assert g.localizer.priors[0].distance(HERE @ BASE_FROM_CAMERA)[0] < 1e-6
+
+    def test_initial_pose_while_inactive_is_kept_for_the_start(self):
+        with graph(tracking__auto_global=False) as g:
+            g.localizer.map_from_base = HERE
+            g.configure()
+            message = pose_with_covariance(HERE, SMALL, "map", g.tick())
+            g.publisher("initialpose", PoseWithCovarianceStamped, 1).publish(message)
+            g.wait(lambda: g.node._pending_hint is not None)
+            g.node.trigger_activate()
+            g.send_extrinsics()
+            g.send_camera_info()
+            g.wait_for_fix()
+            assert g.localizer.priors[0].distance(HERE @ BASE_FROM_CAMERA)[0] < 1e-6
+
+    def test_pose_file_is_written_while_localized_and_outlives_a_kill(self, tmp_path):
+        kept = tmp_path / "pose.json"
+        with graph(pose_file=str(kept), pose_file_period=0.1) as g:
+            g.localizer.map_from_base = HERE
+            g.tracking()
+            g.drive_until(kept.exists)
+            after_a_kill = kept.read_text()
+        kept.write_text(after_a_kill)
+        with graph(pose_file=str(kept), tracking__auto_global=False) as g:
+            g.localizer.map_from_base = HERE
+            g.ready()
+            g.wait_for_fix()
+            first = g.localizer.priors[0] @ BASE_FROM_CAMERA.inverse()
+            assert first.distance(HERE)[0] < 0.02
+
+    def test_what_the_robot_drove_while_the_node_was_down_is_added(self, tmp_path):
+        """Kept at 2 m of odometry; a metre further on (along x of HERE) when it comes back."""
+        path = tmp_path / "pose.json"
+        there = Pose(np.eye(3), np.array([2.0, 0.0, 0.0]))
+        kept = KeptPose(time.time_ns() - 2_000_000_000, time.time() - 2.0, HERE, SMALL, there)
+        save_pose(path, "map", "", kept)
+        with graph(pose_file=str(path), tracking__auto_global=False) as g:
+            now = HERE @ Pose(np.eye(3), np.array([1.0, 0.0, 0.0]))
+            g.localizer.map_from_base = now
+            g.ready()
+            g.odom_from_base = Pose(np.eye(3), np.array([3.0, 0.0, 0.0]))
+            samples = g.node._tracker.odometry._samples
+            g.wait(lambda: g.send_odometry() or len(samples) > 5)
+            g.wait_for_fix()
+            first = g.localizer.priors[0] @ BASE_FROM_CAMERA.inverse()
+            assert first.distance(now)[0] < 0.01
+            expected = HERE.translation + np.array([np.cos(0.5), np.sin(0.5), 0.0])
+            assert np.allclose(first.translation, expected, atol=0.01)
+
+    def test_pose_of_another_map_with_the_same_frame_is_ignored(self, tmp_path, capfd):
+        path = tmp_path / "pose.json"
+        save_pose(path, "map", "another", KeptPose(1, time.time(), HERE, SMALL))
+        with graph(pose_file=str(path)) as g:
+            g.activate()
+            assert g.node._tracker._hint is None
+        assert "another map" in capfd.readouterr().err
