@@ -336,6 +336,14 @@ class TrackingConfig:
     confirmations: int = option(
         1, "further images that must agree before a new place is believed", min=1, max=10
     )
+    two_d: bool = option(
+        False,
+        "the robot drives on a level floor: z, roll and pitch are held, and x, y and yaw are "
+        "solved under that",
+    )
+    floor_z: float = option(
+        0.0, "with two_d, the height of the base frame on the floor, in the map's frame, metres"
+    )
     auto_global: bool = option(
         True, "search the whole map at the start and after resets, without being asked"
     )

@@ -22,6 +22,7 @@ from crossfire_core.localization.matching import Matcher, match_points
 from crossfire_core.localization.patches import PatchAligner, PatchFit
 from crossfire_core.localization.pose_solver import Solver, camera_covariance, solve_pose
 from crossfire_core.localization.recorded_frame import RecordedFrame
+from crossfire_core.localization.upright import Upright
 from crossfire_core.neural_map import NeuralMap
 
 _FOLLOW_PX = 24.0  # of a 640 px wide image: patches are searched so far from where a prior has them
@@ -58,6 +59,9 @@ class Localizer:
             neural_map.patches, poses, header.spacing.knee, header.image_side
         )
         self.chance = header.chance
+        self.upright = Upright(
+            [view.map_from_camera for view in header.views], header.base_from_camera
+        )
         self.frame = RecordedFrame(
             poses,
             [

@@ -19,6 +19,7 @@ from crossfire_core.localization.estimate import ImageLocalizer, PoseEstimate
 from crossfire_core.localization.image_check import ImageCheck
 from crossfire_core.localization.odometry import OdometryHistory, OdometrySample
 from crossfire_core.localization.pace import Pace
+from crossfire_core.localization.planar import flat, on_floor
 from crossfire_core.localization.prediction import (
     Anchor,
     Prediction,
@@ -36,6 +37,7 @@ from crossfire_core.localization.uncertainty import (
     sigmas,
     symmetric,
 )
+from crossfire_core.localization.upright import KnowsUpright, localize_turned
 
 # A pose from nothing may be confirmed for so long, and by so many images at least.
 _CANDIDATE_NS, _CANDIDATE_CHANCES = 300_000_000, 2
@@ -129,6 +131,7 @@ class Tracker:
         """
         self.config = config or TrackingConfig()
         self._localizer = localizer
+        self._upright = localizer.upright if isinstance(localizer, KnowsUpright) else None
         self._camera_from_base = (base_from_camera or Pose.identity()).inverse()
         self._odometry = OdometryHistory(self.config)
         self._images = ImageCheck()
@@ -179,6 +182,8 @@ class Tracker:
 
     def configure(self, config: TrackingConfig) -> None:
         """Change the thresholds from the next image on."""
+        if config.two_d != self.config.two_d:
+            self._odometry.clear()  # what has been kept is of the other kind
         self.config = config
         self._odometry.configure(config)
 
@@ -202,6 +207,8 @@ class Tracker:
         """
         if not odom_from_base.is_finite():
             return False
+        if self.config.two_d:
+            odom_from_base = flat(odom_from_base)
         return self._odometry.add(stamp_ns, odom_from_base, covariance)
 
     def set_prior(
@@ -227,7 +234,8 @@ class Tracker:
         odometry = self._odometry_for_hint(stamp_ns)
         stamp_ns = stamp_ns if stamp_ns > 0 else self._newest_stamp() or 0
         self.reset()
-        self._hint = Anchor(stamp_ns, map_from_base, symmetric(known + floor), odometry, waits=True)
+        hint = Anchor(stamp_ns, map_from_base, symmetric(known + floor), odometry, waits=True)
+        self._hint, _ = self._grounded(hint)
         self._tie()
         if coast:
             self._state = TrackingState.COASTING
@@ -296,10 +304,12 @@ class Tracker:
         kind = PriorKind.GLOBAL if prior is None else prior.kind
         estimate = self._localize(image, camera, prior)
         reason = self._quality(estimate, camera)
+        if not reason:
+            found, reason = self._grounded(self._anchor(estimate, stamp_ns))
         if reason:
             self._miss_candidate(stamp_ns)
             return self._failed(stamp_ns, reason, kind, estimate)
-        return self._judge(self._anchor(estimate, stamp_ns), expected, kind, estimate)
+        return self._judge(found, expected, kind, estimate)
 
     def _forget(self) -> None:
         self._fix = self._tied = self._hint = None
@@ -494,9 +504,11 @@ class Tracker:
     def _localize(
         self, image: NDArray[np.uint8], camera: Camera, prior: Prediction | None
     ) -> PoseEstimate:
-        if prior is None:
-            return self._localizer.localize(image, camera)
         base_from_camera = self._camera_from_base.inverse()
+        there = None if prior is None else prior.map_from_base @ base_from_camera
+        quarters = self._upright.quarters(base_from_camera, there) if self._upright else 0
+        if prior is None:
+            return localize_turned(self._localizer, image, camera, quarters)
         lever = prior.map_from_base.rotation @ base_from_camera.translation
         sigma_m, sigma_rad = sigmas(at_lever(prior.covariance, lever))
         # A narrow search is faster and finds fewer false matches. Where it misses, the next
@@ -505,10 +517,12 @@ class Tracker:
         tracking = self._state is TrackingState.TRACKING
         stamp, sure = self._last_stamp, tracking and self._failures == 0
         follow = sure and stamp is not None and self._pace.follows(self.config, stamp)
-        return self._localizer.localize(
+        return localize_turned(
+            self._localizer,
             image,
             camera,
-            prior.map_from_base @ base_from_camera,
+            quarters,
+            there,
             prior_sigma=(width * sigma_m, width * sigma_rad),
             iterations=self.config.iterations if tracking else None,
             follow=follow,
@@ -550,6 +564,21 @@ class Tracker:
             at_lever(camera_covariance, lever),
             self._odometry.at(stamp_ns),
         )
+
+    def _grounded(self, found: Anchor) -> tuple[Anchor, str]:
+        """A pose of a planar robot on its floor, and why it is none of there, if so."""
+        if not self.config.two_d:
+            return found, ""
+        height = self.config.floor_z
+        pose, covariance, distance = on_floor(found.map_from_base, found.covariance, height)
+        off_m = abs(found.map_from_base.translation[2] - height)
+        tilt = np.arccos(np.clip(found.map_from_base.rotation[2, 2], -1.0, 1.0))
+        reason = (
+            f"pose is {off_m:.2f} m off the floor and tilted by {np.degrees(tilt):.1f} deg "
+            f"(distance {distance:.0f}, gate {self.config.gate:.0f}): is two_d right here?"
+        )
+        grounded = replace(found, map_from_base=pose, covariance=covariance)
+        return grounded, reason if distance > self.config.gate else ""
 
     def _agrees(self, found: Anchor, prediction: Prediction) -> bool:
         """Whether a found pose is where it was expected.

@@ -1,0 +1,158 @@
+"""Cameras that are mounted upside-down or on their side."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from crossfire_core.geometry import Camera, Pose
+from crossfire_core.geometry.turning import (
+    turned_camera,
+    turned_from_camera,
+    turned_image,
+    turned_pixels,
+)
+from crossfire_core.localization.estimate import Matches, PoseEstimate
+from crossfire_core.localization.tracker import Tracker
+from crossfire_core.localization.uncertainty import diagonal
+from crossfire_core.localization.upright import Upright, localize_turned
+
+FORWARD = Pose(np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]), np.array([0.2, 0.0, 0.5]))
+CAMERAS = [
+    Camera(64, 48, 50.0, 55.0, 30.0, 26.0),
+    Camera(64, 48, 50.0, 55.0, 30.0, 26.0, "radtan", (-0.2, 0.05, 0.01, -0.02, 0.003)),
+    Camera(64, 48, 50.0, 55.0, 30.0, 26.0, "rational", (0.1, 0, 0.02, -0.01, 0, 0.05, 0, 0)),
+    Camera(64, 48, 50.0, 55.0, 30.0, 26.0, "equidistant", (0.02, -0.01, 0.003, 0.0)),
+]
+
+
+def rolled(degrees: float) -> Pose:
+    """About the optical axis, clockwise as the camera's owner sees it."""
+    return Pose.exp([0, 0, 0, 0, 0, np.radians(degrees)])
+
+
+def heading(degrees: float, x: float = 0.0) -> Pose:
+    """A level robot."""
+    return Pose(rolled(degrees).rotation, np.array([x, 0.0, 0.0]))
+
+
+VIEWS = [heading(angle, x) @ FORWARD for angle in range(0, 360, 30) for x in (0.0, 1.0)]
+
+
+@pytest.mark.parametrize("quarters", [-1, 0, 1, 2, 3, 5])
+@pytest.mark.parametrize("camera", CAMERAS, ids=lambda c: c.distortion)
+def test_a_turned_camera_sees_what_the_turned_image_shows(camera, quarters):
+    """One bright pixel: the turned camera projects its point where the turned image has it."""
+    points = np.array([[0.313, -0.207, 1.0], [-0.253, 0.151, 1.2], [0.007, 0.411, 2.0]])
+    there = turned_from_camera(quarters).apply(points)
+    turned = turned_camera(camera, quarters)
+    expected = turned_pixels(camera.project(points), camera, quarters)
+    np.testing.assert_allclose(turned.project(there), expected, atol=1e-9)
+    for pixel, point in zip(camera.project(points), there, strict=True):
+        image = np.zeros((48, 64, 3), np.uint8)
+        column, row = pixel.astype(int)
+        image[row, column] = 255
+        found = turned_image(image, quarters)
+        assert found.shape == (turned.height, turned.width, 3)
+        x, y = turned.project(point[None])[0].astype(int)
+        assert found[y, x, 0] == 255
+
+
+def test_turned_pixels_come_back():
+    pixels = np.array([[3.5, 7.5], [60.0, 1.0]])
+    for quarters in range(4):
+        there = turned_pixels(pixels, CAMERAS[0], quarters)
+        back = turned_pixels(there, turned_camera(CAMERAS[0], quarters), -quarters)
+        np.testing.assert_allclose(back, pixels)
+
+
+class TestQuarters:
+    """A camera that is rolled by a quarter clockwise needs its image turned by one back."""
+
+    # What comes to rest in the image turned anticlockwise by that many quarters.
+    ROLLS = ((0.0, 0), (30.0, 0), (-40.0, 0), (90.0, 3), (75.0, 3), (180.0, 2), (-90.0, 1))
+
+    @pytest.mark.parametrize(("roll", "quarters"), ROLLS)
+    def test_with_a_prior_as_the_views_around_it(self, roll, quarters):
+        upright = Upright(VIEWS, FORWARD)
+        mount = FORWARD @ rolled(roll)
+        for angle in (0.0, 100.0, -45.0):
+            there = heading(angle, 0.5) @ mount
+            assert upright.quarters(mount, there) == quarters
+            turned = there @ turned_from_camera(quarters).inverse()
+            assert turned.distance(heading(angle, 0.5) @ FORWARD)[1] < np.radians(46.0)
+
+    @pytest.mark.parametrize(("roll", "quarters"), ROLLS)
+    @pytest.mark.parametrize("mapped_with", [FORWARD, Pose.identity()])
+    def test_without_one_as_its_mount_says(self, roll, quarters, mapped_with):
+        """Also where the map knows its cameras alone and not the robot they sat on."""
+        upright = Upright(VIEWS, mapped_with)
+        assert upright.quarters(FORWARD @ rolled(roll), None) == quarters
+
+    @pytest.mark.parametrize("mount_roll", [0.0, 90.0, 180.0])
+    def test_the_camera_of_the_map_needs_none_however_it_is_mounted(self, mount_roll):
+        mount = FORWARD @ rolled(mount_roll)
+        views = [view @ rolled(mount_roll) for view in VIEWS]
+        upright = Upright(views, mount)
+        assert upright.quarters(mount, None) == 0
+        assert all(upright.quarters(mount, view) == 0 for view in views)
+        back = FORWARD @ rolled(mount_roll + 180.0)
+        assert upright.quarters(back, None) == 2
+
+    def test_looking_up_or_where_no_view_looks_says_nothing(self):
+        up = Pose(np.eye(3), np.zeros(3))
+        upright = Upright(VIEWS, FORWARD)
+        assert upright.quarters(up, None) == 0 and upright.quarters(up, heading(10.0)) == 0
+
+    def test_views_that_contradict_each_other_turn_nothing(self):
+        views = [v @ rolled(180.0 * (i % 2)) for i, v in enumerate([VIEWS[0]] * 8)]
+        assert Upright(views).quarters(Pose.identity(), VIEWS[0]) == 0
+
+
+class UprightOnly:
+    """Finds the truth in images that stand upright, and only there."""
+
+    def __init__(self, scene: np.ndarray, camera: Camera, truth: Pose) -> None:
+        self.scene, self.camera, self.truth = scene, camera, truth
+        self.upright = Upright(VIEWS, FORWARD)
+
+    def localize(self, image, camera, prior=None, **options):
+        if camera != self.camera or not np.array_equal(image, self.scene):
+            return PoseEstimate(False, "nothing matches")
+        assert prior is None or prior.distance(self.truth)[1] < 0.2
+        details = Matches(np.array([[5.5, 9.5]]), np.zeros((1, 3)), np.ones(1), np.ones(1, bool))
+        return PoseEstimate(
+            True, "", self.truth, diagonal(0.01, 0.002), 200, 300, 0.9, 0.1, details=details
+        )
+
+
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+def test_tracker_finds_and_follows_a_robot_whose_camera_is_turned(quarters):
+    """The image of a camera that is rolled is the upright one turned the other way."""
+    camera = CAMERAS[1]
+    scene = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    map_from_base = heading(20.0, 0.4)
+    localizer = UprightOnly(scene, camera, map_from_base @ FORWARD)
+    mount = FORWARD @ turned_from_camera(quarters)
+    calibration = turned_camera(camera, -quarters)
+    tracker = Tracker(localizer, base_from_camera=mount)
+    for number in range(4):
+        scene += 1  # else it is the same image again
+        seen = turned_image(scene, -quarters)
+        result = tracker.update(seen, calibration, (number + 1) * 100_000_000)
+    assert result.map_from_base is not None, result.reason
+    metres, radians = result.map_from_base.distance(map_from_base)
+    assert metres < 1e-9 and radians < 1e-9
+    pixel = result.estimate.details.pixels
+    expected = turned_pixels(np.array([[5.5, 9.5]]), camera, -quarters)
+    np.testing.assert_allclose(pixel, expected)
+
+
+def test_a_failure_is_passed_on_as_it_is():
+    localizer = UprightOnly(np.zeros((48, 64, 3), np.uint8), CAMERAS[0], Pose.identity())
+    image = np.ones((48, 64, 3), np.uint8)
+    found = localize_turned(localizer, image, CAMERAS[0], 2)
+    assert not found.ok and found.reason == "nothing matches"
+    assert replace(found) == PoseEstimate(False, "nothing matches")
