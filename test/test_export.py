@@ -96,6 +96,17 @@ def test_what_no_view_looks_at_is_unknown():
     assert (behind == UNKNOWN).all()
 
 
+def test_where_rays_do_not_know_their_end_nothing_is_free_and_nothing_full(seen):
+    first, last, _ = (np.array(v) for v in CRATE)
+    on_the_crate = ((seen.points > first - 0.01) & (seen.points < last + 0.01)).all(axis=1)
+    # rays of one to three metres that may end up to a fifth of it earlier
+    vague = replace(seen, clear=np.where(on_the_crate, 0.8 * seen.clear, seen.clear))
+    grid = occupancy(vague, find_floor(seen, CONFIG), CONFIG)
+    for spot in ((0.5, -0.95), (0.7, -0.8), (1.0, -1.1)):
+        assert at(grid, *spot) == UNKNOWN
+    assert at(grid, 1.5, -0.95) == FREE
+
+
 def test_rays_that_slip_through_a_wall_free_nothing_behind_it(seen):
     astray = replace(seen, points=seen.points.copy())
     leaks = np.flatnonzero(seen.solid & (seen.points[:, 0] > 1.99))[::20]

@@ -3,6 +3,7 @@
 Space over the floor is cut into small boxes. Of each, the views are counted that see a surface in
 it and those that look through it. A cell of the grid is occupied where a box above it is, free
 where its floor, or the space just over it, was seen and nothing stands there, and unknown else.
+Rays that do not know to within a cell where they end fill nothing; where they end, nothing is free.
 (Counting hits and misses is OctoMap's way, Hornung et al. 2013.)
 """
 
@@ -88,6 +89,7 @@ def occupancy(surfaces: Surfaces, floor: Floor, config: ExportConfig) -> Occupan
     empty = (counts.passes >= least) & ~occupied
     low = max(round(_LOW_M / counts.layer), 1)
     clear = empty[:low].any(axis=0) | (counts.ground >= least)
+    clear &= (counts.doubts < least).all(axis=0)
     full = occupied.any(axis=0)
     cells = np.full(full.shape, UNKNOWN, np.int8)
     cells[clear] = FREE
@@ -102,6 +104,7 @@ class _Counts:
     """Numbers of views by box ``[layers, rows, columns]`` and, for the ground, by cell."""
 
     hits: NDArray[np.int16]
+    doubts: NDArray[np.int16]
     passes: NDArray[np.int16]
     ground: NDArray[np.int16]
     corner: FloatArray
@@ -121,18 +124,19 @@ def _counted(
         )
     unit = np.array([config.resolution, config.resolution, layer])
     base = np.array([*corner, config.lowest])
-    hits, passes = (np.zeros((layers, *shape), np.int16) for _ in range(2))
+    hits, doubts, passes = (np.zeros((layers, *shape), np.int16) for _ in range(3))
     ground, marks = np.zeros(shape, np.int16), np.zeros((layers, *shape), np.int32)
     ground_marks = np.zeros(shape, np.int32)
     length = np.linalg.norm(surfaces.points - surfaces.origins[surfaces.view], axis=1)
     share = np.clip(surfaces.clear / np.maximum(length, 1e-6), 0.0, 1.0)
+    sharp = surfaces.solid & (length - surfaces.clear <= config.resolution)
     starts, stops = (eyes - base) / unit, (ends - base) / unit
     for number in range(len(eyes)):
         rays = slice(*np.searchsorted(surfaces.view, [number, number + 1]))
-        solid = surfaces.solid[rays]
-        _hit(stops[rays][solid], number + 1, hits, ground, marks, ground_marks)
+        for chosen, into in ((sharp[rays], hits), (surfaces.solid[rays] & ~sharp[rays], doubts)):
+            _hit(stops[rays][chosen], number + 1, into, ground, marks, ground_marks)
         _pass(starts[number], stops[rays], share[rays], number + 1, passes, marks)
-    return _Counts(hits, passes, ground, corner, layer)
+    return _Counts(hits, doubts, passes, ground, corner, layer)
 
 
 def _extent(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
@@ -19,15 +21,14 @@ def laid_picture(ours: OccupancyGrid, theirs: OccupancyGrid, laid: Laid) -> byte
     """Our walls over the existing grid, in its frame."""
     fig = figure(7.6, 6.4)
     axes = fig.subplots()
-    _draw(axes, theirs)
     walls = moved(ours.centres(OCCUPIED), np.array(laid.transform))
+    corners = _draw(axes, theirs)
+    _frame(axes, np.concatenate([corners, walls]))
     axes.plot(*walls.T, "s", color=ORANGE, markersize=2, label="the map's walls", zorder=3)
     axes.set_title(
         f"median distance {100 * laid.residual_m:.1f} cm, {100 * laid.agree:.0f} % agree",
         fontsize=10, color=INK,
     )  # fmt: skip
-    axes.set_aspect("equal")
-    axes.autoscale_view()
     axes.legend(loc="best", fontsize=9, framealpha=0.9)
     style(axes, "metres", "metres")
     return png(fig)
@@ -44,32 +45,40 @@ def overview(grid: OccupancyGrid, made: Cloud, floor: Floor, path: FloatArray) -
     """
     fig = figure(11.0, 4.8)
     left, right = fig.subplots(1, 2, sharex=True, sharey=True)
-    _draw(left, grid)
+    corners = _draw(left, grid)
     over = floor.over(made.points)
     way = floor.over(path)
     shown = over[:, 2] < way[:, 2].max() + 0.2
     order = np.argsort(over[shown, 2], kind="stable")  # the highest is drawn last
     at, colours = over[shown][order], made.colours[shown][order] / 255.0
-    right.scatter(at[:, 0], at[:, 1], c=colours, s=0.6, linewidths=0)
+    right.scatter(at[:, 0], at[:, 1], c=colours, s=2.5, linewidths=0, zorder=2)
     for axes in (left, right):
         axes.plot(way[:, 0], way[:, 1], color=BLUE, linewidth=1.2, zorder=3)
-        axes.set_aspect("equal")
+        _frame(axes, corners)
         style(axes, "metres", "metres")
     return png(fig)
 
 
-def _draw(axes: object, grid: OccupancyGrid) -> None:
-    """A grid as people know them: black walls, white floor, grey where nothing is known."""
+def _frame(axes: Any, points: FloatArray) -> None:
+    """Show what is between points ``[n, 2]``, as wide as high."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+
+
+def _draw(axes: Any, grid: OccupancyGrid) -> FloatArray:
+    """A grid as people know them: black walls, white floor, grey where nothing is known.
+
+    Returns:
+        Its corners ``[4, 2]``, metres.
+    """
     grey = np.full(grid.cells.shape, 205, np.uint8)
     grey[grid.cells == FREE], grey[grid.cells >= 65] = 254, 0
     rows, columns = (n * grid.resolution for n in grid.cells.shape)
     x, y, yaw = grid.origin
-    placed = Affine2D().rotate(yaw).translate(x, y) + axes.transData  # type: ignore[attr-defined]
-    axes.imshow(  # type: ignore[attr-defined]
+    placed = Affine2D().rotate(yaw).translate(x, y) + axes.transData
+    axes.imshow(
         grey, cmap="gray", vmin=0, vmax=255, origin="lower", extent=(0, columns, 0, rows),
-        interpolation="nearest", transform=placed,
+        interpolation="nearest", transform=placed, zorder=1,
     )  # fmt: skip
-    corners = moved(
-        np.array([[0, 0], [columns, 0], [columns, rows], [0, rows]]), np.array(grid.origin)
-    )
-    axes.update_datalim(corners)  # type: ignore[attr-defined]
+    corners = np.array([[0, 0], [columns, 0], [columns, rows], [0, rows]])
+    return moved(corners, np.array(grid.origin))
