@@ -11,6 +11,7 @@ pytest.importorskip("trimesh", reason="the sample is ray cast with trimesh: extr
 pytest.importorskip("embreex", reason="the sample is ray cast with embreex: extra [demo]")
 
 from crossfire_core.sample import (
+    building,
     corridor,
     drive,
     furnishing,
@@ -257,20 +258,38 @@ def test_alike_rooms_are_furnished_alike_and_others_are_not():
         np.testing.assert_array_equal(one.corner, other.corner)
 
 
-def test_the_robot_drives_through_doors_and_not_through_walls():
-    made = _corridor("mapping", rooms=4)
+@pytest.mark.parametrize("place", ["corridor", "building"])
+def test_the_robot_drives_through_doors_and_not_through_walls(place):
+    settings = places.Request(place, 4, alike=True).passes()[0]
+    made = SampleRecording(replace(settings, rate_hz=3.0))
     patches = [p for p in made.settings.patches() if abs(p.normal[2]) < 0.5]
     geometry = raycast.Geometry(patches)
     centres = np.stack([i.world_from_camera.translation for i in made.infos])
-    assert not geometry.blocked(centres[:-1], centres[1:]).any()
+    driven = np.diff([i.stamp_ns for i in made.infos]) < 1e9  # carried up a stair otherwise
+    assert not geometry.blocked(centres[:-1][driven], centres[1:][driven]).any()
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     rays = np.stack([np.cos(angles), np.sin(angles), 0 * angles], 1)
-    for centre in centres[::3]:
+    for centre in centres[::5]:
         assert geometry.first_hit(np.tile(centre, (24, 1)), rays)[1].min() > 0.12
-    sites = corridor.corridor(4).sites
-    for site in sites:  # it was in every room
-        assert np.linalg.norm(centres[:, :2] - site.centre, axis=1).min() < 0.7
-    assert {site.number for site in sites} == {0, 1, 2, 3}
+    storeys = (corridor.corridor(4),) if place == "corridor" else building.building(4, 2)
+    for storey in storeys:
+        here = centres[np.abs(centres[:, 2] - storey.level) < 1.5]
+        for site in storey.sites:  # it was in every room
+            assert np.linalg.norm(here[:, :2] - site.centre, axis=1).min() < 0.7
+    assert sorted(s.number for storey in storeys for s in storey.sites) == [0, 1, 2, 3]
+
+
+def test_a_building_is_large_and_its_floors_lie_one_above_the_other():
+    mapping, query = places.Request("building", 12, 2).passes()
+    corners = np.stack([p.corner for p in mapping.patches()])
+    np.testing.assert_allclose(np.ptp(corners[:, :2], axis=0), [40.0, 25.0], atol=0.5)
+    assert corners[:, 2].max() == pytest.approx(3.2 + plan.HEIGHT)
+    for settings, floors in ((mapping, [0.0, 3.2]), (query, [3.2, 0.0])):
+        legs = settings.drive.legs
+        starts = [settings.drive.map_from_base(start).translation[2] for start, _ in legs]
+        np.testing.assert_allclose(starts, floors, atol=1e-6)
+        assert legs[1][0] - sum(legs[0]) == pytest.approx(20.0)
+    assert len(SampleRecording(mapping)) > 2 * len(SampleRecording(query)) > 200
 
 
 def test_a_carried_robots_odometry_goes_on_as_if_it_had_stood():
@@ -296,6 +315,8 @@ def test_what_cannot_be_made_is_said(capsys, tmp_path):
     wrong = (
         (["a", "--place", "castle"], "choose room, corridor"),
         (["room", "--alike"], "--place corridor"),
+        (["corridor", "--floors", "2"], "--place building"),
+        (["building", "--rooms", "90"], "26 rooms a floor"),
         (["corridor", "--only", "mapping,cellar"], "no pass 'cellar'"),
         (["corridor", "--rooms", "1"], "rooms"),
         (["corridor", "--seed", "-1"], "seed"),

@@ -15,13 +15,25 @@ def sample(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the bags go.")],
     place: Annotated[
         str,
-        typer.Option(help="room or corridor; by default what FOLDER is called, else the room."),
+        typer.Option(
+            help="room, corridor or building; by default what FOLDER is called, else room."
+        ),
     ] = "",
     rooms: Annotated[
-        int | None, typer.Option(min=2, help="How many rooms a corridor has; default is 6.")
+        int | None,
+        typer.Option(
+            min=2, help="How many rooms: 6 in a corridor and 12 in a building by default."
+        ),
+    ] = None,
+    floors: Annotated[
+        int | None, typer.Option(min=1, help="How many floors a building has; default is 2.")
     ] = None,
     alike: Annotated[
-        bool, typer.Option("--alike", help="All rooms are alike but for small things.")
+        bool,
+        typer.Option(
+            "--alike",
+            help="Rooms of a corridor are alike but for small things; a building's always are.",
+        ),
     ] = False,
     only: Annotated[
         str, typer.Option(help="Only these passes, such as mapping,lookalike; default is all.")
@@ -31,7 +43,7 @@ def sample(
     ] = 1,
     json: shell.JsonFile = None,
 ) -> None:
-    """Make a recording to try things with: a furnished room or a corridor, ray cast.
+    """Make a recording to try things with: a furnished room, a corridor or a building.
 
     FOLDER/mapping_bag is for training, FOLDER/query_bag drives another way. Both are rosbag2 with
     exact poses and drifting odometry. In the room the query is in other light, and somebody walks
@@ -42,15 +54,20 @@ def sample(
     materials and furniture, and foreign_bag one furnished in another way: poses found in these two
     are wrong.
 
+    A building has floors of 40 x 25 m with corridors and rooms that are alike. The robot is carried
+    from floor to floor, and its odometry does not notice.
+
     Example: crossfire sample room
 
     Example: crossfire sample corridor --alike
+
+    Example: crossfire sample building --rooms 12 --floors 2
     """
     from crossfire_core.cli import display
     from crossfire_core.sample import places
 
     request = places.Request(
-        place or places.place_of(folder), rooms, alike, shell.names(only), seed
+        place or places.place_of(folder), rooms, floors, alike, shell.names(only), seed
     )
     with display.counting("ray casting") as update:
         written = places.write_place(folder, request, update)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossfire_core.errors import ConfigError
-from crossfire_core.sample import corridor
+from crossfire_core.sample import building, corridor
 from crossfire_core.sample.recording import CAMERA, MAPPING, QUERY, PassSettings, write_sample
 
 
@@ -18,6 +18,7 @@ class Request:
     Attributes:
         place: a name in :data:`PLACES`.
         rooms: how many; None takes the place's own number.
+        floors: how many storeys; None takes the place's own number.
         alike: whether rooms are alike but for small things.
         only: names of the passes to make; empty makes all.
         seed: of everything that is drawn at random.
@@ -25,6 +26,7 @@ class Request:
 
     place: str
     rooms: int | None = None
+    floors: int | None = None
     alike: bool = False
     only: tuple[str, ...] = ()
     seed: int = 1
@@ -48,17 +50,31 @@ class Request:
 def _room(request: Request) -> tuple[PassSettings, ...]:
     if request.rooms is not None or request.alike:
         raise ConfigError("the room is one room: --rooms and --alike belong to --place corridor")
+    _one_floor(request)
     return (MAPPING, QUERY)
 
 
 def _corridor(request: Request) -> tuple[PassSettings, ...]:
+    _one_floor(request)
     rooms = 6 if request.rooms is None else request.rooms
     return corridor.corridor_passes(rooms, request.alike, request.seed)
+
+
+def _building(request: Request) -> tuple[PassSettings, ...]:
+    rooms = 12 if request.rooms is None else request.rooms
+    floors = 2 if request.floors is None else request.floors
+    return building.building_passes(rooms, floors, request.seed)
+
+
+def _one_floor(request: Request) -> None:
+    if request.floors is not None:
+        raise ConfigError(f"a {request.place} has one floor: --floors belongs to --place building")
 
 
 PLACES: dict[str, tuple[Callable[[Request], tuple[PassSettings, ...]], tuple[int, int]]] = {
     "room": (_room, CAMERA.size),
     "corridor": (_corridor, corridor.SIZE),
+    "building": (_building, building.SIZE),
 }
 
 

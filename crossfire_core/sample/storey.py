@@ -19,7 +19,7 @@ from crossfire_core.sample.furnishing import (
 )
 from crossfire_core.sample.plan import WALL, Doorway, Space, built
 from crossfire_core.sample.raycast import Lamp, Light
-from crossfire_core.sample.room import Patch, moved
+from crossfire_core.sample.room import Patch, facing, moved
 
 FloatArray = NDArray[np.float64]
 Point = tuple[float, float, float]
@@ -67,6 +67,19 @@ class Site:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """Where something of its own hangs in a corridor.
+
+    Attributes:
+        at: ``(x, y)`` on the face of the wall, metres.
+        yaw_deg: where it faces.
+    """
+
+    at: tuple[float, float]
+    yaw_deg: float
+
+
+@dataclass(frozen=True)
 class Storey:
     """The plan of one floor.
 
@@ -75,12 +88,14 @@ class Storey:
         corridors: rectangles, (low, high) corners.
         passages: (middle, axis, width) of openings from corridor to corridor.
         level: height of the floor, metres.
+        notices: what hangs in the corridors besides.
     """
 
     sites: tuple[Site, ...]
     corridors: tuple[Rectangle, ...]
     passages: tuple[tuple[tuple[float, float], int, float], ...] = ()
     level: float = 0.0
+    notices: tuple[Notice, ...] = ()
 
     def patches(self, style: Style) -> list[Patch]:
         """Everything that is to be seen of it."""
@@ -98,6 +113,9 @@ class Storey:
             face = (*site.place(0.0, -ROOM[1] / 2 - WALL), self.level)
             outside = [door_sign(style, site.number), *posters(style, site.number)]
             parts += moved(outside, face, site.yaw_deg)
+        sheet = facing((0.015, 0.0, 1.5), 0.3, 0.4, 0.0, tx.picture())
+        for notice in self.notices:
+            parts += moved([sheet], (*notice.at, self.level), notice.yaw_deg)
         return parts
 
     def lamps(
