@@ -1,0 +1,132 @@
+"""Damaged files of every format: one line that says what is wrong, or the frames that are left.
+
+Thirty damages a format by default; ``CROSSFIRE_DAMAGES=10000`` makes the long run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_recordings_datasets import (
+    write_cambridge,
+    write_colmap_binary,
+    write_colmap_text,
+    write_euroc,
+    write_kapture,
+    write_tum,
+)
+from test_recordings_files import with_rig, write_ace
+from test_recordings_images import write_scene, write_transforms
+
+from crossfire_core.errors import CrossfireError
+from crossfire_core.recordings import open_recording
+
+COUNT = int(os.environ.get("CROSSFIRE_DAMAGES", "30"))
+WORDS = [
+    *("nan", "inf", "-inf", "1e999", "1e308", "-1e308", "1e-320", "0", "-0.0", "-1", "1e200"),
+    *("99999999999999999999", "9223372036854775807", "9" * 400, "1e999999999", "0x1p3", "1_0"),
+    *("", "a", "null", "#", ",", ":", "[", "{", "\x00", "\n", "\r", "\ufeff", "\u0663", "../.."),
+    *("a\\b", "/", "C:\\x.png", "x" * 5000, "[" * 3000, "2001-99-99", "!!python/none"),
+]
+VALUES: list[Any] = [
+    *(None, True, 0, -1, 10**400, 1e308, 1e-320, float("nan"), float("inf"), 0.0, 3.2, 7.0),
+    *("", "nan", "a\nb", "\x00", "x" * 5000, "../..", [], {}, [[]], [None], {"a": None}),
+]
+FORMATS: dict[str, Callable[[Path], Path]] = {
+    "transforms": write_transforms,
+    "colmap text": lambda folder: with_rig(write_colmap_text(folder), binary=False),
+    "colmap binary": lambda folder: with_rig(write_colmap_binary(folder), binary=True),
+    "7-scenes": write_scene,
+    "cambridge": write_cambridge,
+    "tum": write_tum,
+    "euroc": write_euroc,
+    "kapture": lambda folder: write_kapture(folder, rig=True),
+    "ace": lambda folder: write_ace(folder, lambda i: "60 0 32\n0 60 24\n0 0 1\n", "{stem}.txt"),
+}
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def recording(request, tmp_path_factory) -> Path:
+    """A whole recording of one format."""
+    return FORMATS[request.param](tmp_path_factory.mktemp("damaged") / "scene")
+
+
+@settings(max_examples=COUNT)
+@given(seed=st.integers(0, 2**32))
+def test_a_damaged_file_is_one_line_or_fewer_frames(recording: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    files = sorted(p for p in recording.rglob("*") if p.is_file())
+    lists = [p for p in files if p.suffix not in (".png", ".jpg")]
+    file = chance.choice(lists if chance.random() < 0.9 else files)
+    whole = file.read_bytes()
+    try:
+        file.write_bytes(damaged(whole, file.suffix, chance))
+        look(recording)
+    finally:
+        file.write_bytes(whole)
+
+
+def look(path: Path) -> None:
+    """Read everything; what cannot be read is said in one line."""
+    try:
+        recording = open_recording(path)
+        frames = list(recording)
+    except CrossfireError as error:
+        assert str(error).strip()
+        assert "\n" not in str(error)
+        return
+    assert frames
+    assert all("\n" not in note for note in recording.notes)
+    for frame in frames:
+        assert frame.image.shape == (frame.camera.height, frame.camera.width, 3)
+        assert frame.world_from_camera is None or frame.world_from_camera.is_finite()
+
+
+def damaged(content: bytes, suffix: str, chance: random.Random) -> bytes:
+    """A file with one thing wrong in it."""
+    kind = chance.randrange(5)
+    if kind == 0:
+        return content[: chance.randrange(len(content) + 1)]
+    if kind == 1:
+        at = chance.randrange(len(content))
+        return content[:at] + chance.randbytes(4) + content[at + 4 :]
+    if suffix == ".json":
+        return json.dumps(with_bad_value(json.loads(content), chance)).encode()
+    if suffix not in (".txt", ".csv", ".yaml", ".nvm"):
+        at = 8 * chance.randrange(max(1, len(content) // 8))
+        return content[:at] + chance.choice((b"\xff" * 8, b"\x00" * 8)) + content[at + 8 :]
+    return with_bad_word(content.decode(), chance).encode("utf-8", "surrogatepass")
+
+
+def with_bad_value(data: Any, chance: random.Random) -> Any:
+    """A tree of JSON with another value in one place."""
+    if isinstance(data, (dict, list)) and data and chance.random() < 0.8:
+        key = chance.choice(list(data)) if isinstance(data, dict) else chance.randrange(len(data))
+        data[key] = with_bad_value(data[key], chance)
+        return data
+    return chance.choice(VALUES)
+
+
+def with_bad_word(text: str, chance: random.Random) -> str:
+    """A table with another word in one place, or with a row more or less."""
+    lines = text.split("\n")
+    at = chance.randrange(len(lines))
+    kind = chance.randrange(4)
+    if kind == 0:
+        del lines[at]
+    elif kind == 1:
+        lines.insert(at, chance.choice([*WORDS, lines[at]]))
+    else:
+        separator = "," if "," in lines[at] else " "
+        cells = lines[at].split(separator)
+        cells[chance.randrange(len(cells))] = chance.choice(WORDS)
+        lines[at] = separator.join(cells)
+    return "\n".join(lines)
