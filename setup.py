@@ -30,6 +30,8 @@ REQUIRED = [
     "rosbags>=0.11",
     "mcap>=1.6",
     "safetensors>=0.4",
+    # Sizes and orientations of image files, without decoding them.
+    "pillow>=9.1",
     "pyyaml>=6.0",
     "typer>=0.12",
     "rich>=13.0",

@@ -75,11 +75,10 @@ class Pose:
         t = np.asarray(translation, dtype=np.float64)
         if not (np.isfinite(q).all() and np.isfinite(t).all()):
             raise ValueError("pose has NaN or infinite components")
-        length = np.linalg.norm(q)
-        if length < 1e-6:
+        if np.abs(q).max() > 1e6:  # its square overflows before long
+            raise ValueError("pose has a quaternion whose length is far from 1")
+        if np.linalg.norm(q) < 1e-6:
             raise ValueError("pose has a zero quaternion")
-        if length > 1e6:  # its square overflows before long
-            raise ValueError(f"pose has a quaternion of length {length:g}")
         return Pose(Rotation.from_quat(q).as_matrix(), t)
 
     @staticmethod
