@@ -343,7 +343,7 @@ def test_a_coloured_copy_of_depth_is_no_second_camera(tmp_path: Path) -> None:
 # Fields of any value
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     encoding=st.sampled_from(["rgb8", "mono16", "bayer_rggb8", "yuyv", "32FC1", "16UC1", "mono12"])
     | st.text(max_size=6),
@@ -371,7 +371,7 @@ def test_any_image_message_is_an_image_or_one_line(
 ANY = st.floats(width=64) | st.sampled_from([0.0, 1e308, 1e-300])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(ANY, min_size=7, max_size=7), st.sampled_from(POSE_TYPES), st.text(max_size=5))
 def test_any_pose_message_is_a_pose_or_refused(values: Any, msgtype: str, frame: str) -> None:
     position = SimpleNamespace(**dict(zip("xyz", values[:3], strict=True)))

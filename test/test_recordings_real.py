@@ -7,9 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from recording_samples import INFO, recorded_info, replaced
 
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.recordings import Frame, Recording, RecordingOptions, open_recording
+from crossfire_core.recordings.bag_writer import BagWriter
 
 BAGS = {
     "redkitchen/mapping_bag": (469, 780, (640, 480)),
@@ -127,3 +129,25 @@ def epipolar_error(camera: Camera, a: np.ndarray, b: np.ndarray, b_from_a: Pose)
 def grey(frame: Frame) -> np.ndarray:
     """For SIFT."""
     return cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+def test_images_say_whether_they_are_rectified(
+    data_dir: Path, tmp_path: Path, rectified: bool
+) -> None:
+    source = open_recording(data_dir / "euroc_mh05/bag")
+    camera = source.infos[0].camera
+    k, d = camera.opencv_matrix, np.array(camera.coefficients)
+    straight = cv2.getOptimalNewCameraMatrix(k, d, camera.size, 0)[0]
+    p = np.hstack([straight, np.zeros((3, 1))])
+    with BagWriter(tmp_path / "bag") as writer:
+        known = replaced(writer, recorded_info(writer, camera), p=p.ravel())
+        for frame in source.frames(range(200, 240, 2)):
+            grey = frame.image[..., 0].copy()
+            seen = cv2.undistort(grey, k, d, None, straight) if rectified else grey
+            writer.image("/cam/image", frame.stamp_ns, "cam", seen)
+            writer.write(INFO, frame.stamp_ns, known)
+    found = open_recording(tmp_path / "bag", RecordingOptions(require_poses=False))
+    assert found.infos[0].camera.distortion == ("none" if rectified else "radtan")
+    word = "rectified" if rectified else "raw"
+    assert any(f"taken for {word}" in note for note in found.notes)

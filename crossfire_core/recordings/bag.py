@@ -74,7 +74,7 @@ class BagRecording(Recording):
     def _let_images_decide(self, rectified: CameraView) -> list[str]:
         """Take the rectified camera if the images look rectified; says what they look like."""
         # Brings matching with it, which only such recordings need.
-        from crossfire_core.recordings.straightness import looks_straight
+        from crossfire_core.recordings.checks.straightness import looks_straight
 
         topic, view = self._scan.image_topic, self._scan.view
         try:
