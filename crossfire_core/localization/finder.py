@@ -32,7 +32,7 @@ from crossfire_core.rendering.renderer import Rays, Renderer
 
 FloatArray = NDArray[np.float64]
 _RENDERED_PLACES = 2  # of the places that retrieval proposes, the best ones are rendered
-_POINTS_OF_ALL = 3000  # surface points of the whole map that stand for it
+_POINTS_OF_PLACE, _POINTS_OF_ALL = 800, 3000  # surface points that stand for a place, for the map
 _HOPELESS = 0.4  # of the inliers that are needed: another look will not help
 _LEAST_AGREED = 10  # matches of a place with the image that are worth rendering it
 
@@ -129,11 +129,13 @@ class Finder:
         order = likeness.argsort(descending=True).cpu().numpy()
         groups = grouped(order[: 4 * self.config.candidates].tolist(), self._shared)
         of_view = self.neural_map.places.point_view.numpy()
-        chosen = [np.flatnonzero(np.isin(of_view, g)) for g in groups[: self.config.candidates]]
+        chosen = [
+            _some(np.flatnonzero(np.isin(of_view, group)), _POINTS_OF_PLACE)
+            for group in groups[: self.config.candidates]
+        ]
         found = self._agreeing(dense, camera, chosen)
         if not found or found[0][1] < self.config.min_inliers:
-            step = max(1, len(of_view) // _POINTS_OF_ALL)
-            found += self._agreeing(dense, camera, [np.arange(0, len(of_view), step)])
+            found += self._agreeing(dense, camera, [_some(np.arange(len(of_view)), _POINTS_OF_ALL)])
         return sorted(found, key=lambda each: -each[1])
 
     def _agreeing(
@@ -332,6 +334,11 @@ class Finder:
         angle = 3.0 * (sigma[1] + sigma[0] / nearest)
         cells = int(np.ceil(angle * camera.fx * dense.scale[0])) + 2
         return None if cells > self.config.window_radius else max(cells, self.config.track_radius)
+
+
+def _some(index: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """So many of them at most, evenly."""
+    return index[:: -(-len(index) // most)] if len(index) > most else index
 
 
 def _centres(found: CellMatches, dense: DenseDescriptors) -> NDArray[np.float64]:
