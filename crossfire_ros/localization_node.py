@@ -77,11 +77,6 @@ from crossfire_ros.transforms import (
 )
 from crossfire_ros.worker import Worker
 
-try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
-except ImportError:  # its name in Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks  # noqa: F401
-
 NAME = NODE_NAME
 
 _WARNING_PERIOD_S = 5.0
@@ -155,7 +150,7 @@ class LocalizationNode(LifecycleNode):
         self._diagnostics_publisher = self.create_publisher(
             DiagnosticArray, "/diagnostics", latched()
         )
-        self.create_timer(_STATUS_PERIOD_S, self._publish_status, clock=self._steady)
+        self.create_timer(_STATUS_PERIOD_S, self._look_around, clock=self._steady)
         self._publish_status()
 
     @property
@@ -311,6 +306,7 @@ class LocalizationNode(LifecycleNode):
         node = self._settings.node
         self._tally, self._last_state = Tally(), None
         self._camera: Camera | None = None
+        self._hears_latched = False
         self._frame_from_camera = Pose.identity()
         self._pixel_depth = PixelDepth()
         self._report = Report(TrackingState.UNINITIALIZED, self._tally)
@@ -359,8 +355,6 @@ class LocalizationNode(LifecycleNode):
         self._topics = {kind: subscription.topic_name for kind, subscription in inputs.items()}
         if node.use_odometry and node.odometry_source == "tf":
             self._topics["odometry"] = f"/tf from {node.odom_frame} to {node.base_frame}"
-        # A calibration may be published once and for all, before this node listens.
-        kept = self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, latched())
         timer = self.create_timer(1.0 / node.tf_rate, self._broadcast, clock=self._steady)
         jumps = self.get_clock().create_jump_callback(
             JumpThreshold(
@@ -369,10 +363,24 @@ class LocalizationNode(LifecycleNode):
             post_callback=self._on_time_jump,
         )
         self._active_entities = [
-            *((self.destroy_subscription, s) for s in (*inputs.values(), kept)),
+            *((self.destroy_subscription, s) for s in inputs.values()),
             (self.destroy_timer, timer),
             (lambda handle: bool(handle.unregister()), jumps),
         ]
+
+    def _listen_to_latched_calibration(self) -> None:
+        """Also hear a calibration that was published once and for all, before this node listened.
+
+        Only where somebody latches it: asked of others, it makes their drivers warn.
+        """
+        topic = self._topics.get("camera_info", "")
+        if not self._active or self._camera is not None or self._hears_latched or not topic:
+            return
+        offers = [info.qos_profile for info in self.get_publishers_info_by_topic(topic)]
+        if any(offer.durability is DurabilityPolicy.TRANSIENT_LOCAL for offer in offers):
+            kept = self.create_subscription(CameraInfo, topic, self._on_camera_info, latched())
+            self._active_entities.append((self.destroy_subscription, kept))
+            self._hears_latched = True
 
     def _subscribe_inputs(self) -> dict[str, Any]:
         node = self._settings.node
@@ -799,6 +807,10 @@ class LocalizationNode(LifecycleNode):
             return None
         prediction = tracker.predict(stamp_ns)
         return prediction.map_from_base if prediction is not None else None
+
+    def _look_around(self) -> None:
+        self._listen_to_latched_calibration()
+        self._publish_status()
 
     def _publish_status(self) -> None:
         status = self._publish_latest()

@@ -179,6 +179,13 @@ class TestInputs:
             g.activate()
             g.wait(lambda: g.node._camera == CAMERA)
 
+    def test_drivers_that_latch_nothing_are_not_asked_to(self):
+        """A driver warns of a listener that it cannot serve."""
+        with graph() as g:
+            g.ready()
+            asked = g.node.get_subscriptions_info_by_topic("/camera_info")
+            assert [i.qos_profile.durability.name for i in asked] == ["VOLATILE"]
+
     def test_compressed_images_follow_the_name_of_the_raw_ones(self):
         import cv2
 
