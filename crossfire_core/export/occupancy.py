@@ -29,6 +29,7 @@ FREE, OCCUPIED, UNKNOWN = 0, 100, -1
 _MOST_BOXES = 400_000_000
 _MARGIN_CELLS = 2
 _LEAST_HITS = 0.1  # share of the views of a box that see a surface in it: thin things are seen past
+_MOST_STOPPED = 0.05  # share of them that may see one there, and the cell is still free
 _LOW_M = 0.3  # over the band's lower end: who looks through here sees what stands there
 _JIT: dict[str, Any] = {"nogil": True, "cache": True, "boundscheck": False}
 
@@ -89,7 +90,8 @@ def occupancy(surfaces: Surfaces, floor: Floor, config: ExportConfig) -> Occupan
     empty = (counts.passes >= least) & ~occupied
     low = max(round(_LOW_M / counts.layer), 1)
     clear = empty[:low].any(axis=0) | (counts.ground >= least)
-    clear &= (counts.doubts < least).all(axis=0)
+    stopped = counts.hits + counts.doubts
+    clear &= (stopped <= _MOST_STOPPED * (stopped + counts.passes)).all(axis=0)
     full = occupied.any(axis=0)
     cells = np.full(full.shape, UNKNOWN, np.int8)
     cells[clear] = FREE
