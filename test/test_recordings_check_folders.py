@@ -12,8 +12,10 @@ import pytest
 from recording_samples import base_pose
 from test_recordings_check import CAMERA, camera_at, codes, view
 
+from crossfire_core.errors import RecordingError
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.recordings.check import CheckReport, check_recording
+from crossfire_core.recordings.checks import calibration
 from crossfire_core.recordings.checks.conventions import axis_turns, describe
 from crossfire_core.recordings.checks.motion import judge_motion, measure_motion
 from crossfire_core.recordings.lazy import FrameInfo
@@ -103,6 +105,16 @@ def test_lengths_of_unknown_scale_are_no_metres(tmp_path: Path) -> None:
     assert " m " not in text_of(report, "motion")
     assert "extent_units" in report.figures
     assert "extent_m" not in report.figures
+
+
+def test_an_image_that_breaks_late_is_in_the_report(tmp_path: Path, monkeypatch) -> None:
+    def broken(*_: object) -> None:
+        raise RecordingError("017.jpg cannot be decoded")
+
+    monkeypatch.setattr(calibration, "measure_fit", broken)
+    report = check_recording(write_photographs(tmp_path / "a"))
+    assert text_of(report, "images") and not report.usable
+    assert "017.jpg" in report.verdict
 
 
 def infos(poses: Sequence[Pose | None], step_ns: int = 1) -> list[FrameInfo]:

@@ -200,7 +200,7 @@ def _slots(
         raise RecordingError(
             f"no image has a pose: those of {source.label} and the images of "
             f"{scan.image_topic} do not overlap in time, or lie more than "
-            f"{options.max_pose_gap_s:g} s apart (max_pose_gap_s)"
+            f"{options.max_pose_gap_s:g} s apart (--max-pose-gap-s)"
         )
     if source is not None and unposed:
         notes.append(f"{unposed} of {len(slots)} images have no pose near their time")

@@ -203,15 +203,22 @@ class _Builder:
         self.drawings.append(partial(plots.path_plot, path))
         if any(finding.code == "images" and finding.level == "error" for finding in found):
             return
+        try:
+            self._match_images(recording, tell)
+        except CrossfireError as problem:  # an image that was not among the looks
+            self.findings.append(error("images", str(problem)))
+
+    def _match_images(self, recording: Recording, tell: OnProgress) -> None:
+        """Poses, calibration and images against one another."""
         fit = calibration.measure_fit(
             recording, lambda done, total: tell(done, total, "checking the calibration")
         )
         mounted = recording.base_from_camera.distance(Pose.identity()) != (0.0, 0.0)
         self.findings += calibration.judge_fit(fit, mounted=mounted)
-        self.findings += places.judge_places(recording)
         if fit is not None:
             self.figures |= fit.to_json()
             self.drawings.append(partial(plots.fit_plot, fit))
+        self.findings += places.judge_places(recording)
 
     def _estimate(self, recording: Recording) -> None:
         from crossfire_core.field.layout import GridLayout  # light, but beside torch

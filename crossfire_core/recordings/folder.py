@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -180,7 +181,11 @@ def _calibrated(listed: Sequence[ListedImage], file: str) -> Sequence[ListedImag
     # Which reads COLMAP's cameras, whose reader makes recordings of this kind.
     from crossfire_core.recordings.calibration_file import read_calibration
 
-    return [replace(i, camera=lambda size: read_calibration(file, size).camera) for i in listed]
+    @cache
+    def camera(size: Size) -> Camera:
+        return read_calibration(file, size).camera
+
+    return [replace(image, camera=camera) for image in listed]
 
 
 def _usable(listed: Sequence[ListedImage], *, posed: bool) -> tuple[list[_ImageFile], _Losses]:
