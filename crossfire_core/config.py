@@ -399,14 +399,19 @@ class ExportConfig:
     )
     resolution: float = option(0.05, "side of the grid's cells, metres", min=0.005, max=10.0)
     lowest: float = option(
-        0.1, "what is lower than this above the floor is driven over, metres", min=0.0
+        0.1, "what is lower than this above the floor is driven over, metres", min=0.0, max=1000.0
     )
     highest: float = option(
-        1.5, "what is higher than this above the floor is driven under, metres", min=0.01
+        1.5,
+        "what is higher than this above the floor is driven under, metres",
+        min=0.01,
+        max=1000.0,
     )
     find_floor: bool = option(True, "look for the floor; otherwise it is at `floor`")
-    floor: float = option(0.0, "height of the floor along the map's up axis, metres")
-    voxel: float = option(0.02, "distance between points of the cloud, metres", min=0.001)
+    floor: float = option(
+        0.0, "height of the floor along the map's up axis, metres", min=-1e4, max=1e4
+    )
+    voxel: float = option(0.02, "distance between points of the cloud, metres", min=0.001, max=10.0)
     max_points: int = option(
         500_000, "most points of a cloud; their distance grows until it has no more", min=100
     )

@@ -374,6 +374,8 @@ def test_the_command_writes_all_that_is_asked_for(map_file, tmp_path, capsys):
         (["--cloud", "c.ply", "--onto", "old.yaml"], "--grid"),
         (["--grid", "g.yaml", "--onto", "missing.yaml"], "cannot read the grid"),
         (["--grid", "g.yaml", "--resolution", "0"], "resolution"),
+        (["--grid", "g.yaml", "--floor", "inf"], "floor"),
+        (["--grid", "g.yaml", "--set", "highest=.inf"], "highest"),
         (["--grid", "g.yaml", "--set", "colums=3"], "unknown setting colums"),
     ],
 )

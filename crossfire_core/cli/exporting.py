@@ -66,6 +66,7 @@ def export(
     """
     from crossfire_core.config import ExportConfig
     from crossfire_core.errors import ConfigError
+    from crossfire_core.export.map_server import read_grid
 
     if not any((grid, cloud, mesh, picture)):
         raise ConfigError("say what to write: --grid, --cloud, --mesh or --picture")
@@ -75,10 +76,11 @@ def export(
         raise ConfigError("--onto compares with the map's own grid: say with --grid where it goes")
     settings = shell.configured(ExportConfig(), config, changes)
     settings = _told(settings, resolution=resolution, floor=floor, voxel=voxel)
+    existing = read_grid(onto) if onto else None  # before the map is looked at, which takes time
     surfaces = _surfaces(map_file, device, backend or "auto", settings)
     done: dict[str, Any] = {}
     if grid is not None or picture is not None:
-        done |= _grid(surfaces, settings, grid, onto, picture)
+        done |= _grid(surfaces, settings, grid, existing, picture)
     if cloud is not None or mesh is not None:
         done |= _cloud(surfaces, settings, cloud, mesh)
     shell.emit(done, json)
@@ -110,15 +112,14 @@ def _grid(
     surfaces: Surfaces,
     settings: ExportConfig,
     target: Path | None,
-    onto: Path | None,
+    existing: OccupancyGrid | None,
     picture: Path | None,
 ) -> dict[str, Any]:
     from crossfire_core.cli import display
     from crossfire_core.export.floor import find_floor
-    from crossfire_core.export.map_server import read_grid, write_grid
+    from crossfire_core.export.map_server import write_grid
     from crossfire_core.export.occupancy import occupancy
 
-    existing = read_grid(onto) if onto else None
     with display.working("the grid"):
         floor = find_floor(surfaces, settings)
         made = occupancy(surfaces, floor, settings)
