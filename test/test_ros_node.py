@@ -772,11 +772,11 @@ class TestMalformedMessages:
             g.wait_for_fix()
             g.wait(lambda: g.status().get("refused_image") == "1")
 
-    def test_second_image_size_is_refused_and_the_first_goes_on(self):
+    def test_second_image_shape_is_refused_and_the_first_goes_on(self):
         with graph() as g:
             g.tracking()
-            g.process_image(image=np.zeros((96, 128, 3), np.uint8))
-            assert "128x96" in g.node.tally.last_refusal
+            g.process_image(image=np.zeros((72, 128, 3), np.uint8))
+            assert "128x72" in g.node.tally.last_refusal
             g.wait_for_fix()
 
     def test_image_in_an_unknown_frame(self):
