@@ -384,7 +384,7 @@ class ExportConfig:
     """How a map becomes an occupancy grid, a cloud or a mesh."""
 
     views: int = option(
-        200, "mapping views looked from at most, spread evenly over the path", min=1
+        200, "mapping views looked from at most, spread evenly over the path", min=1, max=10_000
     )
     columns: int = option(128, "rays along the image's longer side", min=8, max=1024)
     reach: float = option(
