@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
+from dataclasses import replace
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -182,21 +184,60 @@ def test_triton_kernels_give_the_reference_values_and_gradients() -> None:
         assert max(error.values()) < 1e-3, (name, error)
 
 
-GOLDEN = Path(__file__).with_name("golden") / "encoding.npz"
+# -- golden vectors ----------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(
-    not GOLDEN.is_file(), reason="no golden vectors of a GPU here: see tools/golden_vectors.py"
-)
-def test_golden_vectors_of_a_gpu() -> None:
-    golden = np.load(GOLDEN, allow_pickle=False)
-    layout = GridLayout.of(GridConfig(6, 2, 10, 4, 1.6))
-    parameters = torch.tensor(golden["table"]).requires_grad_()
-    out = encoding_numba.encode(parameters, torch.tensor(golden["positions"]), layout)
-    (grad,) = torch.autograd.grad(out, parameters, torch.tensor(golden["upstream"]))
-    for name in {key.split(".")[0] for key in golden.files if "." in key}:
-        np.testing.assert_allclose(out.detach(), golden[f"{name}.values"], rtol=1e-3, atol=1e-3)
-        np.testing.assert_allclose(grad, golden[f"{name}.of_table"], rtol=1e-3, atol=1e-3)
+def golden_tool() -> ModuleType:
+    file = Path(__file__).parent.parent / "tools" / "golden_vectors.py"
+    spec = spec_from_file_location("golden_vectors", file)
+    assert spec is not None and spec.loader is not None
+    sys.modules["golden_vectors"] = module = module_from_spec(spec)  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+GOLDEN = golden_tool()
+OWN = Path(__file__).with_name("golden") / "encoding.npz"
+
+
+def assert_golden(path: Path) -> set[str]:
+    """Compare every grid of a file; their names."""
+    names = set()
+    for case in GOLDEN.read(path):
+        names.add(case.name)
+        ends = [*case.layout.offset.tolist(), int(case.layout.entries.sum())]
+        assert case.offsets.tolist() == ends, case.name
+        np.testing.assert_allclose(case.layout.scale, case.scale, rtol=1.2e-7)  # the last bit
+        layout = replace(case.layout, scale=case.scale)
+        for encode in (encoding_torch.encode, encoding_numba.encode):
+            assert max(GOLDEN.differences(encode, case, layout, CPU)) < 1e-5, case.name
+        if "default" in case.name:
+            np.testing.assert_array_equal(case.layout.scale, case.scale)
+    return names
+
+
+def test_golden_vectors_of_this_program() -> None:
+    assert assert_golden(OWN) == set(GOLDEN.GRIDS)
+
+
+def test_golden_vectors_of_tiny_cuda_nn(data_dir: Path) -> None:
+    path = data_dir / "tcnn_golden.npz"
+    if not path.is_file():
+        pytest.skip(f"no golden vectors of tiny-cuda-nn: {path}")
+    names = assert_golden(path)
+    assert {f"{name} (default)" for name in ("proposal", "geometry", "descriptor")} < names
+
+
+def test_golden_vectors_are_written_as_they_are_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    GOLDEN.write(tmp_path / "again.npz")
+    assert_golden(tmp_path / "again.npz")
+    GOLDEN.compare(OWN, tmp_path / "figures.json")
+    assert "numba: values" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert set(figures["torch"]) == set(GOLDEN.GRIDS)
+    assert max(figures["torch"]["odd base"]) < 1e-5
 
 
 # -- choosing a backend ------------------------------------------------------------------------

@@ -85,12 +85,31 @@ def test_a_graph_gives_what_the_function_gives() -> None:
         torch.testing.assert_close(b, x.sum(dim=1), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "backend", [pytest.param(name, marks=needs(name)) for name in ("torch", "triton", "tinycudann")]
+)
+@pytest.mark.parametrize("device", [f"cuda:{i}" for i in range(torch.cuda.device_count())])
+@torch.no_grad()
+def test_an_encoding_is_recorded_and_follows_its_arguments(backend: str, device: str) -> None:
+    layout = GridLayout.of(GRIDS["both"])
+    table = torch.randn(layout.parameters).half().float()
+    here, encode = table.to(device), backends.encoder(backend, torch.device(device))
+    graphed = Graphed(lambda x: (encode(here, x, layout),))
+    for _ in range(4):
+        where = torch.rand(1000, 3)
+        (found,) = graphed(where.to(device))
+        expected = encoding_torch.encode(table, where, layout)
+        torch.testing.assert_close(found.cpu(), expected, rtol=2e-2, atol=2e-2)
+    assert graphed.problem is None and any(graphed.recordings.values())
+
+
 def test_what_waits_is_not_recorded_but_still_done() -> None:
     graphed = Graphed(lambda x: (x[x > 0],))
     for _ in range(3):
         x = torch.randn(100, device=GPU)
         assert torch.equal(graphed(x)[0], x[x > 0])
     assert graphed.problem is not None
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
     assert float(torch.ones(3, device=GPU).sum()) == 3.0  # the GPU is fine afterwards
 
 

@@ -1,17 +1,19 @@
 #!/bin/sh
 # Everything that only a GPU can show, in one go; builds and installs nothing.
 #
-#   tools/gpu_check.sh [OUTPUT_FOLDER] [RECORDING]
+#   tools/gpu_check.sh [OUTPUT_FOLDER]
 #
-# Runs the tests that need a GPU, writes golden vectors of the parameter layout as every backend
-# on this GPU sees them, and trains and measures speed on RECORDING (by default a sample recording
-# that is made on the spot, which takes the extra [demo]).
+# Each step is a process of its own with a time limit, so that one that crashes or hangs hides no
+# other: every test that needs a GPU, the golden vectors, training for 60 s on a sample recording
+# (which takes the extra [demo]) and, where $CROSSFIRE_DATA has it, on RedKitchen, and the time of
+# a localization with every backend. What each step printed lies in OUTPUT_FOLDER; all figures are
+# in gpu_check.json there.
 # Exit status: 0 all passed, 1 something failed, 77 there is no GPU and nothing was checked.
 
 set -u
 cd "$(dirname "$0")/.." || exit 1
 OUT=${1:-gpu_check}
-RECORDING=${2:-}
+DATA=${CROSSFIRE_DATA:-../shared/data}
 if [ -z "${PYTHON:-}" ]; then
     PYTHON=python3
     [ -x .venv/bin/python ] && PYTHON=.venv/bin/python
@@ -22,25 +24,48 @@ if ! "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; 
     exit 77
 fi
 
-failed=0
-attempt() {
-    echo "== $1"
-    shift
-    "$@" || { echo "FAILED: $*" >&2; failed=1; }
-}
-crossfire() { "$PYTHON" -c 'from crossfire_core.cli import main; main()' "$@"; }
-
 mkdir -p "$OUT"
-"$PYTHON" -c 'import torch; print(torch.cuda.get_device_name(), "torch", torch.__version__)' |
-    tee "$OUT/device.txt"
-attempt "tests on the GPU" "$PYTHON" -m pytest -q test/test_gpu.py test/test_encoding.py
-attempt "golden vectors" "$PYTHON" tools/golden_vectors.py "$OUT/encoding.npz"
-if [ -z "$RECORDING" ]; then
-    RECORDING=$OUT/sample/mapping_bag
-    [ -e "$RECORDING" ] || attempt "sample recording" crossfire sample "$OUT/sample"
+: > "$OUT/steps.txt"
+
+# attempt NAME SECONDS COMMAND...: its exit status and duration become a line of steps.txt
+attempt() {
+    name=$1 limit=$2 start=$(date +%s)
+    shift 2
+    echo "== $name"
+    timeout -k 10 "$limit" "$@" > "$OUT/$name.log" 2>&1
+    status=$?
+    [ $status -eq 0 ] || echo "FAILED ($status): see $OUT/$name.log" >&2
+    echo "$name $status $(($(date +%s) - start))" >> "$OUT/steps.txt"
+}
+crossfire() {
+    name=$1 limit=$2
+    shift 2
+    attempt "$name" "$limit" "$PYTHON" -c 'from crossfire_core.cli import main; main()' "$@"
+}
+# train_and_time NAME MAPPING QUERY: 60 s of training, errors on other images, times
+train_and_time() {
+    crossfire "train-$1" 300 train "$2" --map "$OUT/$1.map" --minutes 1 --device cuda
+    crossfire "evaluate-$1" 300 evaluate "$OUT/$1.map" "$3" --device cuda \
+        --json "$OUT/evaluate-$1.json"
+    for backend in tinycudann triton torch; do
+        crossfire "speed-$1-$backend" 600 benchmark --speed --map "$OUT/$1.map" \
+            --recording "$2" --device cuda --backend $backend --work "$OUT" \
+            --json "$OUT/speed-$1-$backend.json"
+    done
+}
+
+for test in $(sed -n 's/^def \(test_[a-z_0-9]*\).*/\1/p' test/test_gpu.py); do
+    attempt "$test" 600 "$PYTHON" -m pytest -q test/test_gpu.py -k "$test"
+done
+attempt golden 300 "$PYTHON" tools/golden_vectors.py compare test/golden/encoding.npz \
+    "$OUT/golden.json"
+if [ -e "$DATA/tcnn_golden.npz" ]; then
+    attempt golden-tcnn 300 "$PYTHON" tools/golden_vectors.py compare "$DATA/tcnn_golden.npz" \
+        "$OUT/golden-tcnn.json"
 fi
-attempt "training" crossfire train "$RECORDING" --map "$OUT/gpu.map" --minutes 1 --device cuda
-attempt "speed" crossfire benchmark --speed --map "$OUT/gpu.map" --recording "$RECORDING" \
-    --device cuda --work "$OUT" --json "$OUT/speed.json"
-echo "results are in $OUT"
-exit $failed
+[ -e "$OUT/sample/mapping_bag" ] || crossfire sample 900 sample "$OUT/sample"
+train_and_time room "$OUT/sample/mapping_bag" "$OUT/sample/query_bag"
+if [ -e "$DATA/redkitchen/mapping_bag" ]; then
+    train_and_time redkitchen "$DATA/redkitchen/mapping_bag" "$DATA/redkitchen/query_bag"
+fi
+exec "$PYTHON" tools/gpu_figures.py "$OUT"

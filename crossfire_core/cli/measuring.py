@@ -59,6 +59,10 @@ def benchmark(
         Path | None, typer.Option(help="For --speed: a recording of the same place.")
     ] = None,
     device: shell.Device = "auto",
+    backend: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="For --speed: what evaluates the hash grids."),
+    ] = "auto",
     json: shell.JsonFile = None,
 ) -> None:
     """Compare with other methods on exactly the same mapping and query frames; or measure times.
@@ -76,7 +80,7 @@ def benchmark(
     Example: crossfire benchmark --speed --map room.map --recording room/mapping_bag
     """
     if speed:
-        _speed(map_file, recording, work, device, json)
+        _speed(map_file, recording, work, device, backend, json)
         return
     from crossfire_core.evaluation import benchmark as bench
     from crossfire_core.evaluation import negatives
@@ -142,7 +146,12 @@ def _negatives(plan: bench.Plan, every: int, json: Path | None) -> None:
 
 
 def _speed(
-    map_file: Path | None, recording: Path | None, work: Path, device: str, json: Path | None
+    map_file: Path | None,
+    recording: Path | None,
+    work: Path,
+    device: str,
+    backend: str,
+    json: Path | None,
 ) -> None:
     from crossfire_core.cli import display
     from crossfire_core.errors import ConfigError
@@ -155,7 +164,7 @@ def _speed(
 
     workload = speed.Workload(map_file, open_recording(recording))
     with display.working("speed") as say:
-        figures = speed.measure(workload, device, say)
+        figures = speed.measure(workload, device, backend, say)
     write_bytes(work / "speed.png", speed.plot(figures))
     shell.emit(figures, json)
     if json is None:

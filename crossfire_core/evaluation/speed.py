@@ -18,12 +18,17 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from crossfire_core.config import LocalizationConfig, TrainingConfig
 from crossfire_core.errors import RecordingError
 from crossfire_core.evaluation import plots
+from crossfire_core.field.backends import resolve_device
+from crossfire_core.field.layout import GridLayout
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.localizer import Localizer
+from crossfire_core.neural_map import NeuralMap
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.recordings.lazy import Recording
 from crossfire_core.training.schedule import Budget
@@ -40,6 +45,8 @@ _TABLES = (15, 17, 19)
 _VIEWS = (24, 96)
 _FRAMES = 8
 _WARM_STEPS = 10
+_WARM_RUNS = 2  # the second one is recorded where there are CUDA graphs
+_THREE = LocalizationConfig(iterations=3, converged_m=0.0, converged_deg=0.0)
 
 
 @dataclass(frozen=True)
@@ -57,21 +64,27 @@ class Workload:
     steps: int = 80
 
 
-def measure(work: Workload, device: str, tell: Tell) -> dict[str, Any]:
+def measure(work: Workload, device: str, backend: str, tell: Tell) -> dict[str, Any]:
     """All figures as plain types.
 
     Returns:
         ``ceilings``, ``localization`` (``iteration_ms``, ``total_ms``, ``stages_ms``,
-        ``by_columns_ms``), ``training`` (``steps_per_s``, ``samples_per_s``, ``by_rays``) and
+        ``by_columns_ms``, ``three_iterations_ms``; on a GPU also ``floor_ms``, what these three
+        take at the ceilings), ``training`` (``steps_per_s``, ``samples_per_s``, ``by_rays``) and
         ``peak_memory_mb``.
 
     Raises:
         RecordingError: no frame has a pose.
+        BackendError: the device or backend does not run here.
     """
     tell("ceilings")
-    ceilings = measure_ceilings()
-    localization = measure_localization(work, device, tell)
-    training = measure_training(work, device, tell)
+    place = resolve_device(device)
+    ceilings = measure_ceilings(place)
+    neural_map = NeuralMap.load(work.map_file, device, backend)
+    localization = measure_localization(neural_map, work, tell)
+    if place.type == "cuda":
+        localization["floor_ms"] = floor_ms(neural_map, work, ceilings)
+    training = measure_training(work, device, backend, tell)
     samples = training["samples_per_s"] * training["lookups_a_sample"]
     training["share_of_gather_ceiling"] = samples / ceilings["gathers_per_s"]
     return {
@@ -82,8 +95,10 @@ def measure(work: Workload, device: str, tell: Tell) -> dict[str, Any]:
     }
 
 
-def measure_ceilings() -> dict[str, float]:
-    """Matrix product, copy and random look-up of this machine's CPU, best of several."""
+def measure_ceilings(device: torch.device) -> dict[str, float]:
+    """Matrix product, copy and random look-up of the CPU or a GPU, best of several."""
+    if device.type == "cuda":
+        return _gpu_ceilings(device)
     a = torch.rand(1024, 1024)
     source = np.ones(16 << 20, np.float32)
     target = np.empty_like(source)
@@ -94,6 +109,54 @@ def measure_ceilings() -> dict[str, float]:
         "copy_gb_per_s": 2 * source.nbytes / best(lambda: np.copyto(target, source)) / 1e9,
         "gathers_per_s": len(index) / best(lambda: table.take(index, axis=0)),
     }
+
+
+def _gpu_ceilings(device: torch.device) -> dict[str, float]:
+    a = torch.rand(4096, 4096, device=device)
+    source = torch.ones(1 << 28, device=device)
+    target = torch.empty_like(source)
+    table = torch.ones(1 << 17, 4, device=device)
+    index = torch.randint(0, len(table), (1 << 24,), device=device)
+
+    def seconds(work: Callable[[], Any]) -> float:
+        def done() -> None:
+            work()
+            torch.cuda.synchronize(device)
+
+        return best(done)
+
+    return {
+        "matrix_gflops": 2 * len(a) ** 3 / seconds(lambda: a @ a) / 1e9,
+        "copy_gb_per_s": 8 * len(source) / seconds(lambda: target.copy_(source)) / 1e9,
+        "gathers_per_s": len(index) / seconds(lambda: table[index]),
+    }
+
+
+def floor_ms(neural_map: NeuralMap, work: Workload, ceilings: dict[str, float]) -> float:
+    """What a localization of three iterations takes if nothing but the ceilings held it up.
+
+    Counted are the products of all networks and the entries that hash grids are asked for.
+    """
+    field, read = neural_map.field, 0
+    encode = field.geometry.encode
+
+    def counting(parameters: Tensor, positions: Tensor, layout: GridLayout) -> Tensor:
+        nonlocal read
+        read += 8 * len(positions) * layout.width * parameters.element_size()
+        return encode(parameters, positions, layout)
+
+    field.set_encoder(counting)
+    try:
+        localizer = Localizer(neural_map, _THREE)
+        for recorded in (localizer.finder._network, localizer.finder._surface):
+            recorded.problem = "work is counted, which a replay would hide"
+        read = 0
+        with FlopCounterMode(display=False) as products:
+            _localized(localizer, posed_frames(work.recording, 1), warm=False)
+    finally:
+        field.set_encoder(encode)
+    arithmetic: float = products.get_total_flops() / (1e9 * ceilings["matrix_gflops"])
+    return 1e3 * (arithmetic + read / (1e9 * ceilings["copy_gb_per_s"]))
 
 
 def best(work: Callable[[], Any], rounds: int = 5) -> float:
@@ -119,12 +182,9 @@ def posed_frames(recording: Recording, count: int = _FRAMES) -> list[Frame]:
     return list(recording.frames([posed[i] for i in spread]))
 
 
-def measure_localization(work: Workload, device: str, tell: Tell) -> dict[str, Any]:
+def measure_localization(neural_map: NeuralMap, work: Workload, tell: Tell) -> dict[str, Any]:
     """Milliseconds of a localization from a prior nearby, by stage and by grid size."""
-    from crossfire_core.neural_map import NeuralMap
-
     frames = posed_frames(work.recording)
-    neural_map = NeuralMap.load(work.map_file, device)
     tell("localization")
     runs = [r for r in _localized(Localizer(neural_map), frames) if r["iterations"]]
     by_columns = {}
@@ -141,12 +201,14 @@ def measure_localization(work: Workload, device: str, tell: Tell) -> dict[str, A
         other = NeuralMap(header, *parts)
         some = _localized(Localizer(other), frames[:4])
         by_side[str(side)] = float(np.median([r["stages_ms"]["features"] for r in some]))
+    thrice = [r for r in _localized(Localizer(neural_map, _THREE), frames) if r["iterations"] == 3]
     stages = list(dict.fromkeys(stage for r in runs for stage in r["stages_ms"]))
     return {
         "iteration_ms": _middle([r["iteration_ms"] for r in runs]),
         "total_ms": _middle([r["total_ms"] for r in runs]),
         "iterations": _middle([r["iterations"] for r in runs]),
         "stages_ms": {s: _middle([r["stages_ms"].get(s, 0.0) for r in runs]) for s in stages},
+        "three_iterations_ms": _middle([r["total_ms"] for r in thrice]),
         "by_columns_ms": by_columns,
         "features_by_side_ms": by_side,
     }
@@ -156,10 +218,13 @@ def _middle(values: Sequence[float]) -> float | None:
     return float(np.median(values)) if values else None
 
 
-def _localized(localizer: Localizer, frames: Sequence[Frame]) -> list[dict[str, Any]]:
-    """Times of each frame's localization; the first one is repeated to warm up."""
+def _localized(
+    localizer: Localizer, frames: Sequence[Frame], warm: bool = True
+) -> list[dict[str, Any]]:
+    """Times of each frame's localization; before that the first one is done to warm up."""
     runs = []
-    for frame in [frames[0], *frames]:
+    before = _WARM_RUNS if warm else 0
+    for frame in [*before * [frames[0]], *frames]:
         assert frame.world_from_camera is not None
         prior = frame.world_from_camera @ Pose.exp(_PRIOR)
         start = time.perf_counter()
@@ -174,12 +239,12 @@ def _localized(localizer: Localizer, frames: Sequence[Frame]) -> list[dict[str, 
                 "stages_ms": found.timings_ms,
             }
         )
-    return runs[1:]
+    return runs[before:]
 
 
-def measure_training(work: Workload, device: str, tell: Tell) -> dict[str, Any]:
+def measure_training(work: Workload, device: str, backend: str, tell: Tell) -> dict[str, Any]:
     """Steps and samples a second of the first stage, and how they change with the rays."""
-    config = TrainingConfig()
+    config = TrainingConfig(backend=backend)
     tell("training")
     steps_per_s = _steps_per_second(work, config, device)
     by_rays = {}
@@ -245,6 +310,7 @@ def rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
         ("ceiling: random look-ups", f"{ceilings['gathers_per_s'] / 1e6:.0f} M/s"),
         ("localization, one iteration", _ms(found["iteration_ms"])),
         ("localization, whole", _ms(found["total_ms"])),
+        ("localization, three iterations", _ms(found["three_iterations_ms"])),
     ]
     table += [(f"  {stage}", _ms(ms)) for stage, ms in found["stages_ms"].items()]
     table += [

@@ -48,7 +48,7 @@ def _entry(corner: Sequence[Tensor], layout: GridLayout, level: int) -> Tensor:
     x, y, z = corner
     if layout.dense[level]:
         side = int(layout.resolution[level])
-        index = x + y * side + z * side * side
+        index = (x + y * side + z * side * side) & _MASK32  # unsigned, also outside the cube
     else:
         index = x ^ ((y * PRIME_Y) & _MASK32) ^ ((z * PRIME_Z) & _MASK32)
     return int(layout.offset[level]) + index % int(layout.entries[level])
