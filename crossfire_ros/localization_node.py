@@ -37,6 +37,7 @@ from crossfire_core.recordings.calibration_file import read_calibration
 from crossfire_core.recordings.camera_info import CameraView, same_camera
 from crossfire_core.recordings.image_file import scaled_to
 from crossfire_core.recordings.image_message import PixelDepth
+from crossfire_core.recordings.masks import Masks
 from crossfire_ros import parameters, runtime
 from crossfire_ros.bonds import start_bond
 from crossfire_ros.conversions import (
@@ -307,6 +308,7 @@ class LocalizationNode(LifecycleNode):
         self._tally, self._last_state = Tally(), None
         self._camera: Camera | None = None
         self._hears_latched = False
+        self._masks: Masks | None = None
         self._frame_from_camera = Pose.identity()
         self._pixel_depth = PixelDepth()
         self._report = Report(TrackingState.UNINITIALIZED, self._tally)
@@ -510,6 +512,7 @@ class LocalizationNode(LifecycleNode):
         Raises:
             MessageError: none is known yet, or it is for images of another shape.
             CalibrationError: the calibration file is of no use.
+            RecordingError: the mask is of no use.
         """
         node, size = self._settings.node, (width, height)
         if node.calibration and (self._camera is None or self._camera.size != size):
@@ -526,6 +529,10 @@ class LocalizationNode(LifecycleNode):
                 f"image is {width}x{height}, camera_info is for "
                 f"{self._camera.width}x{self._camera.height}"
             )
+        if node.mask:
+            if self._masks is None:
+                self._masks = Masks(Path(node.mask))
+            camera = self._masks.masked(camera)
         return CameraView(camera, self._frame_from_camera)
 
     def _on_odometry(self, message: Odometry) -> None:

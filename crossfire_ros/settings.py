@@ -51,6 +51,11 @@ class NodeConfig:
         "file with the camera's calibration, which then takes the place of `camera_info`: YAML of "
         "ROS, OpenCV or kalibr, or COLMAP's cameras.txt",
     )
+    mask: str = option(
+        "",
+        "image whose black pixels are left out of every image (the robot's body, the border of "
+        "the lens); any size of the images' shape",
+    )
     rectified: str = option(
         "auto",
         "whether the images are rectified, so that P of the calibration holds instead of K and D; "

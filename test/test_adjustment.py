@@ -43,11 +43,11 @@ def sightings(poses: list[Pose], wrong: float = 0.0) -> Sightings:
         pixels = pixels[inside] + rng.normal(0, 0.5, (len(inside), 2))
         bad = rng.uniform(size=len(inside)) < wrong
         pixels[bad] += rng.uniform(-80, 80, (int(bad.sum()), 2))
-        plane = CAMERA.normalized(pixels)
-        lines += [(view, point, *at) for point, at in zip(inside, plane, strict=True)]
+        lines += [(view, point, *at) for point, at in zip(inside, pixels, strict=True)]
     table = np.array(lines)
     view, point = table[:, 0].astype(np.int64), table[:, 1].astype(np.int64)
-    seen = Sightings(view, point, point, table[:, 2:], np.full(len(table), CAMERA.fx))
+    sights = CAMERA.sights(table[:, 2:])
+    seen = Sightings(view, point, point, sights, np.full(len(table), CAMERA.fx))
     return seen.where(np.bincount(point)[point] >= 2)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfire_core.errors import CalibrationError
 from crossfire_core.geometry import Camera
+from crossfire_core.geometry.sights import offsets
 
-# Lenses as they are calibrated, none that folds the image over.
+# Lenses as they are calibrated: an EuRoC camera, a phone, a TUM Kinect, a RealSense T265 and a
+# TUM-VI camera (Usenko et al. 2018, table of the double sphere paper) among them.
 COEFFICIENTS = {
     "none": [()],
     "radtan": [
@@ -20,17 +22,21 @@ COEFFICIENTS = {
         (0.0578421, -0.0805099, -0.000980296, 0.00015575),
     ],
     "rational": [(0.3, 0.1, 1e-3, 1e-3, 0.01, 0.4, 0.1, 0.01)],
-    "equidistant": [(0.01, -0.02, 0.003, 0.001), (-0.03, 0.02, -0.01, 0.002)],
+    "equidistant": [(0.01, -0.02, 0.003, 0.001), (-0.00845, 0.04513, -0.04232, 0.00785)],
+    "fov": [(0.92,), (0.3,)],
+    "omni": [(0.9, -0.2, 0.04, 2e-4, -1e-4), (1.8, 0.0, 0.0, 0.0, 0.0), (0.7,)],
+    "eucm": [(0.62, 1.05), (0.45, 0.9)],
+    "ds": [(-0.17, 0.59), (0.2, 0.45)],
 }
 
 
 @st.composite
 def cameras(draw: st.DrawFn) -> Camera:
-    """Calibrations of all models with an angle of view up to about 90 degrees."""
+    """Calibrations of all models, some of them narrower than their image."""
     width, height = draw(st.integers(16, 2000)), draw(st.integers(16, 2000))
-    focal = st.floats(0.55, 2.0).map(lambda f: f * max(width, height))
+    focal = st.floats(0.2, 2.0).map(lambda f: f * max(width, height))
     model = draw(st.sampled_from(sorted(COEFFICIENTS)))
-    camera = Camera(
+    return Camera(
         width,
         height,
         draw(focal),
@@ -40,29 +46,163 @@ def cameras(draw: st.DrawFn) -> Camera:
         model,
         draw(st.sampled_from(COEFFICIENTS[model])),
     )
-    # a lens that is calibrated for a narrower image may fold a corner of this one over
-    _, slope = camera.bend(camera.normalized(camera.pixel_grid(9, 7)))
-    assume(np.linalg.det(slope).min() > 0.05 * camera.fx * camera.fy)
-    return camera
+
+
+def published(camera: Camera, points: np.ndarray) -> np.ndarray:
+    """Pixels of points by the formulas of the papers, one point after the other."""
+    x, y, z = points.T
+    k = camera.coefficients
+    rho, far = np.hypot(x, y), np.linalg.norm(points, axis=1)
+    angle = np.arctan2(rho, z)
+    if camera.distortion == "equidistant":
+        scale = sum(c * angle ** (2 * i + 1) for i, c in enumerate((1.0, *k))) / rho
+    elif camera.distortion == "fov":
+        scale = np.arctan(2 * rho / z * np.tan(k[0] / 2)) / k[0] / rho
+    elif camera.distortion == "omni":
+        scale = 1 / (z + k[0] * far)
+    elif camera.distortion == "eucm":
+        scale = 1 / (k[0] * np.sqrt(k[1] * rho**2 + z**2) + (1 - k[0]) * z)
+    elif camera.distortion == "ds":
+        beside = k[0] * far + z
+        scale = 1 / (k[1] * np.sqrt(rho**2 + beside**2) + (1 - k[1]) * beside)
+    else:
+        scale = 1 / z
+    m = np.stack([x, y], axis=1) * scale[:, None]
+    bend = {"omni": k[1:], "radtan": k, "rational": k}.get(camera.distortion, ())
+    k1, k2, p1, p2, k3, k4, k5, k6 = (*bend, *[0.0] * (8 - len(bend)))
+    r2 = (m**2).sum(axis=1)
+    radial = (1 + k1 * r2 + k2 * r2**2 + k3 * r2**3) / (1 + k4 * r2 + k5 * r2**2 + k6 * r2**3)
+    a, b = m.T
+    u = a * radial + 2 * p1 * a * b + p2 * (r2 + 2 * a * a)
+    v = b * radial + p1 * (r2 + 2 * b * b) + 2 * p2 * a * b
+    return np.stack([camera.fx * u + camera.cx, camera.fy * v + camera.cy], axis=1)
+
+
+def around(widest: float, count: int = 200) -> np.ndarray:
+    """Points in all directions up to an angle to the axis, 0.5 to 4 m away."""
+    rng = np.random.default_rng(0)
+    angle, turn = rng.uniform(0.01, widest, count), rng.uniform(0, 2 * np.pi, count)
+    ways = [np.sin(angle) * np.cos(turn), np.sin(angle) * np.sin(turn), np.cos(angle)]
+    return np.stack(ways, axis=1) * rng.uniform(0.5, 4.0, (count, 1))
 
 
 @given(cameras())
 def test_bearings_undo_projection(camera: Camera) -> None:
     pixels = camera.pixel_grid(9, 7)
     bearings = camera.bearings(pixels)
-    np.testing.assert_allclose(np.linalg.norm(bearings, axis=1), 1.0, atol=1e-12)
-    np.testing.assert_allclose(camera.project(3.7 * bearings), pixels, atol=1e-4)
+    seen = np.isfinite(bearings).all(axis=1)
+    np.testing.assert_allclose(np.linalg.norm(bearings[seen], axis=1), 1.0, atol=1e-12)
+    again = camera.project(3.7 * bearings)
+    np.testing.assert_allclose(again[seen], pixels[seen], atol=1e-9 * max(camera.matrix[0]))
+    assert np.isnan(again[~seen]).all()
+
+
+@given(cameras())
+def test_projection_undoes_bearings(camera: Camera) -> None:
+    """Every direction that has a pixel is the only one of that pixel."""
+    points = around(0.97 * camera.widest_angle, 40)
+    pixels = camera.project(points)
+    seen = np.isfinite(pixels).all(axis=1)
+    assert seen.mean() > 0.9  # but for what a tilted lens folds a little earlier on one side
+    ways = points / np.linalg.norm(points, axis=1, keepdims=True)
+    np.testing.assert_allclose(camera.bearings(pixels)[seen], ways[seen], atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("model", "numbers"), [(m, k) for m, ks in COEFFICIENTS.items() for k in ks]
+)
+def test_pixels_are_those_of_the_published_formulas(model: str, numbers: tuple) -> None:
+    camera = Camera(640, 480, 210.0, 205.0, 322.0, 238.0, model, numbers)
+    points = around(0.9 * camera.widest_angle if model == "radtan" else min(
+        0.99 * camera.widest_angle, 1.5 if camera.is_flat or model == "fov" else 9.0
+    ))  # fmt: skip
+    pixels = camera.project(points)
+    assert np.isfinite(pixels).all()
+    np.testing.assert_allclose(pixels, published(camera, points), rtol=1e-11, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("model", "numbers", "degrees"),
+    [
+        ("none", (), 90.0),
+        ("radtan", (-0.5,), 39.2315),  # 3 k1 r^2 = -1 at r = 0.8165
+        ("equidistant", (0.0, 0.0, 0.0, 0.0), 180.0),
+        ("equidistant", (-0.1, 0.0, 0.0, 0.0), 104.6067),  # 3 k1 angle^2 = -1
+        ("fov", (0.9,), 90.0),
+        ("omni", (0.5,), 120.0),  # z = -xi |p|
+        ("omni", (2.0,), 120.0),  # z = -|p| / xi
+        ("eucm", (0.5, 1.0), 180.0),
+        ("eucm", (0.6, 1.0), 131.8103),  # as omni with xi = 1.5
+        ("ds", (0.0, 0.6), 131.8103),
+    ],
+)
+def test_the_widest_angle_is_worked_out(model: str, numbers: tuple, degrees: float) -> None:
+    numbers = (*numbers, 0.0, 0.0, 0.0) if model == "radtan" else numbers
+    camera = Camera(640, 480, 200.0, 210.0, 320.0, 240.0, model, numbers)
+    assert np.degrees(camera.widest_angle) == pytest.approx(degrees, abs=1e-3)
+    beyond = np.radians(degrees) + np.array([-0.02, 0.02])
+    points = np.stack([np.sin(beyond), 0 * beyond, np.cos(beyond)], axis=1)
+    seen = np.isfinite(camera.project(points)).all(axis=1)
+    assert seen.tolist() == [True, degrees == 180.0]
+
+
+def test_pixels_that_a_calibration_folds_over_show_nothing() -> None:
+    """r (1 - r^2 / 2) grows up to r = 0.8165, which lies 0.5443 focal lengths from the middle."""
+    camera = Camera(640, 480, 400.0, 500.0, 320.0, 240.0, "radtan", (-0.5, 0.0, 0.0, 0.0))
+    pixels = np.array([[320 + 400 * 0.544, 240], [320 + 400 * 0.545, 240], [320, 240 + 500 * 0.54]])
+    bearings = camera.bearings(pixels)
+    assert np.isfinite(bearings).all(axis=1).tolist() == [True, False, True]
+    assert bearings[2, 1] / bearings[2, 2] == pytest.approx(0.7544, abs=2e-3)
+    # such a point would lie well within the image, on the wrong side of the fold
+    assert np.isnan(camera.project([[1.2, 0.0, 1.0]])).all()
+
+
+def test_an_equidistant_lens_sees_behind_itself() -> None:
+    camera = Camera(800, 800, 200.0, 190.0, 400.0, 400.0, "equidistant", (0.0, 0.0, 0.0, 0.0))
+    side, behind = camera.project([[3.0, 0.0, 0.0], [0.0, -1.0, -1.0]])
+    np.testing.assert_allclose(side, [400 + 200 * np.pi / 2, 400])
+    np.testing.assert_allclose(behind, [400, 400 - 190 * 3 * np.pi / 4])
+    bearing = camera.bearings([[400.0, 400 - 190 * 3 * np.pi / 4]])
+    np.testing.assert_allclose(bearing, [[0.0, -(0.5**0.5), -(0.5**0.5)]], atol=1e-12)
 
 
 @given(cameras())
 def test_slopes_of_the_lens_are_differences(camera: Camera) -> None:
-    plane = camera.normalized(camera.pixel_grid(6, 5))
-    pixels, slope = camera.bend(plane)
-    np.testing.assert_allclose(pixels, camera.pixel_grid(6, 5), atol=1e-4)
-    for axis, step in enumerate(1e-5 * np.eye(2)):
-        ahead, behind = camera.bend(plane + step)[0], camera.bend(plane - step)[0]
-        difference = (ahead - behind) / 2e-5
-        np.testing.assert_allclose(slope[:, :, axis], difference, atol=1e-5 * max(camera.matrix[0]))
+    points = around(0.9 * min(camera.widest_angle, 1.5), 30)
+    pixels, slope = camera.project_with_slopes(points)
+    seen = np.isfinite(pixels).all(axis=1)
+    assert not slope[~seen].any()
+    for axis, step in enumerate(1e-6 * np.eye(3)):
+        difference = (camera.project(points + step) - camera.project(points - step)) / 2e-6
+        known = seen & np.isfinite(difference).all(axis=1)
+        size = np.abs(slope[known]).max(axis=(1, 2))[:, None]
+        np.testing.assert_allclose(
+            slope[known, :, axis] / size, difference[known] / size, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("model", COEFFICIENTS)
+def test_sights_tell_pixels_beside(model: str) -> None:
+    """Of a point that is seen a little beside a pixel, to first order."""
+    camera = Camera(640, 480, 300.0, 310.0, 322.0, 238.0, model, COEFFICIENTS[model][0])
+    pixels = np.random.default_rng(0).uniform([120, 80], [520, 400], (50, 2))
+    step = np.array([0.02, -0.03])
+    points = 2.5 * camera.bearings(pixels + step)
+    beside, by_point, ahead = offsets(camera.sights(pixels), points)
+    assert ahead.all()
+    if camera.is_flat:
+        straight = [b[:, :2] / b[:, 2:] for b in (points, camera.bearings(pixels))]
+        np.testing.assert_allclose(beside, straight[0] - straight[1], atol=1e-12)
+    else:
+        focal = 0.5 * (camera.fx + camera.fy)
+        np.testing.assert_allclose(focal * beside, np.tile(step, (50, 1)), atol=2e-4)
+    _, tangents = camera.tangents(points)
+    moved = points + np.random.default_rng(1).normal(0, 1e-4, points.shape)
+    expected = camera.project(moved) - (pixels + step)
+    np.testing.assert_allclose(offsets(tangents, moved)[0], expected, atol=2e-4)
+    shift = moved - points
+    change = offsets(camera.sights(pixels), moved)[0] - beside
+    np.testing.assert_allclose((by_point @ shift[:, :, None])[:, :, 0], change, atol=1e-7)
 
 
 @given(cameras(), st.integers(8, 1500), st.integers(8, 1500))
@@ -101,7 +241,7 @@ def test_the_centre_of_the_first_pixel_is_at_one_half() -> None:
     assert camera.opencv_matrix[0, 2] == 1.5
 
 
-@pytest.mark.parametrize("model", COEFFICIENTS)
+@pytest.mark.parametrize("model", ["none", "radtan", "rational", "equidistant"])
 def test_projection_is_opencvs(model: str) -> None:
     camera = Camera(640, 480, 500.0, 510.0, 320.5, 240.5, model, COEFFICIENTS[model][0])
     points = np.random.default_rng(0).uniform((-1, -0.8, 1.5), (1, 0.8, 4), (50, 3))
@@ -169,3 +309,19 @@ def test_a_lens_without_coefficients_may_have_any_name(name: str) -> None:
 def test_calibrations_that_are_none(arguments: tuple, message: str) -> None:
     with pytest.raises(CalibrationError, match=message):
         Camera.from_ros(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("model", "numbers", "message"),
+    [
+        ("ds", (0.59, -0.17), "0 to 1"),  # the two in the wrong order
+        ("eucm", (1.2, 1.0), "order"),
+        ("fov", (0.0,), "fov has 0"),
+        ("omni", (-1.0, 0.0, 0.0, 0.0, 0.0), "omni has -1"),
+        ("omni", (1.0, 0.1), "2 coefficients"),
+        ("kb4", (), "not supported"),
+    ],
+)
+def test_lenses_that_are_none(model: str, numbers: tuple, message: str) -> None:
+    with pytest.raises(CalibrationError, match=message):
+        Camera(64, 48, 50.0, 50.0, 32.0, 24.0, model, numbers)

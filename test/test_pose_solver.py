@@ -28,6 +28,11 @@ CAMERAS = {
     "equidistant": Camera(
         640, 480, 300.0, 298.0, 322.0, 238.0, "equidistant", (-0.01, 0.02, -0.01, 0.002)
     ),
+    "fisheye": Camera(640, 640, 230.0, 228.0, 318.0, 322.0, "equidistant", (0.0, 0.0, 0.0, 0.0)),
+    "omni": Camera(
+        640, 640, 400.0, 402.0, 318.0, 322.0, "omni", (0.9, -0.2, 0.04, 2e-4, -1e-4)
+    ),
+    "ds": Camera(640, 640, 210.0, 211.0, 318.0, 322.0, "ds", (-0.17, 0.59)),
 }  # fmt: skip
 
 
@@ -52,7 +57,8 @@ def test_jacobian_against_autograd() -> None:
     rng = np.random.default_rng(0)
     camera = CAMERAS["none"]
     map_from_camera, pixels, points = scene(camera, 12, rng, 2.0)
-    pose, ideal, focal = map_from_camera.inverse(), camera.normalized(pixels), 517.0
+    pose, sights, focal = map_from_camera.inverse(), camera.sights(pixels), 517.0
+    ideal = (pixels - [camera.cx, camera.cy]) / [camera.fx, camera.fy]
     matrix, space = torch.tensor(pose.matrix()), torch.tensor(points)
 
     def residual(twist: Tensor) -> Tensor:
@@ -61,7 +67,7 @@ def test_jacobian_against_autograd() -> None:
         return focal * (p[:, :2] / p[:, 2:] - torch.tensor(ideal))
 
     zero = torch.zeros(6, dtype=torch.float64)
-    values, jacobian, ahead = reprojection(pose, ideal, points, focal)
+    values, jacobian, ahead = reprojection(pose, sights, points, focal)
     np.testing.assert_allclose(values, residual(zero).numpy(), atol=1e-9)
     expected = torch.autograd.functional.jacobian(residual, zero).numpy()
     np.testing.assert_allclose(jacobian, expected, rtol=1e-7, atol=1e-6)
@@ -71,22 +77,23 @@ def test_jacobian_against_autograd() -> None:
 def test_equations_are_the_products_of_the_jacobian() -> None:
     rng = np.random.default_rng(8)
     map_from_camera, pixels, points = scene(CAMERAS["none"], 60, rng, 3.0)
-    pose, ideal, focal, width = (
-        map_from_camera.inverse(), CAMERAS["none"].normalized(pixels), 517.0, 2.0,
+    pose, sights, focal, width = (
+        map_from_camera.inverse(), CAMERAS["none"].sights(pixels), 517.0, 2.0,
     )  # fmt: skip
     points[:5] = map_from_camera.apply(np.full((5, 3), -1.0))  # behind the camera
     weights = rng.uniform(0.0, 1.0, 60)
-    residual, jacobian, ahead = reprojection(pose, ideal, points, focal)
+    residual, jacobian, ahead = reprojection(pose, sights, points, focal)
     kernel = width**2 / (width**2 + (residual**2).sum(axis=1))
     rows, heavy = jacobian.reshape(-1, 6), np.repeat(weights * ahead * kernel**2, 2)[:, None]
-    information, gradient = normal_equations(pose, ideal, points, weights, focal, width)
+    information, gradient = normal_equations(pose, sights, points, weights, focal, width)
     np.testing.assert_allclose(information, (heavy * rows).T @ rows, rtol=1e-9, atol=1e-6)
     np.testing.assert_allclose(gradient, (heavy * rows).T @ residual.ravel(), rtol=1e-9, atol=1e-6)
 
 
 def test_points_behind_the_camera_do_not_count() -> None:
     points = np.array([[0.0, 0.0, 2.0], [0.0, 0.0, -2.0], [0.1, 0.0, 0.0]])
-    values, jacobian, ahead = reprojection(Pose.identity(), np.zeros((3, 2)), points, 500.0)
+    sights = np.broadcast_to(np.eye(3), (3, 3, 3))
+    values, jacobian, ahead = reprojection(Pose.identity(), sights, points, 500.0)
     assert ahead.tolist() == [True, False, False]
     assert np.isfinite(values).all() and np.isfinite(jacobian).all()
 
@@ -104,6 +111,43 @@ def test_pose_is_found_among_sixty_percent_outliers(model: str) -> None:
     assert metres < 0.02 and np.degrees(radians) < 0.25
     assert solved.inlier[~wrong].mean() > 0.97
     assert solved.inlier[wrong].mean() < 0.1
+
+
+def test_a_lens_of_160_degrees_gives_exact_poses() -> None:
+    """What lies 60 to 80 degrees aside decides as well as what lies ahead, also alone."""
+    camera = Camera(640, 640, 230.0, 228.0, 318.0, 322.0, "equidistant", (0.0, 0.0, 0.0, 0.0))
+    rng = np.random.default_rng(5)
+    for narrowest in (0.0, 60.0):
+        angle = np.radians(rng.uniform(narrowest, 80.0, 200))
+        turn = rng.uniform(0, 2 * np.pi, 200)
+        radius = np.stack([230.0 * angle * np.cos(turn), 228.0 * angle * np.sin(turn)], axis=1)
+        ways = [np.sin(angle) * np.cos(turn), np.sin(angle) * np.sin(turn), np.cos(angle)]
+        truth = Pose.exp(np.array([1.0, -2.0, 0.5, 0.3, -1.2, 0.7]))
+        points = truth.apply(np.stack(ways, axis=1) * rng.uniform(1.0, 5.0, (200, 1)))
+        pixels = radius + np.array([318.0, 322.0])
+        points[:80] += rng.normal(0, 1.0, (80, 3))
+        solved = solve_pose(pixels, points, np.ones(200), camera, 3.0, 1000)
+        assert solved is not None
+        assert max(solved.camera_from_map.inverse().distance(truth)) < 1e-4  # outliers still pull
+        good = solved.inlier
+        exact = refine_pose(
+            solved.camera_from_map, solved.sights[good], points[good], np.ones(good.sum()), 229.0,
+            0.1,
+        )  # fmt: skip
+        assert max(exact.camera_from_map.inverse().distance(truth)) < 1e-9
+        assert good[80:].all()
+
+
+def test_errors_of_a_wide_lens_are_pixels_of_its_image() -> None:
+    """A pixel beside is an error of a pixel, ahead as at 80 degrees, along as across."""
+    camera = CAMERAS["fisheye"]
+    middle = np.array([318.0, 322.0])
+    for aside in (0.0, 150.0, 320.0):
+        for step in ([1.0, 0.0], [0.0, 1.0]):
+            pixels = np.tile(middle + np.array([aside, 0.0]), (6, 1))
+            points = 3.0 * camera.bearings(pixels + step)
+            residual, _, _ = reprojection(Pose.identity(), camera.sights(pixels), points, 229.0)
+            np.testing.assert_allclose(residual, np.tile(step, (6, 1)), atol=0.02)
 
 
 def test_solving_twice_gives_the_same_pose() -> None:
@@ -136,10 +180,10 @@ def test_surer_matches_pull_harder() -> None:
     truth, pixels, points = scene(camera, 400, rng, 0.0)
     pixels[::2, 0] += 1.5
     weights = np.where(np.arange(400) % 2 == 0, 0.02, 1.0)
-    ideal = camera.normalized(pixels)
+    sights = camera.sights(pixels)
     error = []
     for w in (weights, weights[::-1]):
-        solved = refine_pose(truth.inverse(), ideal, points, w, camera.fx, 6.0)
+        solved = refine_pose(truth.inverse(), sights, points, w, camera.fx, 6.0)
         error.append(float(np.median(solved.error_px[1::2])))
     assert error[0] < 0.2
     assert error[1] > 1.0
@@ -150,8 +194,8 @@ def test_refinement_reaches_the_minimum_from_nearby() -> None:
     camera = CAMERAS["equidistant"]
     truth, pixels, points = scene(camera, 100, rng, 0.0)
     start = Pose.exp(np.array([0.01, -0.02, 0.015, 0.004, 0.003, -0.005])) @ truth.inverse()
-    ideal = camera.normalized(pixels)
-    solved = refine_pose(start, ideal, points, np.ones(100), camera.fx, 20.0, iterations=20)
+    sights = camera.sights(pixels)
+    solved = refine_pose(start, sights, points, np.ones(100), camera.fx, 20.0, iterations=20)
     assert max(solved.camera_from_map.distance(truth.inverse())) < 1e-6
     assert solved.inlier.all()
 
@@ -163,8 +207,8 @@ def test_covariance_is_what_the_errors_show() -> None:
     squared, signs = [], []
     for _ in range(200):
         truth, pixels, points = scene(camera, 80, rng, 0.6)
-        ideal, focal = camera.normalized(pixels), 0.5 * (camera.fx + camera.fy)
-        solved = refine_pose(truth.inverse(), ideal, points, np.ones(80), focal, 12.0)
+        sights, focal = camera.sights(pixels), 0.5 * (camera.fx + camera.fy)
+        solved = refine_pose(truth.inverse(), sights, points, np.ones(80), focal, 12.0)
         covariance = camera_covariance(solved, noise_px=0.6)
         assert is_covariance(covariance)
         error = difference(solved.camera_from_map.inverse(), truth)
@@ -178,12 +222,12 @@ def test_covariance_grows_where_the_image_says_nothing() -> None:
     rng = np.random.default_rng(0)
     camera = CAMERAS["none"]
     truth, pixels, points = scene(camera, 200, rng, 0.0)
-    ideal = camera.normalized(pixels)
+    sights = camera.sights(pixels)
 
     def sigma(chosen: FloatArray) -> float:
         keep = chosen.astype(bool)
         solved = refine_pose(
-            truth.inverse(), ideal[keep], points[keep], np.ones(keep.sum()), camera.fx, 12.0
+            truth.inverse(), sights[keep], points[keep], np.ones(keep.sum()), camera.fx, 12.0
         )
         return float(np.sqrt(np.trace(camera_covariance(solved, 1.0)[:3, :3])))
 

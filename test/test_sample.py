@@ -91,8 +91,8 @@ def test_frames_are_the_same_twice_and_differ_by_seed(mapping):
 def test_depth_and_pose_carry_one_image_onto_another(mapping):
     """Warping a view by its depth into the next one must show the same colours."""
     here, there = mapping.frames([20, 21])
-    rays = here.camera.normalized(here.camera.pixel_grid())
-    local = np.concatenate([rays, np.ones((len(rays), 1))], 1) * here.depth.reshape(-1, 1)
+    rays = here.camera.bearings(here.camera.pixel_grid())
+    local = rays / rays[:, 2:] * here.depth.reshape(-1, 1)
     pixels = there.camera.project(
         there.world_from_camera.inverse().apply(here.world_from_camera.apply(local))
     )

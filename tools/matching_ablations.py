@@ -25,6 +25,7 @@ from torch import Tensor
 from crossfire_core.config import LocalizationConfig
 from crossfire_core.features.network import DenseDescriptors
 from crossfire_core.geometry import Camera, Pose
+from crossfire_core.geometry.sights import directions
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.localization.matching import CellMatches, match_points
 from crossfire_core.localization.pose_solver import SolvedPose, refine_pose, solve_pose
@@ -171,7 +172,8 @@ def magsac(
         return solve_pose(
             pixels, points, weights, camera, max_error_px, max_iterations, seed, start
         )
-    ideal, focal = camera.normalized(pixels), 0.5 * (camera.fx + camera.fy)
+    sights, focal = camera.sights(pixels), 0.5 * (camera.fx + camera.fy)
+    ideal = directions(sights)[:, :2]
     good, turn, shift, inliers = cv2.solvePnPRansac(
         points, ideal * focal, np.diag([focal, focal, 1.0]), None,
         iterationsCount=max_iterations, reprojectionError=max_error_px, confidence=0.9999,
@@ -180,7 +182,7 @@ def magsac(
     if not good or inliers is None or len(inliers) < 6:
         return None
     pose = Pose(cv2.Rodrigues(turn)[0], shift[:, 0])
-    return refine_pose(pose, ideal, points, weights, focal, max_error_px)
+    return refine_pose(pose, sights, points, weights, focal, max_error_px)
 
 
 RULES: dict[str, Callable[..., Localizer]] = {

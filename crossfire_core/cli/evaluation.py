@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from crossfire_core.localization.estimate import PoseEstimate
     from crossfire_core.localization.localizer import Localizer
     from crossfire_core.recordings.lazy import Recording
+    from crossfire_core.recordings.masks import Masks
 
 
 @shell.command("Use a map")
@@ -180,6 +181,14 @@ def localize(
             "YAML of ROS, OpenCV or kalibr, or COLMAP's cameras.txt.",
         ),
     ] = "",
+    mask: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="Image whose black pixels are left out, or a folder of such images named like "
+            "the images.",
+        ),
+    ] = "",
     device: shell.Device = "auto",
     backend: shell.Backend = None,
     config: shell.Settings = None,
@@ -194,9 +203,14 @@ def localize(
 
     Example: crossfire localize room.map photo.jpg --json -
     """
+    from crossfire_core.recordings.masks import Masks
+
     start = parse_pose(prior) if prior else None
+    masks = Masks(Path(mask)) if mask else None
     localizer = load_localizer(map_file, device, backend, config, changes)
-    estimates = {str(path): localize_file(localizer, path, start, calibration) for path in images}
+    estimates = {
+        str(path): localize_file(localizer, path, start, calibration, masks) for path in images
+    }
     outcomes = {name: estimate_json(estimate) for name, estimate in estimates.items()}
     shell.emit(outcomes, json)
     if json is None:
@@ -206,7 +220,11 @@ def localize(
 
 
 def localize_file(
-    localizer: Localizer, path: Path, prior: Pose | None, calibration: str = ""
+    localizer: Localizer,
+    path: Path,
+    prior: Pose | None,
+    calibration: str = "",
+    masks: Masks | None = None,
 ) -> PoseEstimate:
     """Localize an image file; what is wrong with the file is the reason why it is not found.
 
@@ -215,6 +233,7 @@ def localize_file(
         path: the image.
         prior: ``map_from_camera`` to start from, or None.
         calibration: file of the image's camera; empty for the map's own.
+        masks: of the images as they are after turning, or None.
     """
     from crossfire_core.errors import CrossfireError
     from crossfire_core.localization.estimate import PoseEstimate
@@ -228,6 +247,8 @@ def localize_file(
             camera = read_calibration(calibration, header.size).camera
         fit = fitted(camera, header)
         image = turned(read_image(path), fit[1] if fit else None)
+        if masks is not None and fit is not None:
+            fit = masks.masked(fit[0], path.name), fit[1]
     except CrossfireError as error:
         return PoseEstimate(False, str(error))
     if fit is None:

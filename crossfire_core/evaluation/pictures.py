@@ -182,9 +182,9 @@ def lift(renderer: MapRenderer, camera: Camera, pose: Pose) -> tuple[FloatArray,
     """Map points ``[n, 3]`` and colours ``[n, 3]`` of what one view shows."""
     rendering = renderer.render(camera, pose)
     z_depth = np.asarray(rendering.z_depth, dtype=np.float64).ravel()
-    plane = camera.normalized(camera.pixel_grid())
+    bearings = camera.bearings(camera.pixel_grid())
     known = np.isfinite(z_depth) & (z_depth > 0) & (np.asarray(rendering.opacity).ravel() > 0.5)
-    local = np.concatenate([plane, np.ones((len(plane), 1))], axis=1) * z_depth[:, None]
+    local = bearings * (z_depth / bearings[:, 2])[:, None]
     colours = np.asarray(rendering.colour, dtype=np.float64).reshape(-1, 3)
     return pose.apply(local[known]), colours[known]
 

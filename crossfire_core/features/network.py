@@ -16,6 +16,7 @@ from torch.nn import functional
 from crossfire_core.config import FeatureConfig
 from crossfire_core.field.constants import constant
 from crossfire_core.field.precision import short_convolutions
+from crossfire_core.geometry import Camera
 
 STRIDE = 2  # pixels of the network's input a descriptor
 _COARSEST = 8  # inputs are padded to a multiple of this
@@ -98,6 +99,15 @@ class DenseDescriptors:
 
     values: Tensor
     scale: tuple[float, float]
+
+    def masked(self, camera: Camera) -> DenseDescriptors:
+        """Descriptors of 0, which are like none, where pixels of the camera are not usable."""
+        usable = camera.usable_cells(self.values.shape[2], self.values.shape[1])
+        if usable is None:
+            return self
+        return DenseDescriptors(
+            self.values * torch.from_numpy(usable).to(self.values.device), self.scale
+        )
 
     def grid(self) -> NDArray[np.float32]:
         """The values as ``[rows, columns, d]`` for kernels on the CPU."""

@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 
 
 def root_sift(
-    grey: NDArray[Any], count: int, contrast: float = 0.04
+    grey: NDArray[Any],
+    count: int,
+    contrast: float = 0.04,
+    usable: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """The strongest keypoints of a grey image.
 
@@ -21,6 +24,8 @@ def root_sift(
         grey: ``[height, width]`` uint8.
         count: at most so many keypoints.
         contrast: least contrast; lower finds more, fainter ones.
+        usable: ``[height, width]`` where keypoints may lie, a little away from the border of what
+            may not be used, which looks like an edge; None for everywhere.
 
     Returns:
         Pixels ``[k, 2]``, centres at .5, and root-SIFT descriptors ``[k, 128]`` of unit length
@@ -29,7 +34,8 @@ def root_sift(
     sift: Any = cv2.SIFT.create(
         nfeatures=count, contrastThreshold=contrast, enable_precise_upscale=True
     )
-    found, values = sift.detectAndCompute(grey, None)
+    where = None if usable is None else cv2.erode(usable.astype(np.uint8), np.ones((7, 7)))
+    found, values = sift.detectAndCompute(grey, where)
     if values is None or not found:
         return np.zeros((0, 2)), np.zeros((0, 128), np.float32)
     pixels = np.array([keypoint.pt for keypoint in found], np.float64)[:count] + 0.5

@@ -27,6 +27,11 @@ _OTHER_NAMES = {
         "kannala_brandt4",
         "kb4",
     ),
+    "fov": ("fov",),
+    # of kalibr; the numbers of its projection come before those of the distortion
+    "omni": ("omni", "mei"),
+    "eucm": ("eucm",),
+    "ds": ("ds", "double_sphere"),
 }
 _MODELS = {name: model for model, names in _OTHER_NAMES.items() for name in names}
 

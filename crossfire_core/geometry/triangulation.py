@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.geometry.pose import skew
+from crossfire_core.geometry.sights import directions
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -22,18 +23,18 @@ class View:
 
     Attributes:
         pose: ``world_from_camera``.
-        plane: ``[n, 2]`` keypoints on the plane z = 1, undistorted.
+        sights: ``[n, 3, 3]`` of keypoints, see :meth:`.Camera.sights`; all finite.
         focal: pixels, to state errors in pixels.
     """
 
     pose: Pose
-    plane: FloatArray
+    sights: FloatArray
     focal: float
 
     @staticmethod
     def of(camera: Camera, pose: Pose, pixels: FloatArray) -> View:
         """From keypoints in pixels."""
-        return View(pose, camera.normalized(pixels), camera.fx)
+        return View(pose, camera.sights(pixels), camera.fx)
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,29 @@ def epipolar_inliers(a: View, b: View, pairs: IntArray, pixels: float) -> IntArr
     """
     b_from_a = b.pose.inverse() @ a.pose
     essential = skew(b_from_a.translation) @ b_from_a.rotation
-    x = np.concatenate([a.plane[pairs[:, 0]], np.ones((len(pairs), 1))], axis=1)
-    y = np.concatenate([b.plane[pairs[:, 1]], np.ones((len(pairs), 1))], axis=1)
+    distance = sampson_distances(essential, a.sights[pairs[:, 0]], b.sights[pairs[:, 1]])
+    return np.asarray(pairs[distance * 0.5 * (a.focal + b.focal) <= pixels])
+
+
+def sampson_distances(essential: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
+    """How far pairs of keypoints lie from an epipolar geometry, in focal lengths.
+
+    Args:
+        essential: ``[3, 3]``, ``y^T E x = 0`` for directions x of the first and y of the second.
+        a: ``[n, 3, 3]`` sights in the first image.
+        b: ``[n, 3, 3]`` sights in the second.
+
+    Returns:
+        ``[n]``; NaN where a sight is.
+    """
+    # the first two columns of an inverse are steps of a focal length, the third is the direction
+    step_a, step_b = np.linalg.inv(a), np.linalg.inv(b)
+    x, y = step_a[:, :, 2], step_b[:, :, 2]
     line_b, line_a = x @ essential.T, y @ essential
     error = np.einsum("ij,ij->i", y, line_b)
-    slope = np.sum(line_b[:, :2] ** 2, axis=1) + np.sum(line_a[:, :2] ** 2, axis=1)
-    distance = np.abs(error) / np.sqrt(np.maximum(slope, 1e-18)) * 0.5 * (a.focal + b.focal)
-    return np.asarray(pairs[distance <= pixels])
+    slope = np.sum((line_b[:, None] @ step_b[:, :, :2]) ** 2, axis=(1, 2))
+    slope += np.sum((line_a[:, None] @ step_a[:, :, :2]) ** 2, axis=(1, 2))
+    return np.asarray(np.abs(error) / np.sqrt(np.maximum(slope, 1e-18)))
 
 
 def view_pairs(
@@ -122,7 +139,7 @@ def joined(
     Returns:
         For each observation its track, view and keypoint; no track meets a view twice.
     """
-    start = np.concatenate([[0], np.cumsum([len(v.plane) for v in views])]).astype(np.int64)
+    start = np.concatenate([[0], np.cumsum([len(v.sights) for v in views])]).astype(np.int64)
     ends = [np.zeros((0, 2), np.int64)]
     ends += [pairs + np.array([start[a], start[b]]) for a, b, pairs in matches]
     edges = np.concatenate(ends)
@@ -215,8 +232,7 @@ def _rays(
     focal = np.array([v.focal for v in views])[view]
     for index, each in enumerate(views):
         mine = view == index
-        plane = each.plane[keypoint[mine]]
-        local = np.concatenate([plane, np.ones((len(plane), 1))], axis=1)
+        local = directions(each.sights[keypoint[mine]])
         local /= np.linalg.norm(local, axis=1, keepdims=True)
         rays[mine] = local @ each.pose.rotation.T
         centres[mine] = each.pose.translation

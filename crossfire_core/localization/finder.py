@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -258,6 +259,7 @@ class Finder:
             if any(known != camera for known, _ in self._grids):
                 self._grids.clear()
             pixels = camera.pixel_grid(*fitted(*camera.size, along))
+            pixels = pixels[camera.shows(pixels)]
             device = self.neural_map.device
             both = (pixels, camera.bearings(pixels))
             kept = [torch.tensor(a, dtype=torch.float32, device=device) for a in both]
@@ -347,6 +349,14 @@ def _centres(found: CellMatches, dense: DenseDescriptors) -> NDArray[np.float64]
 
 
 def spread_of(pixels: FloatArray, camera: Camera) -> float:
-    """Share of a 4x4 grid over the image that holds one of the pixels ``[n, 2]``."""
+    """Share of a 4x4 grid over the image that holds one of the pixels ``[n, 2]``.
+
+    Cells of which less than a half shows the scene do not count.
+    """
     cells = np.clip(pixels * 4 / np.array(camera.size), 0, 3).astype(int)
-    return len(np.unique(cells @ np.array([1, 4]))) / 16.0
+    held = np.unique(cells @ np.array([1, 4]))
+    if camera.usable is None:
+        return len(held) / 16.0
+    share = cv2.resize(camera.usable.astype(np.float32), (4, 4), interpolation=cv2.INTER_AREA)
+    usable = np.flatnonzero(np.asarray(share).ravel() >= 0.5)
+    return len(np.intersect1d(held, usable)) / max(len(usable), 1)

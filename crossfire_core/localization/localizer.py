@@ -127,7 +127,7 @@ class Localizer:
     ) -> PoseEstimate:
         """The finder's pose, from a prior or from nothing."""
         with clock.time("features"):
-            dense = self.finder.describe(image)
+            dense = self.finder.describe(image).masked(camera)
         count = iterations or self.config.iterations
         if start is None:
             return self.finder.search(dense, camera, count, clock)
@@ -264,4 +264,4 @@ def _moved_px(camera: Camera, matches: Matches, before: Pose, after: Pose | None
     seen = matches.points[matches.inlier]
     moved = camera.project(after.inverse().apply(seen))
     moved -= camera.project(before.inverse().apply(seen))
-    return float(np.median(np.linalg.norm(moved, axis=1)))
+    return float(np.nanmedian(np.linalg.norm(moved, axis=1)))  # some may leave a lens's view

@@ -28,7 +28,6 @@ from crossfire_core.localization.nearness import ViewDistances, closeness
 from crossfire_core.localization.patch_search import search
 from crossfire_core.localization.pose_solver import (
     SolvedPose,
-    plane_points,
     refine_pose,
     solve_pose,
 )
@@ -257,8 +256,9 @@ class PatchAligner:
         pixels = (centres + shifts)[found] / scale
         points = self._patches.points[index[found]]
         focal = 0.5 * (camera.fx + camera.fy)
-        ideal = camera.normalized(pixels)
-        solved = refine_pose(start.inverse(), ideal, points, weights[found], focal, max_error_px)
+        solved = refine_pose(
+            start.inverse(), camera.sights(pixels), points, weights[found], focal, max_error_px
+        )
         agrees = np.zeros(len(index), bool)
         agrees[np.flatnonzero(found)[solved.inlier]] = True
         agreement = Agreement.of(centres / scale, agrees, camera)
@@ -295,15 +295,13 @@ class PatchAligner:
         way /= np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1e-9)
         index = index[-(way * p.normals[index]).sum(axis=1) > LEAST_SLANT]
         camera_from_map = map_from_camera.inverse()
-        plane, by_twist, ahead = plane_points(camera_from_map, p.points[index])
-        plane = np.where(ahead[:, None], plane, 0.0)
-        centres, lens = camera.bend(plane)
-        # the first three columns of the derivative are those by a shift of the point
-        by_point = lens @ by_twist[:, :, :3] @ camera_from_map.rotation
-        warps = by_point @ self._axes[index]
-        area = np.linalg.det(warps)  # negative where a lens folds what it does not see back in
-        good = ahead & (area > _SCALES[0] ** 2) & (area < _SCALES[1] ** 2)
+        centres, slopes = camera.project_with_slopes(camera_from_map.apply(p.points[index]))
+        warps = slopes @ camera_from_map.rotation @ self._axes[index]
+        area = np.linalg.det(warps)  # 0 where the lens does not see a point
+        good = (area > _SCALES[0] ** 2) & (area < _SCALES[1] ** 2)
         good &= ((centres > 0.0) & (centres < np.array(camera.size))).all(axis=1)
+        reach = _INNER * np.abs(warps).sum(axis=2).max(axis=1)
+        good &= camera.clearance(centres) > reach  # all of a patch shows the scene
         chosen = np.flatnonzero(good)
         chosen = chosen[_half_near(len(chosen), most)]
         weight = weight[index[chosen]]

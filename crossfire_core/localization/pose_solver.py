@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numba
 import numpy as np
@@ -11,6 +11,7 @@ import poselib
 from numpy.typing import NDArray
 
 from crossfire_core.geometry import Camera, Pose
+from crossfire_core.geometry.sights import by_twist, offsets, pinholes
 from crossfire_core.localization.estimate import Matches
 
 FloatArray = NDArray[np.float64]
@@ -23,15 +24,16 @@ class SolvedPose:
 
     Attributes:
         camera_from_map: the pose.
-        ideal: ``[n, 2]`` the matches' undistorted coordinates on the plane z = 1.
+        sights: ``[n, 3, 3]`` of the matches' pixels, see :meth:`.Camera.sights`.
         inlier: ``[n]`` bool.
-        error_px: ``[n]`` reprojection errors in pixels of the undistorted image.
+        error_px: ``[n]`` reprojection errors in pixels, see :meth:`.Camera.sights`; infinite
+            where a pixel shows nothing or its point lies behind.
         information: ``[6, 6]`` Gauss-Newton information of (translation, rotation) of a small
             motion of the camera in the map, before scaling by the noise.
     """
 
     camera_from_map: Pose
-    ideal: FloatArray
+    sights: FloatArray
     inlier: NDArray[np.bool_]
     error_px: FloatArray
     information: FloatArray
@@ -82,30 +84,73 @@ def solve_pose(
     """
     if len(pixels) < 6:
         return None
-    ideal = camera.normalized(pixels)
+    sights = camera.sights(pixels)
     focal = 0.5 * (camera.fx + camera.fy)
     if start is not None:
-        near = refine_pose(start, ideal, points, weights, focal, 2.0 * max_error_px)
-        return refine_pose(near.camera_from_map, ideal, points, weights, focal, max_error_px)
-    model = {"model": "SIMPLE_PINHOLE", "width": camera.width, "height": camera.height,
-             "params": [focal, 0.0, 0.0]}  # fmt: skip
+        near = refine_pose(start, sights, points, weights, focal, 2.0 * max_error_px)
+        return refine_pose(near.camera_from_map, sights, points, weights, focal, max_error_px)
     # PROSAC draws from the best first; the weakest matches would only slow the counting down
     order = np.argsort(-weights, kind="stable")[:_RANSAC_MATCHES]
     ransac = {"max_reproj_error": max_error_px, "max_iterations": max_iterations,
               "min_iterations": 50, "success_prob": 0.9999, "seed": seed,
               "progressive_sampling": True}  # fmt: skip
-    found, info = poselib.estimate_absolute_pose(
-        ideal[order] * focal, points[order], model, ransac, {"loss_scale": 0.5 * max_error_px}
+    found, inlier = sampled_pose(
+        sights[order], points[order], camera, ransac, {"loss_scale": 0.5 * max_error_px}
     )
-    if info["num_inliers"] < 6:
+    if inlier.sum() < 6:
         return None
-    start = Pose.from_matrix(found.Rt)
-    return refine_pose(start, ideal, points, weights, focal, max_error_px)
+    return refine_pose(found, sights, points, weights, focal, max_error_px)
+
+
+def sampled_pose(
+    sights: FloatArray,
+    points: FloatArray,
+    camera: Camera,
+    ransac: dict[str, Any],
+    bundle: dict[str, Any],
+) -> tuple[Pose, NDArray[np.bool_]]:
+    """``camera_from_map`` by PoseLib's LO-RANSAC, and which matches agree ``[n]``.
+
+    Args:
+        sights: ``[n, 3, 3]`` of the matches, see :meth:`.Camera.sights`.
+        points: ``[n, 3]`` map frame.
+        camera: theirs.
+        ransac: PoseLib's options.
+        bundle: PoseLib's options for its refinement.
+    """
+    focal = 0.5 * (camera.fx + camera.fy)
+    model = {"model": "SIMPLE_PINHOLE", "width": camera.width, "height": camera.height,
+             "params": [focal, 0.0, 0.0]}  # fmt: skip
+    inlier = np.zeros(len(sights), dtype=bool)
+    parts = pinholes(sights, flat=camera.is_flat)
+    if camera.is_flat:
+        (only,) = parts
+        found, info = poselib.estimate_absolute_pose(
+            only.plane * focal, points[only.index], model, ransac, bundle
+        )
+        inlier[only.index] = info["inliers"]
+    else:
+        found, info = poselib.estimate_generalized_absolute_pose(
+            [part.plane * focal for part in parts], [points[part.index] for part in parts],
+            [poselib_pose(Pose(part.turn, np.zeros(3))) for part in parts],
+            [model] * len(parts), ransac, bundle,
+        )  # fmt: skip
+        for part, agree in zip(parts, info["inliers"], strict=True):
+            inlier[part.index] = agree
+    return Pose.from_matrix(found.Rt), inlier
+
+
+def poselib_pose(pose: Pose) -> poselib.CameraPose:
+    """A pose in PoseLib's words."""
+    made = poselib.CameraPose()
+    x, y, z, w = pose.quaternion()
+    made.q, made.t = np.array([w, x, y, z]), pose.translation
+    return made
 
 
 def refine_pose(
     camera_from_map: Pose,
-    ideal: FloatArray,
+    sights: FloatArray,
     points: FloatArray,
     weights: FloatArray,
     focal: float,
@@ -116,10 +161,10 @@ def refine_pose(
 
     Args:
         camera_from_map: start.
-        ideal: ``[n, 2]`` undistorted coordinates on the plane z = 1.
+        sights: ``[n, 3, 3]`` of the matches' pixels, see :meth:`.Camera.sights`.
         points: ``[n, 3]`` map frame.
         weights: ``[n]``.
-        focal: pixels, turns coordinates into pixels.
+        focal: pixels, turns offsets into pixels.
         max_error_px: where a match stops to count; the kernel's width is half of it.
         iterations: at most this many steps.
     """
@@ -127,18 +172,18 @@ def refine_pose(
     width = 0.5 * max_error_px
     information = np.eye(6)
     for _ in range(iterations):
-        information, gradient = normal_equations(pose, ideal, points, weights, focal, width)
+        information, gradient = normal_equations(pose, sights, points, weights, focal, width)
         step = -np.linalg.solve(information + 1e-9 * np.eye(6), gradient)
         pose = Pose.exp(step) @ pose
         if np.linalg.norm(step) < 1e-6:
             break
-    error = _errors(pose, ideal, points, focal)
-    return SolvedPose(pose, ideal, error < max_error_px, error, information)
+    error = _errors(pose, sights, points, focal)
+    return SolvedPose(pose, sights, error < max_error_px, error, information)
 
 
 def normal_equations(
     camera_from_map: Pose,
-    ideal: FloatArray,
+    sights: FloatArray,
     points: FloatArray,
     weights: FloatArray,
     focal: float,
@@ -148,45 +193,54 @@ def normal_equations(
 
     Args:
         camera_from_map: the pose.
-        ideal: ``[n, 2]`` undistorted coordinates on the plane z = 1.
+        sights: ``[n, 3, 3]`` of the matches' pixels, see :meth:`.Camera.sights`.
         points: ``[n, 3]`` map frame.
         weights: ``[n]``, each multiplied by its match's robust weight (Geman-McClure).
-        focal: pixels, turns coordinates into pixels.
+        focal: pixels, turns offsets into pixels.
         width: of the robust kernel, pixels.
     """
     local = camera_from_map.apply(points)
     sums = np.zeros((7, 6))
-    _sum_equations(local, ideal, weights, focal, width * width, sums)
+    _sum_equations(local, sights, weights, focal, width * width, sums)
     return sums[:6], sums[6]
 
 
 @numba.njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[misc,unused-ignore]
 def _sum_equations(
     local: FloatArray,
-    ideal: FloatArray,
+    sights: FloatArray,
     weights: FloatArray,
     focal: float,
     squared_width: float,
     sums: FloatArray,
 ) -> None:
-    """Rows of ``sums``: six of ``J^T W J``, then ``J^T W r``; the slopes are plane_points'."""
+    """Rows of ``sums``: six of ``J^T W J``, then ``J^T W r``; the slopes are :func:`offsets`'."""
     a, b = np.zeros(6), np.zeros(6)
     for i in range(len(local)):
-        z = local[i, 2]
-        if not z > 1e-6:
+        x, y, z = local[i, 0], local[i, 1], local[i, 2]
+        m = sights[i]
+        depth = m[2, 0] * x + m[2, 1] * y + m[2, 2] * z
+        if not depth > 1e-6:
             continue
-        inverse = 1.0 / z
-        u, v = local[i, 0] * inverse, local[i, 1] * inverse
-        ru, rv = focal * (u - ideal[i, 0]), focal * (v - ideal[i, 1])
+        inverse = 1.0 / depth
+        u = (m[0, 0] * x + m[0, 1] * y + m[0, 2] * z) * inverse
+        v = (m[1, 0] * x + m[1, 1] * y + m[1, 2] * z) * inverse
+        ru, rv = focal * u, focal * v
         kernel = squared_width / (squared_width + ru * ru + rv * rv)
         w = weights[i] * kernel * kernel
-        a[0], a[2], a[3], a[4], a[5] = inverse, -u * inverse, -u * v, 1.0 + u * u, -v
-        b[1], b[2], b[3], b[4], b[5] = inverse, -v * inverse, -1.0 - v * v, u * v, u
+        for k in range(3):
+            a[k] = (m[0, k] - u * m[2, k]) * inverse
+            b[k] = (m[1, k] - v * m[2, k]) * inverse
+        a[3], a[4], a[5] = y * a[2] - z * a[1], z * a[0] - x * a[2], x * a[1] - y * a[0]
+        b[3], b[4], b[5] = y * b[2] - z * b[1], z * b[0] - x * b[2], x * b[1] - y * b[0]
         for j in range(6):
             left, right = focal * focal * w * a[j], focal * focal * w * b[j]
-            for k in range(6):
+            for k in range(j, 6):
                 sums[j, k] += left * a[k] + right * b[k]
             sums[6, j] += focal * w * (a[j] * ru + b[j] * rv)
+    for j in range(6):
+        for k in range(j):
+            sums[j, k] = sums[k, j]
 
 
 def rescore(
@@ -194,48 +248,28 @@ def rescore(
 ) -> SolvedPose:
     """The same matches under another pose; the information is kept."""
     focal = 0.5 * (camera.fx + camera.fy)
-    error = _errors(camera_from_map, solved.ideal, matches.points, focal)
+    error = _errors(camera_from_map, solved.sights, matches.points, focal)
     return replace(
         solved, camera_from_map=camera_from_map, inlier=error < max_error_px, error_px=error
     )
 
 
-def _errors(pose: Pose, ideal: FloatArray, points: FloatArray, focal: float) -> FloatArray:
-    residual, _, ahead = reprojection(pose, ideal, points, focal)
-    return np.where(ahead, np.linalg.norm(residual, axis=1), np.inf)
+def _errors(pose: Pose, sights: FloatArray, points: FloatArray, focal: float) -> FloatArray:
+    beside, _, ahead = offsets(sights, pose.apply(points))
+    return np.where(ahead, focal * np.linalg.norm(beside, axis=1), np.inf)
 
 
 def reprojection(
-    pose: Pose, ideal: FloatArray, points: FloatArray, focal: float
+    pose: Pose, sights: FloatArray, points: FloatArray, focal: float
 ) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
     """Residuals ``[n, 2]`` in pixels, their Jacobian ``[n, 2, 6]``, and what lies ahead ``[n]``.
 
     The Jacobian is by a twist applied on the left of ``pose``, which is ``camera_from_map``,
     translation part first.
     """
-    plane, by_twist, ahead = plane_points(pose, points)
-    return focal * (plane - ideal), focal * by_twist, ahead
-
-
-def plane_points(
-    camera_from_map: Pose, points: FloatArray
-) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
-    """Points of the map on the camera's plane z = 1.
-
-    Returns:
-        Coordinates ``[n, 2]``, their derivative ``[n, 2, 6]`` by a twist applied on the left
-        (translation first), and which points lie ahead ``[n]``; the others are meaningless.
-    """
-    p = camera_from_map.apply(points)
-    ahead = p[:, 2] > 1e-6
-    inverse = 1.0 / np.where(ahead, p[:, 2], 1.0)
-    u, v = p[:, 0] * inverse, p[:, 1] * inverse
-    by_twist = np.zeros((len(p), 2, 6))
-    by_twist[:, 0, 0] = by_twist[:, 1, 1] = inverse
-    by_twist[:, 0, 2], by_twist[:, 1, 2] = -u * inverse, -v * inverse
-    by_twist[:, 0, 3], by_twist[:, 0, 4], by_twist[:, 0, 5] = -u * v, 1.0 + u * u, -v
-    by_twist[:, 1, 3], by_twist[:, 1, 4], by_twist[:, 1, 5] = -1.0 - v * v, u * v, u
-    return np.stack([u, v], axis=1), by_twist, ahead
+    local = pose.apply(points)
+    beside, by_point, ahead = offsets(sights, local)
+    return focal * beside, focal * by_twist(by_point, local), ahead
 
 
 def camera_covariance(solved: SolvedPose, noise_px: float, floor: float = 1e-10) -> FloatArray:

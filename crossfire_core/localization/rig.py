@@ -18,8 +18,13 @@ from numpy.typing import NDArray
 from crossfire_core.config import LocalizationConfig, TrackingConfig
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.geometry.pose import skew
+from crossfire_core.geometry.sights import pinholes
 from crossfire_core.localization.estimate import ImageLocalizer, Matches, PoseEstimate
-from crossfire_core.localization.pose_solver import normal_equations, reprojection
+from crossfire_core.localization.pose_solver import (
+    normal_equations,
+    poselib_pose,
+    reprojection,
+)
 from crossfire_core.localization.uncertainty import at_lever, difference, symmetric
 
 FloatArray = NDArray[np.float64]
@@ -130,36 +135,33 @@ def solve_rig(
     """
     if sum(len(sight.pixels) for sight in sights) < 6:
         return None
-    ideal = [sight.camera.normalized(sight.pixels) for sight in sights]
+    seen = [sight.camera.sights(sight.pixels) for sight in sights]
     # all cameras are brought to one focal length, so that a pixel is the same angle in each
     focal = float(np.median([s.focal / s.camera.relative_size for s in sights]))
-    best = [np.argsort(-s.weights, kind="stable")[:_RANSAC_MATCHES] for s in sights]
     model = {"model": "SIMPLE_PINHOLE", "width": 640, "height": 640, "params": [focal, 0.0, 0.0]}
+    pixels, points, mounts = [], [], []
+    for sight, matrices in zip(sights, seen, strict=True):
+        best = np.argsort(-sight.weights, kind="stable")[:_RANSAC_MATCHES]
+        for part in pinholes(matrices[best], flat=sight.camera.is_flat):
+            pixels.append(focal * part.plane)
+            points.append(sight.points[best][part.index])
+            turn = Pose(part.turn, np.zeros(3))
+            mounts.append(poselib_pose(turn @ sight.base_from_camera.inverse()))
     found, info = poselib.estimate_generalized_absolute_pose(
-        [focal * u[b] for u, b in zip(ideal, best, strict=True)],
-        [s.points[b] for s, b in zip(sights, best, strict=True)],
-        [_poselib(s.base_from_camera.inverse()) for s in sights],
-        [model] * len(sights),
+        pixels, points, mounts, [model] * len(mounts),
         {"max_reproj_error": max_error_px, "max_iterations": max_iterations,
          "min_iterations": 50, "success_prob": 0.9999, "seed": seed},
         {"loss_scale": 0.5 * max_error_px},
     )  # fmt: skip
     if info["num_inliers"] < 6:
         return None
-    return _refined(Pose.from_matrix(found.Rt), sights, ideal, focal, max_error_px)
-
-
-def _poselib(pose: Pose) -> poselib.CameraPose:
-    made = poselib.CameraPose()
-    x, y, z, w = pose.quaternion()
-    made.q, made.t = np.array([w, x, y, z]), pose.translation
-    return made
+    return _refined(Pose.from_matrix(found.Rt), sights, seen, focal, max_error_px)
 
 
 def _refined(
     base_from_map: Pose,
     sights: Sequence[RigSight],
-    ideal: Sequence[FloatArray],
+    seen: Sequence[FloatArray],
     focal: float,
     max_error_px: float,
 ) -> SolvedRig:
@@ -169,12 +171,13 @@ def _refined(
     information = np.eye(6)
     for _ in range(_STEPS):
         information, gradient = np.zeros((6, 6)), np.zeros(6)
-        for sight, u, mount, to_camera in zip(
-            sights, ideal, camera_from_base, carried, strict=True
+        for sight, matrices, mount, to_camera in zip(
+            sights, seen, camera_from_base, carried, strict=True
         ):
             own, slope = normal_equations(
-                mount @ base_from_map, u, sight.points, sight.weights, focal, 0.5 * max_error_px
-            )
+                mount @ base_from_map, matrices, sight.points, sight.weights, focal,
+                0.5 * max_error_px,
+            )  # fmt: skip
             information += to_camera.T @ own @ to_camera
             gradient += to_camera.T @ slope
         step = -np.linalg.solve(information + 1e-9 * np.eye(6), gradient)
@@ -182,8 +185,8 @@ def _refined(
         if np.linalg.norm(step) < 1e-6:
             break
     errors = []
-    for sight, u, mount in zip(sights, ideal, camera_from_base, strict=True):
-        residual, _, ahead = reprojection(mount @ base_from_map, u, sight.points, focal)
+    for sight, matrices, mount in zip(sights, seen, camera_from_base, strict=True):
+        residual, _, ahead = reprojection(mount @ base_from_map, matrices, sight.points, focal)
         errors.append(np.where(ahead, np.linalg.norm(residual, axis=1), np.inf))
     inliers = tuple(error < max_error_px for error in errors)
     return SolvedRig(base_from_map, inliers, tuple(errors), information)

@@ -20,6 +20,8 @@ from scipy import sparse
 
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.geometry.pose import skew
+from crossfire_core.geometry.sights import directions, offsets
+from crossfire_core.geometry.triangulation import sampson_distances
 from crossfire_core.mapping_poses.local_features import LocalFeatures, match
 
 FloatArray = NDArray[np.float64]
@@ -35,6 +37,7 @@ _LEAST_MATCHES = 20
 _EPIPOLAR_PX = 2.0
 _EPIPOLAR_TRIES = 250  # finds a geometry that a third of the matches have; others are worth little
 _FAR = 50.0  # points beyond so many times the path's extent are not used
+_AHEAD = float(np.cos(np.radians(75.0)))
 _LEAST_SINE = float(np.sin(np.radians(1.0)))
 
 # How far given poses are trusted, the loosest first: standard deviations in metres and degrees.
@@ -51,21 +54,21 @@ class Sightings:
         view: ``[n]`` number of the image.
         point: ``[n]`` number of the point.
         keypoint: ``[n]`` number of the keypoint in the image.
-        plane: ``[n, 2]`` undistorted, on the plane z = 1.
+        sights: ``[n, 3, 3]`` of the keypoints, see :meth:`.Camera.sights`.
         focal: ``[n]`` pixels, to state errors in pixels.
     """
 
     view: IntArray
     point: IntArray
     keypoint: IntArray
-    plane: FloatArray
+    sights: FloatArray
     focal: FloatArray
 
     def where(self, use: NDArray[np.bool_]) -> Sightings:
         """Some of them, with points renumbered without gaps."""
         _, point = np.unique(self.point[use], return_inverse=True)
         return Sightings(
-            self.view[use], point.astype(np.int64), self.keypoint[use], self.plane[use],
+            self.view[use], point.astype(np.int64), self.keypoint[use], self.sights[use],
             self.focal[use],
         )  # fmt: skip
 
@@ -134,8 +137,8 @@ def match_pairs(
         pairs: of images.
         tell: called with pairs done and in all.
     """
-    planes = {
-        i: cameras[i].normalized(features[i].pixels.astype(np.float64))
+    sights = {
+        i: cameras[i].sights(features[i].pixels.astype(np.float64))
         for i in sorted({i for pair in pairs for i in pair})
     }
     found = {}
@@ -143,14 +146,37 @@ def match_pairs(
         matches = match(features[i], features[j])
         if len(matches) >= _LEAST_MATCHES:
             limit = _EPIPOLAR_PX / cameras[i].fx
-            a, b = planes[i][matches[:, 0]], planes[j][matches[:, 1]]
-            _, inlier = cv2.findEssentialMat(
-                a, b, np.eye(3), cv2.RANSAC, prob=0.999, threshold=limit, maxIters=_EPIPOLAR_TRIES
-            )
-            if inlier is not None and inlier.sum() >= _LEAST_MATCHES:
-                found[i, j] = matches[inlier.ravel() > 0]
+            inlier = _agreeing(sights[i][matches[:, 0]], sights[j][matches[:, 1]], limit)
+            if inlier.sum() >= _LEAST_MATCHES:
+                found[i, j] = matches[inlier]
         tell(done, len(pairs))
     return found
+
+
+def _agreeing(a: FloatArray, b: FloatArray, limit: float) -> NDArray[np.bool_]:
+    """Which pairs of sights ``[n, 3, 3]`` fit one epipolar geometry to a limit in focal lengths.
+
+    OpenCV finds it on the plane z = 1, from what lies ahead; what a wide lens sees aside is then
+    compared with it.
+    """
+    x, y = directions(a), directions(b)
+    ahead = np.ones(len(x), bool)
+    for way in (x, y):
+        ahead &= way[:, 2] > _AHEAD * np.linalg.norm(way, axis=1)  # not NaN
+    inlier = np.zeros(len(x), bool)
+    if ahead.sum() < _LEAST_MATCHES:
+        return inlier
+    found: Any = cv2.findEssentialMat(
+        x[ahead, :2] / x[ahead, 2:], y[ahead, :2] / y[ahead, 2:], np.eye(3), cv2.RANSAC,
+        prob=0.999, threshold=limit, maxIters=_EPIPOLAR_TRIES,
+    )  # fmt: skip
+    if found[1] is None:
+        return inlier
+    inlier[ahead] = found[1].ravel() > 0
+    aside = ~ahead
+    if aside.any():
+        inlier[aside] = sampson_distances(found[0][:3], a[aside], b[aside]) < limit
+    return inlier
 
 
 def join_matches(
@@ -180,13 +206,13 @@ def join_matches(
     node = node[~np.isin(label[node], ambiguous)]
     view = np.searchsorted(first, node, side="right") - 1
     keypoint = node - first[view]
-    plane = np.zeros((len(node), 2))
+    sights = np.zeros((len(node), 3, 3))
     for number in np.unique(view):
         at = view == number
         pixels = features[number].pixels[keypoint[at]].astype(np.float64)
-        plane[at] = cameras[number].normalized(pixels)
+        sights[at] = cameras[number].sights(pixels)
     focal = np.array([c.fx for c in cameras])[view]
-    seen = Sightings(view, label[node].astype(np.int64), keypoint, plane, focal)
+    seen = Sightings(view, label[node].astype(np.int64), keypoint, sights, focal)
     return _often_seen(seen.where(np.ones(len(node), bool)))
 
 
@@ -298,7 +324,7 @@ def _nearest_points(poses: Sequence[Pose], seen: Sightings) -> FloatArray:
     middle = centres.mean(axis=0)
     centres = centres - middle
     rotations = np.stack([p.rotation for p in poses])
-    rays = np.concatenate([seen.plane, np.ones((len(seen.plane), 1))], axis=1)
+    rays = directions(seen.sights)
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)
     rays = np.einsum("nij,nj->ni", rotations[seen.view], rays)
     across = np.eye(3) - rays[:, :, None] * rays[:, None, :]
@@ -312,16 +338,20 @@ def _nearest_points(poses: Sequence[Pose], seen: Sightings) -> FloatArray:
 
 def _residuals(
     poses: Sequence[Pose], points: FloatArray, seen: Sightings
-) -> tuple[FloatArray, FloatArray]:
-    """Reprojection errors ``[n, 2]`` in pixels, NaN behind the camera, and camera points."""
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Reprojection errors ``[n, 2]`` in pixels, NaN behind a sight; their slopes; camera points.
+
+    The slopes ``[n, 2, 3]`` are by the point in the camera's frame, the points ``[n, 3]`` in it.
+    """
     rotations = np.stack([p.rotation for p in poses])[seen.view]
     centres = np.stack([p.translation for p in poses])
     local = np.einsum("nji,nj->ni", rotations, points[seen.point] - centres[seen.view])
     extent = max(float(np.linalg.norm(np.ptp(centres, axis=0))), 1e-6)
-    ahead = (local[:, 2] > 1e-3 * extent) & (local[:, 2] < _FAR * extent)
-    depth = np.where(ahead, local[:, 2], np.nan)
-    error = (local[:, :2] / depth[:, None] - seen.plane) * seen.focal[:, None]
-    return error, local
+    depth = (seen.sights[:, 2] * local).sum(axis=1)
+    beside, by_point, ahead = offsets(seen.sights, local)
+    ahead &= (depth > 1e-3 * extent) & (depth < _FAR * extent)
+    error = np.where(ahead[:, None], beside * seen.focal[:, None], np.nan)
+    return error, by_point * seen.focal[:, None, None], local
 
 
 def _median_error(poses: Sequence[Pose], points: FloatArray, seen: Sightings) -> float:
@@ -338,10 +368,10 @@ def _step(
     limit_px: float,
 ) -> tuple[list[Pose], FloatArray]:
     """One Gauss-Newton step; poses move by twists in their own camera's frame."""
-    error, local = _residuals(poses, points, seen)
+    error, projection, local = _residuals(poses, points, seen)
     weight = 1.0 / (1.0 + np.nan_to_num((error**2).sum(axis=1), nan=np.inf) / limit_px**2) ** 2
     error = np.nan_to_num(error)
-    by_view, by_point = _slopes(poses, local, seen)
+    by_view, by_point = _slopes(poses, projection, local, seen)
     weighted = weight[:, None, None] * by_view
     views, count = len(poses), len(points)
     hessian, gradient = _prior_terms(poses, given, prior)
@@ -368,15 +398,12 @@ def _step(
 
 
 def _slopes(
-    poses: Sequence[Pose], local: FloatArray, seen: Sightings
+    poses: Sequence[Pose], projection: FloatArray, local: FloatArray, seen: Sightings
 ) -> tuple[FloatArray, FloatArray]:
     """Derivatives of the errors: by the view's twist ``[n, 2, 6]``, by the point ``[n, 2, 3]``."""
-    x, y = local[:, 0], local[:, 1]
-    z = np.where(np.abs(local[:, 2]) < 1e-9, 1e-9, local[:, 2])
-    zero = np.zeros_like(x)
-    rows = [np.stack([1 / z, zero, -x / z**2], 1), np.stack([zero, 1 / z, -y / z**2], 1)]
-    projection = np.stack(rows, axis=1) * seen.focal[:, None, None]  # [n, 2, 3]
-    by_twist = np.concatenate([-np.broadcast_to(np.eye(3), (len(x), 3, 3)), skew(local)], axis=2)
+    by_twist = np.concatenate(
+        [-np.broadcast_to(np.eye(3), (len(local), 3, 3)), skew(local)], axis=2
+    )
     rotations = np.stack([p.rotation for p in poses])[seen.view]
     return projection @ by_twist, projection @ rotations.transpose(0, 2, 1)
 

@@ -182,7 +182,7 @@ def find_features(
     missing = [number for number in range(len(keyframes)) if number not in found]
     frames = recording.frames([keyframes[number] for number in missing])
     for number, frame in zip(missing, frames, strict=True):
-        found[number] = local_features.detect(frame.image, config.features)
+        found[number] = local_features.detect(frame.image, config.features, frame.camera)
         local_features.save(space.features(number), found[number])
         tell(len(found), len(keyframes))
     return [found[number] for number in range(len(keyframes))]

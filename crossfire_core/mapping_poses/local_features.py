@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from crossfire_core.features.sift import root_sift
 from crossfire_core.files import read_arrays, write_arrays
+from crossfire_core.geometry import Camera
 
 _RATIO = 0.8
 _CONTRAST = 0.015
@@ -30,10 +31,10 @@ class LocalFeatures:
     descriptors: NDArray[np.float32]
 
 
-def detect(image: NDArray[np.uint8], count: int) -> LocalFeatures:
-    """The strongest SIFT keypoints of an image ``[height, width, 3]`` RGB."""
+def detect(image: NDArray[np.uint8], count: int, camera: Camera) -> LocalFeatures:
+    """The strongest SIFT keypoints of an image ``[height, width, 3]`` RGB, on usable pixels."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    pixels, root = root_sift(grey, count, _CONTRAST)
+    pixels, root = root_sift(grey, count, _CONTRAST, camera.usable)
     return LocalFeatures(pixels.astype(np.float32), _unit(np.rint(root * _QUANTUM).clip(0, 255)))
 
 

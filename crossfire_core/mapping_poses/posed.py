@@ -45,7 +45,10 @@ class SelectedRecording(Recording):
         frames = self._base.frames([self._kept[i] for i in wanted])
         for index, frame in zip(wanted, frames, strict=True):
             info = self._infos[index]
-            yield replace(frame, camera=info.camera, world_from_camera=info.world_from_camera)
+            camera = info.camera
+            if frame.camera.mask is not None:  # which the list of frames does not know
+                camera = replace(camera, mask=frame.camera.mask)
+            yield replace(frame, camera=camera, world_from_camera=info.world_from_camera)
 
     def odometry(self) -> Trajectory | None:
         """``odom_from_base`` over time, or None."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfire_core.config import SfmConfig
-from crossfire_core.errors import MissingDependencyError, TrainingError
+from crossfire_core.errors import CalibrationError, MissingDependencyError, TrainingError
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.mapping_poses.local_features import LocalFeatures, match
 from crossfire_core.recordings.colmap import camera_of
@@ -97,6 +97,13 @@ def colmap_parameters(camera: Camera) -> tuple[str, list[float]]:
         return "PINHOLE", pinhole
     if c.distortion == "equidistant":
         return "OPENCV_FISHEYE", [*pinhole, *k[:4]]
+    if c.distortion == "fov":
+        return "FOV", [*pinhole, k[0]]
+    if not c.is_flat:
+        raise CalibrationError(
+            f"COLMAP has no lens model {c.distortion}: use --poses odometry, or calibrate the "
+            "camera as equidistant"
+        )
     if c.distortion == "radtan" and k[4] == 0.0:
         return "OPENCV", [*pinhole, *k[:4]]
     return "FULL_OPENCV", [*pinhole, *k]

@@ -61,12 +61,19 @@ def open_recording(path: Path | str, options: RecordingOptions | None = None) ->
         raise RecordingError(f"no recording at {path}")
     for recognises, read in _readers():
         if recognises(path):
-            return read(path, options)
+            recording = read(path, options)
+            return _masked(recording, options.mask) if options.mask else recording
     raise RecordingError(
         f"{path} is no recording that is known here: a rosbag2, a folder with transforms.json, a "
         "COLMAP model, or a folder of 7-Scenes, Cambridge Landmarks, TUM RGB-D, EuRoC, kapture "
         "or ACE"
     )
+
+
+def _masked(recording: Recording, masks: str) -> Recording:
+    from crossfire_core.recordings.masks import MaskedRecording, Masks
+
+    return MaskedRecording(recording, Masks(Path(masks)))
 
 
 def _readers() -> list[tuple[Callable[[Path], bool], Reader]]:

@@ -22,7 +22,7 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from crossfire_core.errors import RecordingError
+from crossfire_core.errors import CalibrationError, RecordingError
 from crossfire_core.geometry import Camera, Pose
 
 Storage = Literal["mcap", "sqlite3"]
@@ -163,6 +163,10 @@ class BagWriter:
 
     def camera_info(self, topic: str, stamp_ns: int, frame: str, camera: Camera) -> None:
         """A calibration; see :meth:`image` for the arguments."""
+        if camera.distortion not in _ROS_MODELS:
+            raise CalibrationError(
+                f"a camera_info cannot hold the distortion model {camera.distortion}"
+            )
         model, length = _ROS_MODELS[camera.distortion]
         d = np.zeros(length)
         d[: len(camera.coefficients)] = camera.coefficients

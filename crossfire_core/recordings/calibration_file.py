@@ -11,6 +11,7 @@ import yaml
 
 from crossfire_core.errors import CalibrationError, RecordingError
 from crossfire_core.geometry import Camera
+from crossfire_core.geometry.lens_names import lens_named
 from crossfire_core.recordings.camera_info import Calibration, CameraView, chosen_view
 from crossfire_core.recordings.colmap import camera_of
 from crossfire_core.recordings.image_file import scaled_to
@@ -20,6 +21,11 @@ _HELP = (
     "a calibration is a YAML file of ROS (camera_matrix) or OpenCV, kalibr's camchain, or "
     "COLMAP's cameras.txt"
 )
+# kalibr's projections with the distortions that they are used with.
+_KALIBR_LENSES = {
+    *(("pinhole", lens) for lens in ("none", "radtan", "equidistant", "fov")),
+    ("omni", "radtan"), ("omni", "none"), ("eucm", "none"), ("ds", "none"),
+}  # fmt: skip
 # The names under which OpenCV's users keep the two fields.
 _MATRIX_KEYS = ("camera_matrix", "Camera_Matrix", "cameraMatrix", "CameraMatrix", "K")
 _LENS_KEYS = (
@@ -175,19 +181,23 @@ def _yaml(path: Path) -> dict[str, Any]:
 def _kalibr_camera(name: str, values: Mapping[str, Any]) -> NamedCamera:
     """One camera of a camchain; pixel centres at integers."""
     projection = str(values.get("camera_model", "pinhole"))
-    if projection != "pinhole":
+    lens = lens_named(str(values.get("distortion_model", "none")))
+    if (projection, lens) not in _KALIBR_LENSES:
         raise CalibrationError(
-            f"{name} has kalibr's camera_model {projection!r}: calibrate with pinhole-radtan or "
-            "pinhole-equi"
+            f"{name} has kalibr's camera_model {projection!r} with distortion_model "
+            f"{values.get('distortion_model', 'none')!r}: calibrate with pinhole-radtan, "
+            "pinhole-equi, pinhole-fov, omni-radtan, omni-none, eucm-none or ds-none"
         )
-    fx, fy, cx, cy = (float(v) for v in values["intrinsics"])
+    *shape, fx, fy, cx, cy = (float(v) for v in values["intrinsics"])
+    bend = tuple(float(v) for v in values.get("distortion_coeffs", ()))
+    own = projection != "pinhole"
     width, height = (int(v) for v in values["resolution"])
     calibration = Calibration(
         width,
         height,
-        str(values.get("distortion_model", "none")),
+        projection if own else str(values.get("distortion_model", "none")),
         (fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0),
-        tuple(float(v) for v in values.get("distortion_coeffs", ())),
+        (*shape, *(bend if lens != "none" else ())) if own else bend,
     )
     return NamedCamera(name, str(values.get("rostopic", "")), calibration)
 

@@ -43,6 +43,7 @@ _DISTORTIONS: dict[str, tuple[DistortionModel, int]] = {
     "RADIAL": ("radtan", 4),
     "OPENCV": ("radtan", 4),
     "FULL_OPENCV": ("rational", 8),
+    "FOV": ("fov", 1),
     "OPENCV_FISHEYE": ("equidistant", 4),
     "SIMPLE_RADIAL_FISHEYE": ("equidistant", 4),
     "RADIAL_FISHEYE": ("equidistant", 4),

@@ -232,9 +232,10 @@ def _intrinsics(camera: Camera) -> dict[str, Any]:
         **{"w": camera.width, "h": camera.height, "fl_x": camera.fx, "fl_y": camera.fy},
         **{"cx": camera.cx, "cy": camera.cy},
     }
-    if camera.distortion == "rational":
+    if camera.distortion not in ("none", "radtan", "equidistant"):
         raise CalibrationError(
-            "transforms.json cannot hold the rational distortion model: convert to a bag"
+            f"transforms.json cannot hold the distortion model {camera.distortion}"
+            + (": convert to a bag" if camera.distortion == "rational" else "")
         )
     names = ("k1", "k2", "k3", "k4") if camera.distortion == "equidistant" else _RADTAN_NAMES
     values.update(zip(names, camera.coefficients, strict=False))

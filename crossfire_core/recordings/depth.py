@@ -23,9 +23,9 @@ def register_depth(
         ``[height, width]`` of the colour camera, metres along its z, 0 where unknown.
     """
     known = depth > 0
-    plane = depth_camera.normalized(depth_camera.pixel_grid()[known.ravel()])
+    bearings = depth_camera.bearings(depth_camera.pixel_grid()[known.ravel()])
     z = depth[known].astype(np.float64)
-    points = np.concatenate([plane * z[:, None], z[:, None]], axis=1)
+    points = bearings * (z / bearings[:, 2])[:, None]
     seen = colour_from_depth.apply(points)
     pixels = colour_camera.project(seen)
     # A point behind the camera has NaN for a pixel, which is neither above nor below anything.

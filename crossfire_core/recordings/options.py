@@ -29,6 +29,11 @@ class RecordingOptions:
         "whether the images are rectified, so that P of the calibration holds instead of K and D; "
         "by default the topic's name says it, or the images where it does not",
     )
+    mask: str = option(
+        "",
+        "image whose black pixels are left out of every frame (the robot's body, the border of the "
+        "lens), or a folder of such images named like the frames",
+    )
     pose_topic: str = option(
         "",
         "source of the poses: a topic (PoseStamped, PoseWithCovarianceStamped, TransformStamped, "

@@ -191,8 +191,13 @@ class Renderer:
         return self.field.colour.device
 
     def rays(self, camera: Camera, map_from_camera: Pose, pixels: NDArray[np.float64]) -> Rays:
-        """Rays through pixels ``[n, 2]`` of a camera at a pose."""
-        directions = camera.bearings(pixels) @ map_from_camera.rotation.T
+        """Rays through pixels ``[n, 2]`` of a camera at a pose.
+
+        Pixels that the lens does not show get its axis: leave them out, see :meth:`.Camera.shows`.
+        """
+        bearings = camera.bearings(pixels)
+        bearings[np.isnan(bearings[:, 0])] = (0.0, 0.0, 1.0)
+        directions = bearings @ map_from_camera.rotation.T
         origins = np.broadcast_to(map_from_camera.translation - self._origin, directions.shape)
         as_tensor = lambda a: torch.tensor(a, dtype=torch.float32, device=self.device)  # noqa: E731
         return Rays(as_tensor(origins), as_tensor(directions))
@@ -230,7 +235,10 @@ class Renderer:
 
     @torch.no_grad()
     def render(self, camera: Camera, map_from_camera: Pose) -> Rendering:
-        """Render every pixel of a camera (resize the camera first for a smaller image)."""
+        """Render every pixel of a camera (resize the camera first for a smaller image).
+
+        What is not usable is black and empty.
+        """
         rays = self.rays(camera, map_from_camera, camera.pixel_grid())
         forward = rays.origins.new_tensor(map_from_camera.rotation[:, 2])
         colours, depths, opacities, descriptors = [], [], [], []
@@ -240,13 +248,16 @@ class Renderer:
             colours.append(colour)
             depths.append((surface - part.origins) @ forward)
             opacities.append(opacity)
-        z_depth = torch.cat(depths)
+        seen, z_depth, opacity = torch.cat(colours), torch.cat(depths), torch.cat(opacities)
+        if camera.usable is not None:
+            empty = torch.from_numpy(~camera.usable.ravel()).to(self.device)
+            seen[empty], z_depth[empty], opacity[empty] = 0.0, 0.0, 0.0
         shape = (camera.height, camera.width)
         return Rendering(
-            torch.cat(colours).reshape(*shape, 3).clamp(0, 1).cpu().numpy(),
+            seen.reshape(*shape, 3).clamp(0, 1).cpu().numpy(),
             z_depth.reshape(shape).cpu().numpy(),
             torch.cat(descriptors).reshape(*shape, -1).cpu().numpy(),
-            torch.cat(opacities).reshape(shape).cpu().numpy(),
+            opacity.reshape(shape).cpu().numpy(),
         )
 
 

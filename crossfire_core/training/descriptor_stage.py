@@ -90,6 +90,9 @@ def measure_surfaces(renderer: Renderer, views: Sequence[View], nodes_along: int
         # what a localizer with default settings takes for clear
         limits = LocalizationConfig()
         clear = (opacity > limits.min_opacity) & (spread < limits.max_depth_spread)
+        usable = view.camera.usable_cells(columns, rows)
+        if usable is not None:
+            clear &= torch.from_numpy(usable.ravel()).to(clear.device)
         node = torch.cat([points * inverse[:, None], inverse[:, None]], dim=1)
         grid = node.T.reshape(4, rows, columns)
         smooth = _smooth(grid[3]) & clear.view(rows, columns)

@@ -55,7 +55,7 @@ class FrontEnd:
         self._tell = tell
         features: list[LocalFeatures] = []
         for view in views:
-            features.append(detect(view.image, _FEATURES))
+            features.append(detect(view.image, _FEATURES, view.camera))
             tell()
         end = max(end, time.monotonic() + 0.5 * seconds)
         pairs = view_pairs([view.map_from_camera for view in views], _SPATIAL, _GAPS)

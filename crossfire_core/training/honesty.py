@@ -8,7 +8,6 @@ were not trained on do: each has a pose to compare with.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 from scipy import stats
@@ -38,9 +37,7 @@ def measured_chance_of(localizer: Localizer, frames: Iterable[Frame]) -> Chance:
     shares = []
     for frame in frames:
         image = np.ascontiguousarray(frame.image[:, ::-1])
-        # what a lens's tangential distortion adds to that does not matter to a place of fancy
-        camera = replace(frame.camera, cx=frame.camera.width - frame.camera.cx)
-        shares.append(localizer.agreement(image, camera))
+        shares.append(localizer.agreement(image, frame.camera.mirrored()))
     return measured_chance(shares)
 
 

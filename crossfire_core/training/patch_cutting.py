@@ -55,6 +55,7 @@ def _of_view(
     pixels = view.camera.project(view.map_from_camera.inverse().apply(points))
     size = np.array(view.camera.size)
     inside = ((pixels > _MARGIN_PX) & (pixels < size - _MARGIN_PX)).all(axis=1)  # not NaN
+    inside &= view.camera.clearance(pixels) > _MARGIN_PX
     points, pixels = points[inside], pixels[inside]
     normals, solid = _inclination(view, points, pixels, renderer)
     points, pixels, normals = points[solid], pixels[solid], normals[solid]
@@ -69,8 +70,10 @@ def _of_view(
 def _pixel_sizes(view: View, points: FloatArray) -> FloatArray:
     """Metres ``[n]`` that a pixel of the view spans at points, the lens's bend included."""
     local = view.map_from_camera.inverse().apply(points)
-    _, lens = view.camera.bend(local[:, :2] / local[:, 2:])
-    return np.asarray(local[:, 2] / np.sqrt(np.abs(np.linalg.det(lens))))
+    _, sights = view.camera.tangents(local)
+    steps = np.linalg.inv(sights)  # the first two columns are a pixel on the picture plane
+    area = np.linalg.norm(np.cross(steps[:, :, 0], steps[:, :, 1]), axis=1)
+    return np.asarray((sights[:, 2] * local).sum(axis=1) * np.sqrt(area))
 
 
 def _inclination(

@@ -58,7 +58,10 @@ def depth_image_points(
     for number, view in enumerate(views):
         if view.depth is None:
             continue
-        rows, columns = np.nonzero(np.isfinite(view.depth) & (view.depth > 0))
+        known = np.isfinite(view.depth) & (view.depth > 0)
+        if view.camera.usable is not None:
+            known &= view.camera.usable
+        rows, columns = np.nonzero(known)
         if len(rows) == 0:
             continue
         picks = rng.choice(len(rows), min(per_view, len(rows)), replace=False)

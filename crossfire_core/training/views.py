@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from crossfire_core.errors import TrainingError
 from crossfire_core.features.network import fitted
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.geometry.pose import nearest_rotation
@@ -79,11 +80,15 @@ class RayTable:
         self.heights = torch.from_numpy(self.sizes[:, 1].copy()).to(device)
         flat = np.concatenate([v.image.reshape(-1, 3) for v in views])
         self.pixels = torch.from_numpy(flat).to(device)
-        cameras = list(dict.fromkeys(v.camera for v in views))
+        self.all_usable = all(v.camera.usable is None for v in views)
+        self._cameras = [v.camera for v in views]
+        self._places: dict[int, _Places] = {}
+        lenses = [replace(v.camera, mask=None) for v in views]  # masks may differ by the image
+        cameras = list(dict.fromkeys(lenses))
         tables = [c.bearings(c.pixel_grid()).astype(np.float32) for c in cameras]
         starts = np.concatenate([[0], np.cumsum([len(t) for t in tables])[:-1]])
         self.bearings = torch.from_numpy(np.concatenate(tables)).to(device)
-        which = np.array([cameras.index(v.camera) for v in views])
+        which = np.array([cameras.index(lens) for lens in lenses])
         self.bearing_first = torch.from_numpy(starts[which]).to(device)
         as_tensor = lambda a: torch.tensor(np.stack(a), dtype=torch.float32, device=device)  # noqa: E731
         self.rotations = as_tensor([v.map_from_camera.rotation for v in views])
@@ -143,22 +148,98 @@ class RayTable:
         return self.pixels[self.first[view] + pixel].float() / 255.0
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Pixels drawn evenly over all views: (view ``[n]``, pixel ``[n]``)."""
+        """Usable pixels drawn evenly over all views: (view ``[n]``, pixel ``[n]``)."""
+        if not self.all_usable:
+            return self._usable(1).draw(count, rng)
         view = torch.randint(len(self), (count,), generator=rng, device=self.device)
         share = torch.rand(count, generator=rng, device=self.device)
         return view, (share * self.counts[view]).long()
 
     def draw_patches(self, count: int, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Square patches: (view, pixel), each ``[count * size * size]``, patch by patch."""
-        view = torch.randint(len(self), (count,), generator=rng, device=self.device)
-        x = (
-            torch.rand(count, generator=rng, device=self.device) * (self.widths[view] - size)
-        ).long()
-        y = (
-            torch.rand(count, generator=rng, device=self.device) * (self.heights[view] - size)
-        ).long()
+        """Square patches of usable pixels: (view, pixel), each ``[count * size * size]``.
+
+        One patch comes after the other.
+
+        Raises:
+            TrainingError: masks leave no room for one.
+        """
+        if self.all_usable:
+            view = torch.randint(len(self), (count,), generator=rng, device=self.device)
+            x = (
+                torch.rand(count, generator=rng, device=self.device) * (self.widths[view] - size)
+            ).long()
+            y = (
+                torch.rand(count, generator=rng, device=self.device) * (self.heights[view] - size)
+            ).long()
+            corner = y * self.widths[view] + x
+        else:
+            view, corner = self._usable(size).draw(count, rng)
         step = torch.arange(size, device=self.device)
-        rows = (y[:, None] + step)[:, :, None]  # [patches, size, 1]
-        columns = (x[:, None] + step)[:, None, :]
-        pixel = rows * self.widths[view][:, None, None] + columns
+        beside = step[None, :, None] * self.widths[view][:, None, None] + step  # [n, size, size]
+        pixel = corner[:, None, None] + beside
         return view.repeat_interleave(size * size), pixel.reshape(-1)
+
+    def _usable(self, size: int) -> _Places:
+        """Where patches of a size have their first pixel."""
+        if size not in self._places:
+            self._places[size] = _Places.of(self._cameras, size, self.device)
+        return self._places[size]
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Pixels to choose from in every view.
+
+    Attributes:
+        views: ``[k]`` numbers of the views that have any.
+        first: ``[k]`` where a view's pixels begin in ``pixels``.
+        counts: ``[k]`` how many there are.
+        pixels: indices within the view's image.
+    """
+
+    views: Tensor
+    first: Tensor
+    counts: Tensor
+    pixels: Tensor
+
+    @staticmethod
+    def of(cameras: Sequence[Camera], size: int, device: torch.device) -> _Places:
+        """First pixels of squares of that size, all of whose pixels are usable.
+
+        Raises:
+            TrainingError: there are none.
+        """
+        distinct = list(dict.fromkeys(cameras))
+        lists = [_corners(camera, size) for camera in distinct]
+        starts = np.concatenate([[0], np.cumsum([len(found) for found in lists])])
+        which = np.array([distinct.index(camera) for camera in cameras])
+        counts = np.diff(starts)[which]
+        views = np.flatnonzero(counts)
+        if len(views) == 0:
+            raise TrainingError(
+                f"the masks and the lens leave no square of {size} pixels in any image: "
+                "white is what may be used, black is left out"
+            )
+        first, counts = starts[:-1][which][views], counts[views]
+        columns = (views, first, counts, np.concatenate(lists))
+        return _Places(*(torch.from_numpy(column).to(device) for column in columns))
+
+    def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Evenly over the views: (view ``[n]``, pixel ``[n]``)."""
+        device = self.views.device
+        chosen = torch.randint(len(self.views), (count,), generator=rng, device=device)
+        share = torch.rand(count, generator=rng, device=device)
+        index = self.first[chosen] + (share * self.counts[chosen]).long()
+        return self.views[chosen], self.pixels[index].long()
+
+
+def _corners(camera: Camera, size: int) -> NDArray[np.int32]:
+    """Indices of pixels that begin a usable square to their right and below."""
+    usable = camera.usable
+    if usable is None:
+        usable = np.ones((camera.height, camera.width), bool)
+    square = np.ones((size, size), np.uint8)
+    whole = cv2.erode(usable.astype(np.uint8), square, anchor=(0, 0)) > 0
+    whole[max(camera.height - size + 1, 0) :] = False
+    whole[:, max(camera.width - size + 1, 0) :] = False
+    return np.flatnonzero(whole).astype(np.int32)

@@ -6,10 +6,8 @@ import io
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import poselib
 from numpy.typing import NDArray
 
 from crossfire_core.errors import TrainingError
@@ -25,6 +23,7 @@ from crossfire_core.geometry.triangulation import (
     view_pairs,
 )
 from crossfire_core.localization.estimate import Matches, PoseEstimate
+from crossfire_core.localization.pose_solver import sampled_pose
 from crossfire_core.recordings.frame import Frame
 
 FloatArray = NDArray[np.float64]
@@ -289,21 +288,12 @@ def solve(
     """
     if len(pixels) < 6:
         return None, np.zeros(len(pixels), dtype=bool)
-    pinhole = camera.undistorted()
-    flat = camera.normalized(pixels) * (pinhole.fx, pinhole.fy) + (pinhole.cx, pinhole.cy)
-    model: dict[str, Any] = {
-        "model": "PINHOLE",
-        "width": camera.width,
-        "height": camera.height,
-        "params": [pinhole.fx, pinhole.fy, pinhole.cx, pinhole.cy],
-    }
     threshold = error_px * camera.relative_size
-    found, info = poselib.estimate_absolute_pose(
-        flat, points, model, {"max_reproj_error": threshold, "seed": 0}, {"loss_type": "CAUCHY"}
-    )
-    inlier = np.asarray(info["inliers"], dtype=bool)
-    pose = Pose.from_matrix(np.asarray(found.Rt)).inverse() if inlier.sum() >= 4 else None
-    return pose, inlier
+    found, inlier = sampled_pose(
+        camera.sights(pixels), points, camera, {"max_reproj_error": threshold, "seed": 0},
+        {"loss_type": "CAUCHY"},
+    )  # fmt: skip
+    return found.inverse() if inlier.sum() >= 4 else None, inlier
 
 
 def outcome(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfire_core.errors import CrossfireError
+from crossfire_core.geometry import Camera
 from crossfire_core.recordings.checks.finding import Finding, error, good, warning
 from crossfire_core.recordings.lazy import Recording
 
@@ -66,7 +67,7 @@ def look_at_images(
     looks: list[Look] = []
     try:
         for index, frame in zip(indices, recording.frames(indices), strict=True):
-            looks.append(_look(index, frame.image))
+            looks.append(_look(index, frame.image, frame.camera))
             on_progress(len(looks), len(indices))
     except CrossfireError as problem:
         return looks, [error("images", str(problem))]
@@ -100,7 +101,7 @@ def judge_looks(looks: Sequence[Look]) -> list[Finding]:
     return findings or [good("images", "the images are sharp and well exposed")]
 
 
-def blur_of(grey: NDArray[np.uint8]) -> float:
+def blur_of(grey: NDArray[np.uint8], usable: NDArray[np.bool_] | None = None) -> float:
     """How little a picture changes when it is blurred once more, 0 (crisp) to 1.
 
     After Crete et al., "The blur effect" (SPIE 2007): the share of the neighbouring differences
@@ -108,25 +109,30 @@ def blur_of(grey: NDArray[np.uint8]) -> float:
 
     Args:
         grey: ``[height, width]``.
+        usable: pixels that count, those whose averages reach over no others; None for all.
     """
     pixels = grey.astype(np.float32)
     shares = []
     for axis, kernel in ((1, (9, 1)), (0, (1, 9))):
         before = np.abs(np.diff(pixels, axis=axis))
         after = np.abs(np.diff(cv2.blur(pixels, kernel), axis=axis))
+        if usable is not None:
+            inner = cv2.erode(usable.astype(np.uint8), np.ones((11, 11))) > 0
+            within = np.delete(inner, -1, axis=axis)
+            before, after = before[within], after[within]
         lost = np.maximum(before - after, 0.0).sum()
         shares.append(1.0 - float(lost) / max(float(before.sum()), 1e-9))
     return max(shares)
 
 
-def _look(index: int, image: NDArray[np.uint8]) -> Look:
+def _look(index: int, image: NDArray[np.uint8], camera: Camera) -> Look:
     scale = min(1.0, _WIDTH / image.shape[1])
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
-    clipped = float(((grey < _BLACK) | (grey > _WHITE)).mean())
+    usable = camera.usable_cells(grey.shape[1], grey.shape[0])
+    counted = grey if usable is None or not usable.any() else grey[usable]
+    clipped = float(((counted < _BLACK) | (counted > _WHITE)).mean())
     width = min(_THUMBNAIL, grey.shape[1])
     size = (width, max(1, round(grey.shape[0] * width / grey.shape[1])))
-    thumbnail = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
-    return Look(
-        index, blur_of(grey), float(grey.mean()), clipped, np.asarray(thumbnail, dtype=np.uint8)
-    )
+    thumbnail = np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return Look(index, blur_of(grey, usable), float(counted.mean()), clipped, thumbnail)

@@ -109,16 +109,17 @@ def read_features(
     missing = sorted(set(indices) - known.keys())
     total = len(known) + len(missing)
     for index, frame in zip(missing, recording.frames(missing), strict=True):
-        known[index] = _features(frame.image)
+        known[index] = _features(frame.image, frame.camera)
         tell(len(known), total)
 
 
-def _features(image: NDArray[np.uint8]) -> Features:
+def _features(image: NDArray[np.uint8], camera: Camera) -> Features:
     """Pixels ``[n, 2]`` of the full-size image and descriptors ``[n, 128]``."""
     scale = min(1.0, WIDTH / max(image.shape[:2]))
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    pixels, descriptors = root_sift(small, _FEATURES)
+    usable = camera.usable_cells(small.shape[1], small.shape[0])
+    pixels, descriptors = root_sift(small, _FEATURES, usable=usable)
     return pixels / scale, descriptors
 
 
