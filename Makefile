@@ -2,6 +2,7 @@
 # make env     the environment alone
 # make demo    a sample recording, a map of it, the ROS 2 node on a second drive, a report
 # make lowest  the tests again, with the lowest versions that setup.py names (Python 3.10 or 3.11)
+# make mutants every fifth small fault put into tracker, geometry and conversions: do tests notice?
 # make docs    the pages as a site in site/
 #
 # PYTHON=python3.12      another interpreter, 3.10 to 3.12
@@ -14,6 +15,9 @@ VENV ?= .venv
 PIP_ARGS ?=
 EXTRAS ?= dev,ros,demo
 PYTEST_ARGS ?=
+# Which faults, as patterns of mutmut's names (module.function__mutmut_number); '*' takes all.
+MUTANTS ?= *__mutmut_*[27]
+MUTANTS_LIMIT ?= 3h
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
@@ -21,7 +25,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 	$$p -c '$(SUPPORTED)' 2>/dev/null && { echo $$p; break; }; done)
 SOURCES := crossfire_core crossfire_ros test launch tools setup.py
 
-.PHONY: env lint types test lowest demo docs clean
+.PHONY: env lint types test mutants lowest demo docs clean
 
 env: $(STAMP)
 
@@ -54,6 +58,10 @@ lowest:
 		-c $(VENV)-lowest/constraints.txt -e '.[dev,demo]'
 	@$(VENV)-lowest/bin/python -m pytest $(PYTEST_ARGS)
 
+mutants: env
+	OMP_NUM_THREADS=1 timeout $(MUTANTS_LIMIT) $(BIN)/mutmut run '$(MUTANTS)'
+	$(BIN)/mutmut results
+
 demo: env
 	@$(BIN)/crossfire demo demo $(DEMO_ARGS)
 
@@ -63,5 +71,5 @@ docs: env
 	$(BIN)/mkdocs build --site-dir site
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest build install log dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest build install log dist site mutants *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

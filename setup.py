@@ -69,6 +69,7 @@ DEV = [
     "hypothesis>=6.100",
     "ruff>=0.9",
     "mypy>=1.14",
+    "mutmut>=3.3",
     "types-PyYAML",
     "scipy-stubs; python_version >= '3.11'",
     # The package is built as robots build it, and as a wheel, by a test.

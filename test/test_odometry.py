@@ -148,6 +148,18 @@ class TestLookup:
             h.add((10_500 + 20 * i) * MS, turned(0.0, 0.02 * i), None)
         assert h.at(10_600 * MS).odom_from_base.translation[0] == pytest.approx(0.1)
 
+    def test_speed_is_the_mean_of_60_ms_not_of_the_last_two_samples(self):
+        """Encoders step: 3 cm in every other sample of 20 ms is a metre a second."""
+        h = history()
+        for ms, x in [(1_000, 0.0), (1_020, 0.03), (1_040, 0.03), (1_060, 0.06)]:
+            h.add(ms * MS, turned(0.0, x), None)
+        assert h.at(1_100 * MS).odom_from_base.translation[0] == pytest.approx(0.1)
+
+    def test_carries_on_for_just_the_limit(self):
+        h = history(TrackingConfig(odometry_max_gap_s=0.4))
+        drive(h, [1_000, 1_100])
+        assert h.at(1_500 * MS) is not None and h.at(1_501 * MS) is None
+
     def test_one_sample_has_no_speed_to_be_carried_on_with(self):
         h = history()
         drive(h, [1_000])
@@ -261,6 +273,13 @@ class TestMotionCovariance:
         path = NO_ERRORS | {"odometry_m_per_m": 0.05}
         assert motion(0, 400, h, **path)[0] == pytest.approx(0.1)
 
+    def test_turns_there_and_back_add_up(self):
+        h = history()
+        for i, degrees in enumerate([0.0, 30.0, 60.0, 30.0, 0.0]):
+            h.add(i * 100 * MS, turned(degrees), None)
+        turn = NO_ERRORS | {"odometry_rad_per_rad": 0.05}
+        assert motion(0, 400, h, **turn)[3] == pytest.approx(0.05 * np.radians(120.0))
+
     def test_trembling_of_a_standing_robot_is_no_path(self):
         """Ten seconds of 200 Hz with 3 mm and 3 mrad would be seven metres of path."""
         h, rng = history(), np.random.default_rng(0)
@@ -284,6 +303,16 @@ class TestMotionCovariance:
         h.add(100 * MS, Pose.identity(), np.diag([0.02, 0.06, 0.03, 1e-4, 1e-4, 5e-4]))
         sigma = motion(0, 100, h, **NO_ERRORS)
         assert sigma == pytest.approx([0.2] * 3 + [np.sqrt(2e-4)] * 3)
+
+    def test_metres_and_radians_that_are_reported_grow_each_for_themselves(self):
+        for axis in range(6):
+            h = history()
+            later = np.full(6, 0.01)
+            later[axis] = 0.05
+            h.add(0, Pose.identity(), np.diag([0.01] * 6))
+            h.add(100 * MS, Pose.identity(), np.diag(later))
+            expected = [0.2] * 3 + [0.0] * 3 if axis < 3 else [0.0] * 3 + [0.2] * 3
+            assert motion(0, 100, h, **NO_ERRORS) == pytest.approx(expected)
 
     def test_the_larger_of_both_models_counts(self):
         h = history()
