@@ -24,6 +24,10 @@ CAMERAS = {
     "equidistant": Camera(
         *SIZE, 60.0, 61.0, 32.5, 24.0, "equidistant", (0.01, -0.02, 0.003, 0.001)
     ),
+    "fov": Camera(*SIZE, 30.0, 31.0, 32.5, 24.0, "fov", (0.9,)),
+    "omni": Camera(*SIZE, 60.0, 61.0, 32.5, 24.0, "omni", (1.2, -0.1, 0.02, 1e-3, -1e-3)),
+    "eucm": Camera(*SIZE, 30.0, 31.0, 32.5, 24.0, "eucm", (0.6, 1.1)),
+    "ds": Camera(*SIZE, 30.0, 31.0, 32.5, 24.0, "ds", (-0.2, 0.6)),
 }
 BASE_FROM_CAMERA = Pose.from_quaternion((-0.5, 0.5, -0.5, 0.5), (0.1, 0.02, 0.25))
 START_NS = 1_700_000_000_000_000_000

@@ -35,6 +35,11 @@ _ROS_MODELS = {
     "radtan": ("plumb_bob", 5),
     "rational": ("rational_polynomial", 8),
     "equidistant": ("equidistant", 4),
+    # ROS has no names for these; those of kalibr are read back here.
+    "fov": ("fov", 1),
+    "omni": ("omni", 5),
+    "eucm": ("eucm", 2),
+    "ds": ("ds", 2),
 }
 
 
