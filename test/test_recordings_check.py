@@ -186,8 +186,13 @@ def frozen(index: int, image: np.ndarray) -> np.ndarray:
 
 
 def smaller(index: int, image: np.ndarray) -> np.ndarray:
-    """A stream of half the size under the full calibration."""
+    """A stream of half the size under the full calibration, which scaling explains."""
     return cv2.resize(image, (160, 120))
+
+
+def flatter(index: int, image: np.ndarray) -> np.ndarray:
+    """A stream of another shape, which no scaling explains."""
+    return cv2.resize(image, (320, 200))
 
 
 def still(seconds: float) -> Pose:
@@ -223,7 +228,8 @@ BROKEN = {
     "focal length 10 % too short": (Bag(focal=0.9), "error", "focal_length"),
     "no camera_info": (Bag(parts=ALL - {"info"}), "error", "camera_info"),
     "zero K": (Bag(parts=ALL - {"info"} | {UNCALIBRATED}), "error", "camera_info"),
-    "another image size": (Bag(edit=smaller), "error", "images"),
+    "half the image size": (Bag(edit=smaller), "warning", "left_out"),
+    "another image shape": (Bag(edit=flatter), "error", "images"),
     "no poses": (Bag(parts=ALL - {"truth", "odom"}), "warning", "poses"),
     "NaN poses": (Bag(parts=ALL - {"odom"}, pose=nowhere), "error", "recording"),
     "odometry alone": (Bag(parts=ALL - {"truth"}), "warning", "drift"),

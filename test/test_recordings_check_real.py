@@ -118,6 +118,11 @@ BROKEN: dict[str, tuple[Change, str, str]] = {
     "blurred": (pictures(lambda number, image: cv2.blur(image, (31, 3))), "error", "blur"),
     "half the size": (
         pictures(lambda number, image: cv2.resize(image, (320, 240))),
+        "warning",
+        "left_out",
+    ),
+    "another shape": (
+        pictures(lambda number, image: cv2.resize(image, (320, 200))),
         "error",
         "images",
     ),
