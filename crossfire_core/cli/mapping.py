@@ -117,8 +117,9 @@ def train(
     )
     shutil.rmtree(workspace, ignore_errors=True)
     tell_moved(made, can_refine=len(recording) == 1)
+    merged = tell_merged(source)
     display.out.print(f"map: {map_file} ({map_file.stat().st_size / 1e6:.1f} MB)")
-    shell.emit({"map": str(map_file), **made.summary()}, json)
+    shell.emit({"map": str(map_file), **made.summary(), "warnings": merged}, json)
 
 
 @contextmanager
@@ -274,6 +275,26 @@ def tell_source(source: Any) -> None:
     )
     for note in getattr(source, "notes", ()):
         display.err.print(f"  {note}", style="dim")
+
+
+def tell_merged(source: Recording) -> list[str]:
+    """Say where poses lay two places on one another; the map is made all the same.
+
+    Returns:
+        What was said.
+    """
+    from crossfire_core.cli import display
+    from crossfire_core.errors import CrossfireError
+    from crossfire_core.recordings.checks import merges, places
+
+    try:
+        findings = places.judge_places(source)
+        findings = findings or merges.judge_merges(merges.find_merges(source, lambda *_: None))
+    except CrossfireError:  # an image that training did not need
+        return []
+    for finding in findings:
+        display.err.print(f"warning: {finding.text}", style="yellow")
+    return [finding.text for finding in findings]
 
 
 # Poses that the images move by more than this are not just a little noisy.

@@ -15,7 +15,15 @@ from crossfire_core.evaluation.html import Picture
 from crossfire_core.files import write_text
 from crossfire_core.geometry import Pose
 from crossfire_core.recordings import bag_reader, open_recording
-from crossfire_core.recordings.checks import calibration, images, motion, places, plots, topics
+from crossfire_core.recordings.checks import (
+    calibration,
+    images,
+    merges,
+    motion,
+    places,
+    plots,
+    topics,
+)
 from crossfire_core.recordings.checks.finding import Finding, error, good, warning
 from crossfire_core.recordings.lazy import Recording
 from crossfire_core.recordings.options import NO_POSES, RecordingOptions
@@ -218,7 +226,12 @@ class _Builder:
         if fit is not None:
             self.figures |= fit.to_json()
             self.drawings.append(partial(plots.fit_plot, fit))
-        self.findings += places.judge_places(recording)
+        same = places.judge_places(recording)
+        visited = merges.find_merges(
+            recording, lambda done, total: tell(done, total, "comparing places seen twice")
+        )
+        self.findings += same or merges.judge_merges(visited)
+        self.figures |= visited.to_json()
 
     def _estimate(self, recording: Recording) -> None:
         from crossfire_core.field.layout import GridLayout  # light, but beside torch
