@@ -26,7 +26,8 @@ REQUIRED = [
     # The same cv2 as opencv-python without its windows, which need GUI libraries that a bare
     # machine does not have.
     "opencv-python-headless>=4.8",
-    "poselib>=2.0.4",
+    # No wheel exists for aarch64, where OpenCV takes its place unless somebody builds it.
+    "poselib>=2.0.4; platform_machine != 'aarch64'",
     "rosbags>=0.11",
     "mcap>=1.6",
     "safetensors>=0.4",

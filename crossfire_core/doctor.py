@@ -30,6 +30,7 @@ _PACKAGES = {
     "mcap": "mcap.reader",
     "safetensors": "safetensors",
 }
+_REPLACED = {"poselib": "not found; OpenCV's solver takes its place"}
 # What the node calls of each, with the purpose of those that it can do without.
 _ROS = {
     "rclpy": (
@@ -97,11 +98,13 @@ def _versions() -> list[Finding]:
         number = _installed(package)
         if package.startswith("opencv"):  # any of its builds brings cv2
             number = number or _installed("opencv-python") or _installed("opencv-contrib-python")
-        text = number or "found"
-        if problem:
-            missing = "missing: pip install crossfire_ros"
-            text = f"{number} {problem}" if number else missing
-        found.append(Finding("versions", package, "problem" if problem else "ok", text))
+        if not problem:
+            found.append(Finding("versions", package, "ok", number or "found"))
+        elif number or package not in _REPLACED:
+            text = f"{number} {problem}" if number else "missing: pip install crossfire_ros"
+            found.append(Finding("versions", package, "problem", text))
+        else:
+            found.append(Finding("versions", package, "note", _REPLACED[package]))
     return found
 
 

@@ -29,8 +29,13 @@ def test_a_backend_that_cannot_run_says_why():
 
 def test_a_missing_package_is_a_problem_with_a_cure(monkeypatch, capsys):
     installed = doctor._installed
-    monkeypatch.setattr(doctor, "_installed", lambda p: "" if p == "poselib" else installed(p))
-    monkeypatch.setitem(doctor._PACKAGES, "poselib", "no_such_module")
+    gone = ("rosbags", "poselib")
+    monkeypatch.setattr(doctor, "_installed", lambda p: "" if p in gone else installed(p))
+    for package in gone:
+        monkeypatch.setitem(doctor._PACKAGES, package, "no_such_module")
+    verdicts = {f.name: f for f in doctor._versions()}
+    assert verdicts["rosbags"].verdict == "problem"
+    assert verdicts["poselib"].verdict == "note" and "OpenCV" in verdicts["poselib"].text
     assert run(["doctor", "--no-self-test"]) == 2
     assert "missing: pip install" in capsys.readouterr().out
 

@@ -7,12 +7,17 @@ from typing import Any, Protocol
 
 import numba
 import numpy as np
-import poselib
 from numpy.typing import NDArray
 
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.geometry.sights import by_twist, offsets, pinholes
 from crossfire_core.localization.estimate import Matches
+from crossfire_core.localization.opencv_pose import sampled_pose_by_opencv
+
+try:
+    import poselib
+except ImportError:  # it has no wheel for aarch64
+    poselib = None
 
 FloatArray = NDArray[np.float64]
 _RANSAC_MATCHES = 600
@@ -111,6 +116,8 @@ def sampled_pose(
 ) -> tuple[Pose, NDArray[np.bool_]]:
     """``camera_from_map`` by PoseLib's LO-RANSAC, and which matches agree ``[n]``.
 
+    Where PoseLib is not installed OpenCV finds it, from the side of the lens that sees most.
+
     Args:
         sights: ``[n, 3, 3]`` of the matches, see :meth:`.Camera.sights`.
         points: ``[n, 3]`` map frame.
@@ -123,6 +130,13 @@ def sampled_pose(
              "params": [focal, 0.0, 0.0]}  # fmt: skip
     inlier = np.zeros(len(sights), dtype=bool)
     parts = pinholes(sights, flat=camera.is_flat)
+    if poselib is None:
+        most = max(parts, key=lambda part: len(part.index))
+        found, inlier[most.index] = sampled_pose_by_opencv(
+            most.plane, points[most.index], focal, ransac["max_reproj_error"],
+            ransac["max_iterations"], ransac["seed"],
+        )  # fmt: skip
+        return Pose(most.turn, np.zeros(3)).inverse() @ found, inlier
     if camera.is_flat:
         (only,) = parts
         found, info = poselib.estimate_absolute_pose(
@@ -140,7 +154,7 @@ def sampled_pose(
     return Pose.from_matrix(found.Rt), inlier
 
 
-def poselib_pose(pose: Pose) -> poselib.CameraPose:
+def poselib_pose(pose: Pose) -> Any:
     """A pose in PoseLib's words."""
     made = poselib.CameraPose()
     x, y, z, w = pose.quaternion()
