@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from crossfire_core.geometry import Camera, Pose
+from crossfire_core.geometry.mask import Mask
 from crossfire_core.geometry.turning import (
     turned_camera,
     turned_from_camera,
@@ -25,6 +26,7 @@ CAMERAS = [
     Camera(64, 48, 50.0, 55.0, 30.0, 26.0, "radtan", (-0.2, 0.05, 0.01, -0.02, 0.003)),
     Camera(64, 48, 50.0, 55.0, 30.0, 26.0, "rational", (0.1, 0, 0.02, -0.01, 0, 0.05, 0, 0)),
     Camera(64, 48, 50.0, 55.0, 30.0, 26.0, "equidistant", (0.02, -0.01, 0.003, 0.0)),
+    Camera(64, 48, 50.0, 55.0, 30.0, 26.0, "omni", (0.8, -0.1, 0.02, 0.01, -0.02)),
 ]
 
 
@@ -58,6 +60,15 @@ def test_a_turned_camera_sees_what_the_turned_image_shows(camera, quarters):
         assert found.shape == (turned.height, turned.width, 3)
         x, y = turned.project(point[None])[0].astype(int)
         assert found[y, x, 0] == 255
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_mask_is_turned_with_its_camera(quarters):
+    usable = np.ones((48, 64), bool)
+    usable[40:, :20] = False  # the robot's own arm, at the bottom left
+    turned = turned_camera(replace(CAMERAS[1], mask=Mask(usable)), quarters)
+    assert turned.mask is not None
+    np.testing.assert_array_equal(turned.mask.usable, np.rot90(usable, quarters))
 
 
 def test_turned_pixels_come_back():

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfire_core.geometry.camera import Camera
+from crossfire_core.geometry.mask import Mask
 from crossfire_core.geometry.pose import Pose
 
 # Where a model's tangential coefficients p1, p2 stand; all others do not change with a turn.
@@ -58,4 +59,5 @@ def _quarter(camera: Camera) -> Camera:
         cx=camera.cy,
         cy=camera.width - camera.cx,
         coefficients=tuple(coefficients),
+        mask=camera.mask and Mask(np.ascontiguousarray(np.rot90(camera.mask.usable))),
     )
