@@ -1,4 +1,4 @@
-"""Training, saving, loading and localization on a GPU, shown on a stand-in that is strict.
+"""Training steps and recorded encodings on a GPU, shown on a stand-in that is strict.
 
 Once with the encoding in plain torch, once with tiny-cuda-nn's module as it behaves on a GPU.
 """
