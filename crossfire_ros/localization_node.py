@@ -681,7 +681,10 @@ class LocalizationNode(LifecycleNode):
         tracker = self._tracker
         started = time.perf_counter()
         stamp = stamp_to_ns(message.header.stamp)
-        if tracker is None or self._is_stale(stamp):
+        if tracker is None:  # the map is still being loaded
+            self._tally.skipped += 1
+            return
+        if self._is_stale(stamp):
             return
         if stands(tracker, stamp, self._settings.node):
             self._tally.skipped += 1

@@ -37,7 +37,8 @@ class Tally:
         processed: images that the tracker saw.
         fixes: poses published.
         dropped: images that gave way to a newer one.
-        skipped: images not looked at by intention: paused, too soon, or the robot stands.
+        skipped: images not looked at by intention: paused, too soon, the robot stands, or the map
+            is still being loaded.
         stale: images whose stamps were too far from the clock on arrival.
         jumps: fixes that contradicted what was believed before them.
         refused: messages that could not be used, by kind.

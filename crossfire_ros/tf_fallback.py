@@ -148,7 +148,7 @@ class Buffer:
         return child, pose
 
     def _links(self, target: str, source: str) -> tuple[list[str], list[str]]:
-        for frame in (target, source):
+        for frame in (source, target):
             if frame not in self._frames.frames:
                 raise LookupException(f'frame "{frame}" does not exist')
         links = self._frames.links(target, source)
