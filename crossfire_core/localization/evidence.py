@@ -21,7 +21,8 @@ from scipy import special
 from crossfire_core.geometry import Camera
 
 FloatArray = NDArray[np.float64]
-_CELLS = 12  # along an image's longer side
+PATCH_CELLS = 12  # along an image's longer side: patches of several views lie on each other
+MATCH_CELLS = 24  # matches lie on a grid, about three to a cell
 _MOST_DIGITS = 99.0
 _USUAL, _MORE_ALIKE = 0.9, 1.5  # a quantile of what was measured, and a factor on it
 _RANGE = (0.03, 0.9)
@@ -40,18 +41,21 @@ class Agreement:
     share: float
 
     @staticmethod
-    def of(pixels: FloatArray, agrees: NDArray[np.bool_], camera: Camera) -> Agreement:
+    def of(
+        pixels: FloatArray, agrees: NDArray[np.bool_], camera: Camera, along: int = PATCH_CELLS
+    ) -> Agreement:
         """Of matches, or of patches.
 
         Args:
             pixels: ``[n, 2]`` where in the image each is looked for or found.
             agrees: ``[n]`` whether it is there, under the pose.
             camera: of the image.
+            along: cells along the image's longer side.
         """
         inside = ((pixels >= 0) & (pixels < np.array(camera.size))).all(axis=1)  # not NaN
         if not inside.any():
             return Agreement(0, 0.0)
-        at = (pixels[inside] * (_CELLS / max(camera.size))).astype(np.int64) @ np.array([1, _CELLS])
+        at = (pixels[inside] * (along / max(camera.size))).astype(np.int64) @ np.array([1, along])
         _, cell, count = np.unique(at, return_inverse=True, return_counts=True)
         good = np.bincount(cell, agrees[inside], minlength=len(count))
         return Agreement(len(count), float((good / count).mean()))

@@ -16,7 +16,7 @@ from crossfire_core.config import LocalizationConfig
 from crossfire_core.errors import CalibrationError
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.estimate import Matches, PoseEstimate, Way
-from crossfire_core.localization.evidence import Agreement
+from crossfire_core.localization.evidence import MATCH_CELLS, Agreement
 from crossfire_core.localization.finder import Finder, Stopwatch, spread_of
 from crossfire_core.localization.matching import Matcher, match_points
 from crossfire_core.localization.patches import PatchAligner, PatchFit
@@ -186,7 +186,7 @@ class Localizer:
         pose, matches = found.map_from_camera, found.details
         if pose is None or matches is None:
             return Agreement(0, 0.0), None
-        seen = Agreement.of(matches.pixels, matches.inlier, camera)
+        seen = Agreement.of(matches.pixels, matches.inlier, camera, MATCH_CELLS)
         if not (self.follows and most):
             return seen, None
         reach = _FINISH_PX * camera.relative_size
