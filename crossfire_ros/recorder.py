@@ -14,10 +14,12 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from tf2_msgs.msg import TFMessage
 
 from crossfire_core.geometry import Pose
+from crossfire_core.localization.tracker import TrackingState
 from crossfire_ros.conversions import pose_from_message, pose_from_transform, stamp_to_ns
 from crossfire_ros.play import Player
 from crossfire_ros.tf_fallback import TF_QOS
 
+_LOCALIZES = {state.value for state in TrackingState}
 _LATCHED = QoSProfile(
     depth=50, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
@@ -105,7 +107,7 @@ class Recorder:
         node.create_subscription(TFMessage, "/tf", self._on_tf, TF_QOS)
 
     def wait_until_heard(self, timeout_s: float) -> bool:
-        """Wait, while another thread spins, for the first status; whether it came."""
+        """Wait, while another thread spins, until a status says that the node localizes."""
         return self._heard.wait(timeout_s)
 
     def _on_pose(self, message: PoseWithCovarianceStamped) -> None:
@@ -133,9 +135,10 @@ class Recorder:
                 )
 
     def _on_status(self, message: DiagnosticStatus) -> None:
-        self._heard.set()
         recorded = self.recorded
         status = {value.key: value.value for value in message.values}
+        if status.get("state") in _LOCALIZES:  # not while the map is still being loaded
+            self._heard.set()
         recorded.status = {**status, "message": message.message}
         state = status.get("state", "")
         if not recorded.states or recorded.states[-1][1] != state:

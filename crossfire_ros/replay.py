@@ -231,7 +231,7 @@ def _wait_for_node(
             raise ReplayError(f"the node ended with code {child.returncode} before the bag began")
         if time.monotonic() > deadline:
             raise ReplayError(f"the node was not ready after {_START_S:.0f} s: see its messages")
-    if not recorder.wait_until_heard(10.0):
+    if not recorder.wait_until_heard(max(10.0, deadline - time.monotonic())):
         raise ReplayError("the node listens but cannot be heard: is another ROS graph in the way?")
 
 
