@@ -256,7 +256,7 @@ def test_a_photograph_on_its_side(tmp_path: Path, orientation: int, turns: int) 
         "./images/frame.jpg",
         "images/frame",
         "images/FRAME.jpg",
-        "/home/someone/fox/images/frame.JPG",
+        "/data/fox/images/frame.JPG",
         "C:\\Users\\someone\\fox\\images\\frame.JPG",
     ],
 )
