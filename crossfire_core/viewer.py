@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfire_core.errors import MissingDependencyError
-from crossfire_core.evaluation.pictures import MapRenderer, lift, small_camera
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.estimate import ImageLocalizer, PoseEstimate
 from crossfire_core.recordings.frame import Frame
+from crossfire_core.reports.pictures import MapRenderer, lift, small_camera
 
 _GREEN, _RED, _GREY, _BLUE = (40, 200, 90), (220, 60, 50), (150, 155, 160), (50, 110, 200)
 

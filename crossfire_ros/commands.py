@@ -19,9 +19,9 @@ from crossfire_ros.options import PlayOptions, ReplayOptions
 
 if TYPE_CHECKING:
     from crossfire_core.config import TrackingConfig
-    from crossfire_core.evaluation.plots import TopView
     from crossfire_core.localization.localizer import Localizer
     from crossfire_core.recordings.lazy import Recording
+    from crossfire_core.reports.plots import TopView
     from crossfire_ros.offline import OfflineStep
     from crossfire_ros.play import Player
     from crossfire_ros.recorder import Recorded
@@ -147,7 +147,7 @@ def warm_up(
     """
     from crossfire_core.cli import display
     from crossfire_core.localization.localizer import Localizer
-    from crossfire_core.neural_map import NeuralMap
+    from crossfire_core.maps.neural_map import NeuralMap
 
     started = time.perf_counter()
     with display.working("compiling"):
@@ -208,7 +208,7 @@ def _replay(
     map_file: Path, bag: Path, what: ReplayOptions, live: bool, offline: bool
 ) -> tuple[ReplayOutcome, Localizer]:
     from crossfire_core.localization.localizer import Localizer
-    from crossfire_core.neural_map import NeuralMap
+    from crossfire_core.maps.neural_map import NeuralMap
     from crossfire_core.recordings import open_recording
     from crossfire_core.recordings.bag_reader import is_bag
     from crossfire_ros.offline import settings_for
@@ -269,7 +269,7 @@ def _offline(
 
 
 def _view(localizer: Localizer) -> TopView:
-    from crossfire_core.evaluation.pictures import view_from_above
+    from crossfire_core.reports.pictures import view_from_above
 
     header = localizer.neural_map.header
     poses = [view.map_from_camera for view in header.views]

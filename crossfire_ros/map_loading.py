@@ -23,7 +23,7 @@ from crossfire_ros.settings import Settings
 
 if TYPE_CHECKING:
     from crossfire_core.export.geometry import MapGeometry
-    from crossfire_core.neural_map import MapHeader
+    from crossfire_core.maps.header import MapHeader
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _read(settings: Settings, path: Path) -> LoadedMap:
 
     from crossfire_core.export.geometry import map_geometry
     from crossfire_core.localization.localizer import Localizer
-    from crossfire_core.neural_map import NeuralMap
+    from crossfire_core.maps.neural_map import NeuralMap
 
     if settings.node.threads:
         torch.set_num_threads(settings.node.threads)

@@ -12,13 +12,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crossfire_core.errors import RecordingError
-from crossfire_core.evaluation import html, plots
-from crossfire_core.evaluation.html import Picture
+from crossfire_core.evaluation import plots
 from crossfire_core.evaluation.metrics import FrameError, median, position_sigma
-from crossfire_core.evaluation.plots import BLUE, GREEN, INK, MUTED, ORANGE, RED, TopView
 from crossfire_core.files import write_bytes, write_text
 from crossfire_core.geometry import Pose, Trajectory
 from crossfire_core.recordings.lazy import Recording
+from crossfire_core.reports import html
+from crossfire_core.reports.html import Picture
+from crossfire_core.reports.plots import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    RED,
+    TopView,
+    figure,
+    png,
+    style,
+)
 from crossfire_ros.offline import OfflineStep
 
 if TYPE_CHECKING:  # it needs ROS, the offline part of this report does not
@@ -313,7 +325,7 @@ def _pictures(outcome: ReplayOutcome, view: TopView | None) -> list[Picture]:
 
 def _errors(outcome: ReplayOutcome) -> bytes:
     """Errors with the claimed uncertainty, live and offline."""
-    fig = plots.figure(9.0, 4.6)
+    fig = figure(9.0, 4.6)
     panels = fig.subplots(2, 1, sharex=True)
     start = int(outcome.truth.stamps_ns[0])
     runs = (("offline", outcome.offline_errors(), MUTED), ("node", outcome.live_errors(), BLUE))
@@ -331,13 +343,13 @@ def _errors(outcome: ReplayOutcome) -> bytes:
     panels[0].set_yscale("log")
     panels[1].set_yscale("log")
     panels[0].legend(fontsize=9)
-    plots.style(panels[0], "", "position error, cm")
-    plots.style(panels[1], "seconds of the bag", "rotation error, °")
-    return plots.png(fig)
+    style(panels[0], "", "position error, cm")
+    style(panels[1], "seconds of the bag", "rotation error, °")
+    return png(fig)
 
 
 def _latency(recorded: Recorded) -> bytes:
-    fig = plots.figure(9.0, 3.2)
+    fig = figure(9.0, 3.2)
     axes = fig.subplots()
     for start, stop, state in spans(recorded):
         axes.axvspan(start, stop, color=_COLOURS.get(state, MUTED), alpha=0.12, linewidth=0)
@@ -347,5 +359,5 @@ def _latency(recorded: Recorded) -> bytes:
         ".",
         color=INK,
     )
-    plots.style(axes, "seconds of playing", "age of the pose, ms")
-    return plots.png(fig)
+    style(axes, "seconds of playing", "age of the pose, ms")
+    return png(fig)

@@ -9,7 +9,7 @@ import pytest
 
 from crossfire_core.evaluation.metrics import fit
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.mapping_poses.adjustment import (
+from crossfire_core.vision.adjustment import (
     Prior,
     Sightings,
     adjust,
@@ -17,7 +17,7 @@ from crossfire_core.mapping_poses.adjustment import (
     depth_sigmas,
     join_matches,
 )
-from crossfire_core.mapping_poses.local_features import LocalFeatures
+from crossfire_core.vision.local_features import LocalFeatures
 
 CAMERA = Camera(640, 480, 500.0, 500.0, 320.0, 240.0)
 

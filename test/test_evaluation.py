@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfire_core.errors import ConfigError, RecordingError
-from crossfire_core.evaluation import pictures
 from crossfire_core.evaluation.disturbances import DISTURBANCES
 from crossfire_core.evaluation.evaluate import EvaluationOptions, evaluate
 from crossfire_core.evaluation.metrics import (
@@ -28,6 +27,7 @@ from crossfire_core.geometry import Camera, Pose, Trajectory
 from crossfire_core.localization.estimate import Matches, PoseEstimate
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.recordings.lazy import FrameInfo, Recording
+from crossfire_core.reports import pictures
 from crossfire_core.training.selection import select_frames
 
 CAMERA = Camera(64, 48, 60.0, 60.0, 32.0, 24.0)

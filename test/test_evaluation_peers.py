@@ -25,9 +25,10 @@ from crossfire_core.evaluation.peers.sparse import (
     describe_places,
     solve,
 )
-from crossfire_core.geometry import Camera, Pose, triangulation
+from crossfire_core.geometry import Camera, Pose
 from crossfire_core.recordings.convert import convert
 from crossfire_core.recordings.frame import Frame
+from crossfire_core.vision import triangulation
 
 CAMERA = Camera(320, 240, 260.0, 260.0, 160.0, 120.0, "radtan", (-0.05, 0.01, 0.001, -0.001))
 WALLS = [(2.0, (-2.0, -1.5), 0.01), (1.4, (-0.35, -0.3), 0.0025)]

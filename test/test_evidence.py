@@ -9,7 +9,8 @@ import pytest
 
 from crossfire_core.geometry import Camera
 from crossfire_core.localization.estimate import PoseEstimate
-from crossfire_core.localization.evidence import Agreement, Chance, measured_chance
+from crossfire_core.localization.evidence import Agreement, digits, measured_chance
+from crossfire_core.maps.chance import Chance
 
 CAMERA = Camera(600, 400, 500.0, 510.0, 300.0, 200.0)  # cells of 50 px
 NOTHING = Agreement(0, 0.0)
@@ -42,7 +43,7 @@ def test_a_cell_in_which_some_agree_counts_in_part_and_what_lies_outside_not_at_
 def test_digits_are_the_binomial_tail(agreed: int, cells: int) -> None:
     chance = Chance(matches=0.1, patches=0.05)
     one = tail(agreed, cells, 0.05)  # and nothing at all from the other witness
-    found = chance.digits(NOTHING, Agreement(cells, agreed / cells))
+    found = digits(chance, NOTHING, Agreement(cells, agreed / cells))
     assert found == pytest.approx(-np.log10(one * (1.0 - np.log(one))), rel=1e-6)
 
 
@@ -51,25 +52,25 @@ def test_two_witnesses_together_are_as_surprising_as_chance_says() -> None:
     rng = np.random.default_rng(0)
     chance, cells = Chance(0.2, 0.1), 50
     both = rng.binomial(cells, [0.2, 0.1], (4000, 2)) / cells
-    digits = [chance.digits(Agreement(cells, m), Agreement(cells, p)) for m, p in both]
-    assert np.mean(np.array(digits) > 1.0) < 0.1
-    assert np.mean(np.array(digits) > 2.0) < 0.01
+    found = [digits(chance, Agreement(cells, m), Agreement(cells, p)) for m, p in both]
+    assert np.mean(np.array(found) > 1.0) < 0.1
+    assert np.mean(np.array(found) > 2.0) < 0.01
 
 
 def test_more_agreement_more_cells_and_fewer_trials_are_more_evidence() -> None:
     chance = Chance()
-    digits = [chance.digits(NOTHING, Agreement(60, share)) for share in (0.05, 0.1, 0.2, 0.4)]
-    assert digits == sorted(digits) and digits[0] == 0.0 < digits[1] < 6.0 < digits[3]
-    assert chance.digits(NOTHING, Agreement(80, 0.2)) > digits[2]
-    assert chance.digits(NOTHING, Agreement(60, 0.2), trials=100) == pytest.approx(digits[2] - 2)
+    found = [digits(chance, NOTHING, Agreement(60, share)) for share in (0.05, 0.1, 0.2, 0.4)]
+    assert found == sorted(found) and found[0] == 0.0 < found[1] < 6.0 < found[3]
+    assert digits(chance, NOTHING, Agreement(80, 0.2)) > found[2]
+    assert digits(chance, NOTHING, Agreement(60, 0.2), trials=100) == pytest.approx(found[2] - 2)
 
 
 def test_two_sure_witnesses_are_more_than_one() -> None:
     chance = Chance()
     sure, unsure = Agreement(60, 0.3), Agreement(60, 0.04)
-    one = chance.digits(sure, unsure)
-    assert one == pytest.approx(chance.digits(unsure, sure)) and one > 6.0
-    assert chance.digits(sure, sure) > 1.5 * one
+    one = digits(chance, sure, unsure)
+    assert one == pytest.approx(digits(chance, unsure, sure)) and one > 6.0
+    assert digits(chance, sure, sure) > 1.5 * one
 
 
 def test_a_map_whose_like_agrees_by_chance_asks_for_more() -> None:
@@ -78,7 +79,7 @@ def test_a_map_whose_like_agrees_by_chance_asks_for_more() -> None:
     assert (few.matches, few.patches) == (0.03, 0.03)
     alike = measured_chance([(0.2, 0.02)] * 10 + [(0.0, 0.1)] * 10)
     assert (alike.matches, alike.patches) == pytest.approx((0.3, 0.15))
-    assert alike.digits(NOTHING, seen) < 2.0 < 6.0 < few.digits(NOTHING, seen)
+    assert digits(alike, NOTHING, seen) < 2.0 < 6.0 < digits(few, NOTHING, seen)
     assert measured_chance([]) == Chance()
 
 

@@ -12,9 +12,9 @@ from toy_room import ToyRoom
 
 from crossfire_core.config import FeatureConfig
 from crossfire_core.geometry import Camera
-from crossfire_core.localization.patches import SIDE, Patches
 from crossfire_core.mapping_poses.posed import PosedRecording
-from crossfire_core.neural_map import NeuralMap
+from crossfire_core.maps.neural_map import NeuralMap
+from crossfire_core.maps.patches import SIDE, Patches
 from crossfire_core.recordings.lazy import Recording
 from crossfire_core.rendering.renderer import Renderer
 from crossfire_core.training.checkpoint import checkpoint_path

@@ -19,8 +19,8 @@ from crossfire_core.features.network import (
     network_input,
     start_from_rooms,
 )
-from crossfire_core.features.places import choose_words, signature
 from crossfire_core.field import precision
+from crossfire_core.maps.places import choose_words, signature
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
-from crossfire_core.features.sift import root_sift
+from crossfire_core.vision.sift import root_sift
 
 
 def spots(seed: int = 0) -> np.ndarray:

@@ -18,7 +18,7 @@ from crossfire_core.field.graphs import Graphed
 from crossfire_core.field.layout import GridLayout
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.localization.matching import _match_window_torch, match_window
-from crossfire_core.neural_map import NeuralMap
+from crossfire_core.maps.neural_map import NeuralMap
 from crossfire_core.training.trainer import Progress, train_map
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")

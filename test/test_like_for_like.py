@@ -12,7 +12,7 @@ from toy_room import CAMERA, ToyRoom
 from crossfire_core.evaluation.peers.like_for_like import RecordedLocalizer, with_trained_poses
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.estimate import PoseEstimate
-from crossfire_core.neural_map import MappingView
+from crossfire_core.maps.header import MappingView
 
 MOVED = Pose.exp(np.array([0.02, -0.01, 0.03, 0.01, 0.0, -0.02]))
 

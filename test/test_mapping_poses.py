@@ -26,7 +26,6 @@ from crossfire_core.mapping_poses import gauge, refinement, sources
 from crossfire_core.mapping_poses.from_map import carried, consistent
 from crossfire_core.mapping_poses.from_motion import odometry_poses, poses_from_motion
 from crossfire_core.mapping_poses.keyframes import Look, choose_keyframes, flow_between, glance
-from crossfire_core.mapping_poses.pairs import image_signatures, loop_pairs, sequential_pairs
 from crossfire_core.mapping_poses.posed import (
     JoinedRecording,
     PosedRecording,
@@ -39,6 +38,7 @@ from crossfire_core.recordings import RecordingOptions, open_recording
 from crossfire_core.recordings.colmap import camera_of
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.recordings.lazy import FrameInfo
+from crossfire_core.vision.pairs import image_signatures, loop_pairs, sequential_pairs
 
 WIDE = Camera(320, 240, 190.0, 190.0, 160.0, 120.0)
 SMALL_SFM = SfmConfig(keyframes=11, features=500, overlap=3, loops=1)

@@ -13,7 +13,6 @@ import torch
 
 from crossfire_core.errors import CalibrationError, CrossfireError, RecordingError, TrainingError
 from crossfire_core.features.network import DenseDescriptors
-from crossfire_core.features.sift import root_sift
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.geometry.mask import Mask
 from crossfire_core.recordings import RecordingOptions, open_recording
@@ -21,6 +20,7 @@ from crossfire_core.recordings.calibration_file import read_calibration
 from crossfire_core.recordings.checks.images import _look
 from crossfire_core.recordings.masks import Masks
 from crossfire_core.training.views import RayTable, View
+from crossfire_core.vision.sift import root_sift
 
 PLAIN = Camera(64, 48, 50.0, 50.0, 32.0, 24.0)
 # r = 20 angle: the widest angle of 73.2 degrees (1 = 0.6 angle^2) lies 20 * 0.8607 px aside

@@ -153,8 +153,8 @@ def test_a_method_without_its_package_is_left_out_and_says_so(world, monkeypatch
 
 
 def test_maps_that_are_there_are_used_and_others_trained(world, monkeypatch):
-    from crossfire_core import neural_map
     from crossfire_core.localization import localizer
+    from crossfire_core.maps import neural_map
     from crossfire_core.training import trainer
 
     trained, loaded = [], []

@@ -30,8 +30,10 @@ from crossfire_core.field.scene_box import SceneBox
 from crossfire_core.field.scene_field import SceneField
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.localizer import Localizer
-from crossfire_core.localization.patches import SIDE, Patches
-from crossfire_core.neural_map import MapHeader, MappingView, NeuralMap, Places, round_as_stored
+from crossfire_core.maps.header import MapHeader, MappingView
+from crossfire_core.maps.neural_map import NeuralMap, round_as_stored
+from crossfire_core.maps.patches import SIDE, Patches
+from crossfire_core.maps.places import Places
 from crossfire_core.rendering.renderer import Renderer
 from crossfire_core.rendering.sampling import Spacing
 
@@ -85,7 +87,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_opening_a_map_does_not_load_torchs_compiler(saved: Path) -> None:
     """It takes a hundred megabytes and seconds, on a robot each time the node is configured."""
     code = (
-        "import sys; from pathlib import Path; from crossfire_core.neural_map import NeuralMap\n"
+        "import sys; from pathlib import Path\n"
+        "from crossfire_core.maps.neural_map import NeuralMap\n"
         f"NeuralMap.load(Path({str(saved)!r}), 'cpu'); print('torch._dynamo' in sys.modules)"
     )
     root = Path(__file__).resolve().parent.parent

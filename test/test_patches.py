@@ -13,19 +13,12 @@ import torch
 
 from crossfire_core.errors import MapFormatError
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.geometry.triangulation import Tracks
-from crossfire_core.localization.patches import (
-    SIDE,
-    PatchAligner,
-    Patches,
-    axes,
-    pack_pictures,
-    slide,
-    unpack_pictures,
-)
+from crossfire_core.localization.patches import PatchAligner, axes, slide
+from crossfire_core.maps.patches import SIDE, Patches, pack_pictures, unpack_pictures
 from crossfire_core.training.front_end import FrontEnd
 from crossfire_core.training.patch_cutting import _pixel_sizes, cut_patches
 from crossfire_core.training.views import View
+from crossfire_core.vision.triangulation import Tracks
 
 CAMERA = Camera(320, 240, 300.0, 305.0, 158.0, 122.0, "radtan", (-0.1, 0.03, 0.001, -0.001, 0.0))
 WAVES = np.random.default_rng(3).normal(0, 60.0, (60, 2))  # radians a metre

@@ -13,7 +13,8 @@ from toy_room import CAMERA, ToyRoom
 from crossfire_core.config import TrainingConfig
 from crossfire_core.geometry import Pose
 from crossfire_core.mapping_poses.posed import PosedRecording
-from crossfire_core.neural_map import MappingView, NeuralMap
+from crossfire_core.maps.header import MappingView
+from crossfire_core.maps.neural_map import NeuralMap
 from crossfire_core.training.front_end import FrontEnd
 from crossfire_core.training.trainer import train_map
 from crossfire_core.training.views import View, view_of

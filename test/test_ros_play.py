@@ -24,9 +24,9 @@ from tf2_msgs.msg import TFMessage
 
 from crossfire_core.cli import run
 from crossfire_core.errors import ConfigError, RecordingError
-from crossfire_core.evaluation.plots import TopView
 from crossfire_core.localization.tracker import TrackingState
 from crossfire_core.recordings import open_recording
+from crossfire_core.reports.plots import TopView
 from crossfire_ros.bag_clock import BagClock
 from crossfire_ros.conversions import image_from_message, stamp_to_ns, view_from_message
 from crossfire_ros.offline import settings_for, track_offline

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossfire_core.field.storage import BLOCK, as_stored, pack
+from crossfire_core.maps.storage import BLOCK, as_stored, pack
 
 
 @settings(max_examples=40, deadline=None)

@@ -29,10 +29,10 @@ from crossfire_core.errors import CrossfireError, TrainingError
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.localization.matching import CellMatches, match_points
-from crossfire_core.localization.patches import SIDE, Patches
 from crossfire_core.localization.pose_solver import SolvedPose, solve_pose
 from crossfire_core.mapping_poses.posed import PosedRecording
-from crossfire_core.neural_map import NeuralMap
+from crossfire_core.maps.neural_map import NeuralMap
+from crossfire_core.maps.patches import SIDE, Patches
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.training.checkpoint import checkpoint_path
 from crossfire_core.training.schedule import Budget, rate_factor

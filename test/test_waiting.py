@@ -21,7 +21,7 @@ from crossfire_core.field import encoding_torch, graphs, networks, precision
 from crossfire_core.field.graphs import Graphed
 from crossfire_core.field.layout import NetworkLayout
 from crossfire_core.localization.localizer import Localizer
-from crossfire_core.neural_map import NeuralMap
+from crossfire_core.maps.neural_map import NeuralMap
 from crossfire_core.rendering.renderer import Renderer
 from crossfire_core.training import descriptor_stage, geometry_stage
 from crossfire_core.training.descriptor_stage import DescriptorStage, Surfaces

@@ -30,7 +30,7 @@ import numpy as np
 from crossfire_core.config import LocalizationConfig, TrainingConfig, replace_from
 from crossfire_core.evaluation.disturbances import DISTURBANCES
 from crossfire_core.localization.localizer import Localizer
-from crossfire_core.neural_map import NeuralMap
+from crossfire_core.maps.neural_map import NeuralMap
 from crossfire_core.recordings import Frame, open_recording
 from crossfire_core.training.schedule import Budget
 from crossfire_core.training.sparse_points import SparsePoints

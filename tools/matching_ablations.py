@@ -29,7 +29,7 @@ from crossfire_core.geometry.sights import directions
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.localization.matching import CellMatches, match_points
 from crossfire_core.localization.pose_solver import SolvedPose, refine_pose, solve_pose
-from crossfire_core.neural_map import NeuralMap
+from crossfire_core.maps.neural_map import NeuralMap
 from crossfire_core.recordings import open_recording
 
 _TEMPERATURE = 0.05  # of the program's own confidence

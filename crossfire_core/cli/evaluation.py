@@ -107,7 +107,7 @@ def load_localizer(
     settings = shell.configured(LocalizationConfig(), config, changes)
     with display.working("opening the map"):
         from crossfire_core.localization.localizer import Localizer
-        from crossfire_core.neural_map import NeuralMap
+        from crossfire_core.maps.neural_map import NeuralMap
 
         return Localizer(NeuralMap.load(map_file, device, backend or "auto"), settings)
 

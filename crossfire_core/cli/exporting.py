@@ -101,7 +101,7 @@ def _surfaces(map_file: Path, device: str, backend: str, settings: ExportConfig)
 
     with display.working("opening the map"):
         from crossfire_core.export.surfaces import map_surfaces
-        from crossfire_core.neural_map import NeuralMap
+        from crossfire_core.maps.neural_map import NeuralMap
 
         neural_map = NeuralMap.load(map_file, device, backend)
     with display.counting("looking at the map") as update:

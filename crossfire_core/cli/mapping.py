@@ -18,7 +18,7 @@ from crossfire_core.recordings.options import RecordingOptions
 
 if TYPE_CHECKING:
     from crossfire_core.geometry import Pose
-    from crossfire_core.neural_map import NeuralMap
+    from crossfire_core.maps.neural_map import NeuralMap
     from crossfire_core.recordings import Recording
 
 
@@ -183,7 +183,7 @@ def extend(
     """
     from crossfire_core.cli import display
     from crossfire_core.config import TrainingConfig
-    from crossfire_core.neural_map import NeuralMap
+    from crossfire_core.maps.neural_map import NeuralMap
     from crossfire_core.training.extension import extend_map
 
     settings = shell.configured(TrainingConfig(), config, changes, backend=backend)
@@ -329,7 +329,7 @@ def info(map_file: shell.MapFile, json: shell.JsonFile = None) -> None:
     Example: crossfire info room.map
     """
     from crossfire_core.cli import display
-    from crossfire_core.neural_map import NeuralMap
+    from crossfire_core.maps.neural_map import NeuralMap
 
     summary = NeuralMap.load(map_file).summary()
     shell.emit(summary, json)
@@ -379,13 +379,13 @@ def render(
     """
     from crossfire_core.cli import display
     from crossfire_core.cli.evaluation import load_localizer, parse_pose
-    from crossfire_core.evaluation.pictures import (
+    from crossfire_core.files import write_bytes
+    from crossfire_core.reports.pictures import (
         encode_depth,
         encode_png,
         resized_camera,
         to_bytes,
     )
-    from crossfire_core.files import write_bytes
 
     localizer = load_localizer(map_file, device, backend)
     neural_map = localizer.neural_map

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossfire_core.errors import ConfigError, MissingDependencyError
-from crossfire_core.evaluation import html, plots
+from crossfire_core.evaluation import plots
 from crossfire_core.evaluation.evaluate import (
     Evaluation,
     EvaluationOptions,
@@ -25,9 +25,10 @@ from crossfire_core.files import write_bytes, write_text
 from crossfire_core.localization.estimate import ImageLocalizer
 from crossfire_core.recordings import Recording, RecordingOptions, open_recording
 from crossfire_core.recordings.frame import Frame
+from crossfire_core.reports import html
 
 if TYPE_CHECKING:
-    from crossfire_core.neural_map import MapHeader
+    from crossfire_core.maps.header import MapHeader
 
 Tell = Callable[[str], None]
 TITLES = {
@@ -300,7 +301,7 @@ def _own(
 ) -> tuple[ImageLocalizer, int]:
     from crossfire_core.config import LocalizationConfig
     from crossfire_core.localization.localizer import Localizer
-    from crossfire_core.neural_map import NeuralMap
+    from crossfire_core.maps.neural_map import NeuralMap
     from crossfire_core.training.trainer import train_map
 
     path = (plan.maps or plan.work) / f"{scene.name}.map"
@@ -322,7 +323,7 @@ def _own(
 
 def _trained(scene: Scene, plan: Plan) -> MapHeader | None:
     """Of the neural map of a scene, so that peers get its poses; None before there is one."""
-    from crossfire_core.neural_map import NeuralMap
+    from crossfire_core.maps.neural_map import NeuralMap
 
     path = (plan.maps or plan.work) / f"{scene.name}.map"
     if "crossfire" not in plan.methods or not path.exists():

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from crossfire_core.errors import MissingDependencyError
 from crossfire_core.evaluation import benchmark as bench
-from crossfire_core.evaluation import html, plots
 from crossfire_core.evaluation.intruder import Intrusion, intrude
 from crossfire_core.evaluation.metrics import pose_error, position_sigma
 from crossfire_core.files import write_bytes, write_text
@@ -27,6 +26,8 @@ from crossfire_core.geometry import Pose
 from crossfire_core.localization.estimate import ImageLocalizer, PoseEstimate
 from crossfire_core.recordings import open_recording
 from crossfire_core.recordings.frame import Frame
+from crossfire_core.reports import html
+from crossfire_core.reports.plots import colors, figure, plain_numbers, png, style
 
 METHODS = ("crossfire", "sift", "xfeat")
 WRONG_M, SURE_M = 0.5, 0.1
@@ -369,21 +370,21 @@ def curve_plot(rows: Sequence[Row]) -> bytes:
 
     The dot is where the method's own gate lies.
     """
-    fig = plots.figure(6.4, 4.2)
+    fig = figure(6.4, 4.2)
     axes = fig.subplots()
-    for row, color in zip(rows, plots.colors(len(rows)), strict=True):
+    for row, color in zip(rows, colors(len(rows)), strict=True):
         x, y = 100 * row.curve[:, 2], 100 * row.curve[:, 1]
         axes.step([0.0, *x], [0.0, *y], where="post", color=color, linewidth=1.6, label=row.method)
         figures = row.to_json()
         at = 100 * figures["others_answered"] / max(figures["others"], 1)
         axes.plot([at], [100 * figures["found"] / max(figures["queries"], 1)], "o", color=color)
     axes.set_xscale("symlog", linthresh=0.1)
-    plots.plain_numbers(axes.xaxis)
+    plain_numbers(axes.xaxis)
     axes.set_xlim(-0.01, 100)
     axes.set_ylim(0, 102)
-    plots.style(axes, "images of other places answered, %", "queries found, %")
+    style(axes, "images of other places answered, %", "queries found, %")
     axes.legend(fontsize=9)
-    return plots.png(fig)
+    return png(fig)
 
 
 def write_results(outcome: Outcome, plan: bench.Plan, every: int) -> Path:

@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from crossfire_core.evaluation import html, pictures, plots
+from crossfire_core.evaluation import plots
 from crossfire_core.evaluation.evaluate import Evaluation
-from crossfire_core.evaluation.html import Picture
 from crossfire_core.evaluation.metrics import FrameError
-from crossfire_core.evaluation.pictures import MapRenderer
 from crossfire_core.files import write_bytes, write_text
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.estimate import ImageLocalizer
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.recordings.lazy import Recording
+from crossfire_core.reports import html, pictures
+from crossfire_core.reports.html import Picture
+from crossfire_core.reports.pictures import MapRenderer
 
 WORST_FRAMES = 4
 COMPARED_FRAMES = 4

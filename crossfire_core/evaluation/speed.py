@@ -23,14 +23,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from crossfire_core.config import LocalizationConfig, TrainingConfig
 from crossfire_core.errors import RecordingError
-from crossfire_core.evaluation import plots
 from crossfire_core.field.backends import resolve_device
 from crossfire_core.field.layout import GridLayout
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.localizer import Localizer
-from crossfire_core.neural_map import NeuralMap
+from crossfire_core.maps.neural_map import NeuralMap
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.recordings.lazy import Recording
+from crossfire_core.reports.plots import BLUE, ORANGE, figure, png, style
 from crossfire_core.training.schedule import Budget
 from crossfire_core.training.trainer import Trainer
 
@@ -343,14 +343,14 @@ def _ms(value: float | None) -> str:
 
 def plot(figures: dict[str, Any]) -> bytes:
     """How the times grow, as a PNG file."""
-    fig: Figure = plots.figure(8.0, 3.4)
+    fig: Figure = figure(8.0, 3.4)
     left, right = fig.subplots(1, 2)
     columns = figures["localization"]["by_columns_ms"]
-    left.plot([int(c) for c in columns], list(columns.values()), "o-", color=plots.BLUE)
-    plots.style(left, "rendered columns", "ms, one iteration")
+    left.plot([int(c) for c in columns], list(columns.values()), "o-", color=BLUE)
+    style(left, "rendered columns", "ms, one iteration")
     left.set_ylim(bottom=0)
     rays = figures["training"]["by_rays"]
-    right.plot([int(r) for r in rays], list(rays.values()), "o-", color=plots.ORANGE)
-    plots.style(right, "random rays a step", "training steps/s")
+    right.plot([int(r) for r in rays], list(rays.values()), "o-", color=ORANGE)
+    style(right, "random rays a step", "training steps/s")
     right.set_ylim(bottom=0)
-    return plots.png(fig)
+    return png(fig)

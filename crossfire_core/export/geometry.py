@@ -10,7 +10,7 @@ from crossfire_core.export.floor import find_floor
 from crossfire_core.export.occupancy import OccupancyGrid, occupancy
 from crossfire_core.export.surfaces import map_surfaces
 from crossfire_core.geometry import Pose
-from crossfire_core.neural_map import NeuralMap
+from crossfire_core.maps.neural_map import NeuralMap
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 
-from crossfire_core.evaluation.plots import BLUE, INK, ORANGE, figure, png, style
 from crossfire_core.export.cloud import Cloud
 from crossfire_core.export.floor import Floor
 from crossfire_core.export.occupancy import FREE, OCCUPIED, OccupancyGrid
 from crossfire_core.export.onto import Laid, moved
+from crossfire_core.reports.plots import BLUE, INK, ORANGE, figure, png, style
 
 FloatArray = NDArray[np.float64]
 

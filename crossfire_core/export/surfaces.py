@@ -15,7 +15,7 @@ from crossfire_core.errors import ExportError
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.geometry.upright import up_direction
 from crossfire_core.localization.recorded_frame import RecordedFrame
-from crossfire_core.neural_map import NeuralMap
+from crossfire_core.maps.neural_map import NeuralMap
 from crossfire_core.rendering.renderer import Rays, Renderer
 
 FloatArray = NDArray[np.float64]

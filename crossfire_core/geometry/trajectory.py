@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfire_core.geometry.pose import Pose
+from crossfire_core.geometry.pose import Pose, rotation_angle
 
 
 @dataclass(frozen=True)
@@ -53,3 +54,12 @@ class Trajectory:
             return None
         fraction = (stamp_ns - start) / (end - start)
         return self.poses[right - 1].interpolate(self.poses[right], fraction)
+
+
+def motion_along(poses: Sequence[Pose]) -> NDArray[np.float64]:
+    """Length of the path up to each pose; all turns together count as much as all steps."""
+    steps = [a.distance(b)[0] for a, b in pairwise(poses)]
+    turns = [rotation_angle(a.rotation.T @ b.rotation) for a, b in pairwise(poses)]
+    scale = max(sum(steps), 1e-9) / max(sum(turns), 1e-9)
+    total = np.array(steps) + scale * np.array(turns) + 1e-9
+    return np.concatenate([[0.0], np.cumsum(total)])

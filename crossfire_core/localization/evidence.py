@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from crossfire_core.geometry import Camera
+from crossfire_core.maps.chance import Chance
 
 FloatArray = NDArray[np.float64]
 PATCH_CELLS = 12  # along an image's longer side: patches of several views lie on each other
@@ -61,32 +62,21 @@ class Agreement:
         return Agreement(len(count), float((good / count).mean()))
 
 
-@dataclass(frozen=True)
-class Chance:
-    """What shares agree in a place that is not the map's.
+def digits(chance: Chance, matches: Agreement, patches: Agreement, trials: int = 1) -> float:
+    """Decimal digits of evidence: 6 where so much agreement is a millionth of a chance.
 
-    Attributes:
-        matches: of the finder's matches.
-        patches: of the map's patches.
+    Both witnesses are heard together by Fisher's method (1925): the product of two
+    probabilities is below ``q`` with probability ``q (1 - ln q)``.
+
+    Args:
+        chance: what agrees in a place that is not the map's.
+        matches: what the finder's matches say; those of another place agree by chance.
+        patches: what the map's patches say.
+        trials: poses of which this one is the best.
     """
-
-    matches: float = 0.05
-    patches: float = 0.05
-
-    def digits(self, matches: Agreement, patches: Agreement, trials: int = 1) -> float:
-        """Decimal digits of evidence: 6 where so much agreement is a millionth of a chance.
-
-        Both witnesses are heard together by Fisher's method (1925): the product of two
-        probabilities is below ``q`` with probability ``q (1 - ln q)``.
-
-        Args:
-            matches: what the finder's matches say; those of another place agree by chance.
-            patches: what the map's patches say.
-            trials: poses of which this one is the best.
-        """
-        both = _log10_tail(matches, self.matches) + _log10_tail(patches, self.patches)
-        log10_chance = both + np.log10(1.0 - both * np.log(10.0))
-        return float(np.clip(-log10_chance - np.log10(trials), 0.0, _MOST_DIGITS))
+    both = _log10_tail(matches, chance.matches) + _log10_tail(patches, chance.patches)
+    log10_chance = both + np.log10(1.0 - both * np.log(10.0))
+    return float(np.clip(-log10_chance - np.log10(trials), 0.0, _MOST_DIGITS))
 
 
 def _log10_tail(seen: Agreement, chance: float) -> float:

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from crossfire_core.config import LocalizationConfig
 from crossfire_core.features.network import DenseDescriptors, fitted, network_input
-from crossfire_core.features.places import signature
 from crossfire_core.field.constants import constant
 from crossfire_core.field.graphs import Graphed
 from crossfire_core.geometry import Camera, Pose
@@ -28,7 +27,8 @@ from crossfire_core.localization.covisibility import SeenSpace, grouped, shared_
 from crossfire_core.localization.estimate import Matches, PoseEstimate
 from crossfire_core.localization.matching import CellMatches, Matcher
 from crossfire_core.localization.pose_solver import SolvedPose, Solver, camera_covariance
-from crossfire_core.neural_map import NeuralMap
+from crossfire_core.maps.neural_map import NeuralMap
+from crossfire_core.maps.places import signature
 from crossfire_core.rendering.renderer import Rays, Renderer
 
 FloatArray = NDArray[np.float64]

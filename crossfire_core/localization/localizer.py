@@ -16,14 +16,14 @@ from crossfire_core.config import LocalizationConfig
 from crossfire_core.errors import CalibrationError
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.estimate import Matches, PoseEstimate, Way
-from crossfire_core.localization.evidence import MATCH_CELLS, Agreement
+from crossfire_core.localization.evidence import MATCH_CELLS, Agreement, digits
 from crossfire_core.localization.finder import Finder, Stopwatch, spread_of
 from crossfire_core.localization.matching import Matcher, match_points
 from crossfire_core.localization.patches import PatchAligner, PatchFit
 from crossfire_core.localization.pose_solver import Solver, camera_covariance, solve_pose
 from crossfire_core.localization.recorded_frame import RecordedFrame
 from crossfire_core.localization.upright import Upright
-from crossfire_core.neural_map import NeuralMap
+from crossfire_core.maps.neural_map import NeuralMap
 
 _FOLLOW_PX = 24.0  # of a 640 px wide image: patches are searched so far from where a prior has them
 _FINISH_PX = 12.0  # and so far from where the finder has them
@@ -150,7 +150,7 @@ class Localizer:
         most = self.config.patches if single else self.config.track_patches
         seen, fit = self._witnesses(image, camera, found, most, clock)
         agreed = Agreement(0, 0.0) if fit is None else fit.agreement
-        evidence = self.chance.digits(seen, agreed, self.config.candidates if single else 1)
+        evidence = digits(self.chance, seen, agreed, self.config.candidates if single else 1)
         pose, matches = found.map_from_camera, found.details
         exact = None if fit is None else self._judged(camera, fit, evidence)
         if exact is not None and pose is not None and matches is not None:
@@ -214,7 +214,7 @@ class Localizer:
             fit = self.patches.fit(image, camera, start, limit, most, reach)
         if fit is None:
             return None
-        found = self._judged(camera, fit, self.chance.digits(Agreement(0, 0.0), fit.agreement))
+        found = self._judged(camera, fit, digits(self.chance, Agreement(0, 0.0), fit.agreement))
         return found if found is not None and self._believed(found).ok else None
 
     def _judged(self, camera: Camera, fit: PatchFit, evidence: float) -> PoseEstimate | None:

@@ -13,10 +13,8 @@ import numpy as np
 from crossfire_core.config import SfmConfig, to_dict
 from crossfire_core.errors import TrainingError
 from crossfire_core.geometry import Pose
-from crossfire_core.mapping_poses import gauge, local_features
+from crossfire_core.mapping_poses import gauge
 from crossfire_core.mapping_poses.keyframes import choose_keyframes, glance
-from crossfire_core.mapping_poses.local_features import LocalFeatures
-from crossfire_core.mapping_poses.pairs import image_signatures, loop_pairs, sequential_pairs
 from crossfire_core.mapping_poses.posed import PosedRecording, sessions
 from crossfire_core.mapping_poses.reconstruction import (
     MatchStore,
@@ -26,6 +24,9 @@ from crossfire_core.mapping_poses.reconstruction import (
 )
 from crossfire_core.mapping_poses.workspace import Workspace
 from crossfire_core.recordings.lazy import Recording
+from crossfire_core.vision import local_features
+from crossfire_core.vision.local_features import LocalFeatures
+from crossfire_core.vision.pairs import image_signatures, loop_pairs, sequential_pairs
 
 Tell = Callable[[str, int, int], None]
 _NAMES_IN_NOTE = 5

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfire_core.geometry import Pose
+from crossfire_core.geometry.trajectory import motion_along
 from crossfire_core.recordings.checks.images import blur_of
 from crossfire_core.recordings.lazy import Recording
-from crossfire_core.training.selection import motion_along
 
 _WIDTH = 320
 _CORNERS = 200

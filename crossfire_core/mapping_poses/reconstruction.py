@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from crossfire_core.config import SfmConfig
 from crossfire_core.errors import CalibrationError, MissingDependencyError, TrainingError
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.mapping_poses.local_features import LocalFeatures, match
 from crossfire_core.recordings.colmap import camera_of
+from crossfire_core.vision.local_features import LocalFeatures, match
 
 FloatArray = NDArray[np.float64]
 Tell = Callable[[int, int], None]

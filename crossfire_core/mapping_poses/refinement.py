@@ -16,14 +16,6 @@ from numpy.typing import NDArray
 from crossfire_core.config import SfmConfig
 from crossfire_core.errors import TrainingError
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.mapping_poses.adjustment import (
-    LOOSEST,
-    Adjusted,
-    Prior,
-    adjust,
-    join_matches,
-    match_pairs,
-)
 from crossfire_core.mapping_poses.from_motion import (
     Tell,
     choose_frames,
@@ -32,10 +24,18 @@ from crossfire_core.mapping_poses.from_motion import (
     fingerprint,
     silent,
 )
-from crossfire_core.mapping_poses.local_features import LocalFeatures
 from crossfire_core.mapping_poses.posed import PosedRecording
 from crossfire_core.mapping_poses.workspace import Workspace
 from crossfire_core.recordings.lazy import Recording
+from crossfire_core.vision.adjustment import (
+    LOOSEST,
+    Adjusted,
+    Prior,
+    adjust,
+    join_matches,
+    match_pairs,
+)
+from crossfire_core.vision.local_features import LocalFeatures
 
 _LEAST_SIGHTINGS = 500
 

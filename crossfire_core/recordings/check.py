@@ -10,8 +10,6 @@ from typing import Any
 
 from crossfire_core.config import TrainingConfig
 from crossfire_core.errors import CalibrationError, CrossfireError
-from crossfire_core.evaluation import html
-from crossfire_core.evaluation.html import Picture
 from crossfire_core.files import write_text
 from crossfire_core.geometry import Pose
 from crossfire_core.recordings import bag_reader, open_recording
@@ -27,6 +25,8 @@ from crossfire_core.recordings.checks import (
 from crossfire_core.recordings.checks.finding import Finding, error, good, warning
 from crossfire_core.recordings.lazy import Recording
 from crossfire_core.recordings.options import NO_POSES, RecordingOptions
+from crossfire_core.reports import html
+from crossfire_core.reports.html import Picture
 
 OnProgress = Callable[[int, int, str], None]
 
@@ -235,7 +235,7 @@ class _Builder:
 
     def _estimate(self, recording: Recording) -> None:
         from crossfire_core.field.layout import GridLayout  # light, but beside torch
-        from crossfire_core.field.storage import BYTES_A_NUMBER
+        from crossfire_core.maps.storage import BYTES_A_NUMBER
 
         config = TrainingConfig()
         views = min(len(recording), config.max_views)

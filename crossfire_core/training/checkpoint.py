@@ -12,7 +12,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from crossfire_core.errors import TrainingError
-from crossfire_core.neural_map import write_atomically
+from crossfire_core.maps.neural_map import write_atomically
 
 _KEY = "crossfire_checkpoint"
 

@@ -19,8 +19,9 @@ from crossfire_core.config import LocalizationConfig, TrainingConfig
 from crossfire_core.features.network import fitted
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.localizer import Localizer
-from crossfire_core.localization.patches import Patches
-from crossfire_core.neural_map import MapHeader, NeuralMap
+from crossfire_core.maps.header import MapHeader
+from crossfire_core.maps.neural_map import NeuralMap
+from crossfire_core.maps.patches import Patches
 from crossfire_core.recordings.lazy import Recording
 from crossfire_core.rendering.renderer import Renderer
 from crossfire_core.training.sparse_points import (

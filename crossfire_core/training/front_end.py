@@ -14,17 +14,17 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfire_core.geometry.triangulation import Tracks, triangulate, view_pairs
-from crossfire_core.geometry.triangulation import View as Sight
-from crossfire_core.mapping_poses.adjustment import (
+from crossfire_core.training.sparse_points import SparsePoints
+from crossfire_core.training.views import View
+from crossfire_core.vision.adjustment import (
     adjust_gently,
     depth_sigmas,
     join_matches,
     match_pairs,
 )
-from crossfire_core.mapping_poses.local_features import LocalFeatures, detect
-from crossfire_core.training.sparse_points import SparsePoints
-from crossfire_core.training.views import View
+from crossfire_core.vision.local_features import LocalFeatures, detect
+from crossfire_core.vision.triangulation import Tracks, triangulate, view_pairs
+from crossfire_core.vision.triangulation import View as Sight
 
 _FEATURES = 2000  # SIFT keypoints a view
 _GAPS, _SPATIAL = (1, 2, 4, 8, 16), 4  # views that each one is matched with, in time and space

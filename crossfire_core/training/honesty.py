@@ -13,9 +13,10 @@ import numpy as np
 from scipy import stats
 
 from crossfire_core.localization.estimate import ImageLocalizer
-from crossfire_core.localization.evidence import Chance, measured_chance
+from crossfire_core.localization.evidence import measured_chance
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.localization.uncertainty import mahalanobis_squared
+from crossfire_core.maps.chance import Chance
 from crossfire_core.recordings.frame import Frame
 
 _LEAST = 20  # fewer frames say too little

@@ -8,10 +8,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfire_core.geometry.triangulation import Tracks
-from crossfire_core.localization.patches import LEAST_SLANT, SIDE, Patches, axes, softened
+from crossfire_core.localization.patches import LEAST_SLANT, axes, softened
+from crossfire_core.maps.patches import SIDE, Patches
 from crossfire_core.rendering.renderer import Renderer
 from crossfire_core.training.views import View
+from crossfire_core.vision.triangulation import Tracks
 
 FloatArray = NDArray[np.float64]
 _LEAST_VIEWS = 3  # a patch's point is seen by so many

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crossfire_core.errors import TrainingError
 from crossfire_core.geometry import Pose
-from crossfire_core.geometry.pose import rotation_angle
+from crossfire_core.geometry.trajectory import motion_along
 from crossfire_core.recordings.lazy import split_holdout
 
 _TEST_FRAMES = 4
@@ -41,7 +39,7 @@ def select_frames(
     Args:
         poses: of every frame, None where unknown.
         max_views: largest number of mapping views.
-        holdout_every: every so-manieth frame stays out of training; 0 keeps none out.
+        holdout_every: every n-th frame stays out of training; 0 keeps none out.
 
     Raises:
         TrainingError: fewer than two frames with a pose are left.
@@ -72,12 +70,3 @@ def _spread(poses: Sequence[Pose], count: int) -> list[int]:
     travelled = motion_along(poses)
     wanted = np.linspace(0.0, travelled[-1], count)
     return sorted({int(i) for i in np.abs(travelled[None] - wanted[:, None]).argmin(axis=1)})
-
-
-def motion_along(poses: Sequence[Pose]) -> NDArray[np.float64]:
-    """Length of the path up to each pose; all turns together count as much as all steps."""
-    steps = [a.distance(b)[0] for a, b in pairwise(poses)]
-    turns = [rotation_angle(a.rotation.T @ b.rotation) for a, b in pairwise(poses)]
-    scale = max(sum(steps), 1e-9) / max(sum(turns), 1e-9)
-    total = np.array(steps) + scale * np.array(turns) + 1e-9
-    return np.concatenate([[0.0], np.cumsum(total)])

@@ -20,22 +20,16 @@ from crossfire_core import __version__
 from crossfire_core.config import TrainingConfig, to_dict
 from crossfire_core.errors import TrainingError
 from crossfire_core.features.network import ImageNetwork, start_from_rooms
-from crossfire_core.features.places import choose_words, signature
 from crossfire_core.field.backends import encoder, resolve_device
 from crossfire_core.field.scene_box import SceneBox
 from crossfire_core.field.scene_field import SceneField
 from crossfire_core.geometry import Pose
-from crossfire_core.geometry.triangulation import Tracks
-from crossfire_core.localization.evidence import Chance
 from crossfire_core.localization.localizer import Localizer
-from crossfire_core.localization.patches import Patches
-from crossfire_core.neural_map import (
-    MapHeader,
-    MappingView,
-    NeuralMap,
-    Places,
-    round_as_stored,
-)
+from crossfire_core.maps.chance import Chance
+from crossfire_core.maps.header import MapHeader, MappingView
+from crossfire_core.maps.neural_map import NeuralMap, round_as_stored
+from crossfire_core.maps.patches import Patches
+from crossfire_core.maps.places import Places, choose_words, signature
 from crossfire_core.recordings import Recording
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.rendering.renderer import Renderer
@@ -51,6 +45,7 @@ from crossfire_core.training.selection import select_frames
 from crossfire_core.training.sparse_points import SparsePoints, depth_image_points
 from crossfire_core.training.survey import Survey, survey
 from crossfire_core.training.views import RayTable, View, view_of
+from crossfire_core.vision.triangulation import Tracks
 
 FloatArray = NDArray[np.float64]
 _CHECKPOINT_SECONDS = 60.0

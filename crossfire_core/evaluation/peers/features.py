@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfire_core.features.sift import root_sift
+from crossfire_core.vision.sift import root_sift
 
 FloatArray = NDArray[np.float64]
 Descriptors = NDArray[np.float32]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.estimate import ImageLocalizer, PoseEstimate
 from crossfire_core.localization.recorded_frame import RecordedFrame
-from crossfire_core.neural_map import MapHeader
+from crossfire_core.maps.header import MapHeader
 from crossfire_core.recordings.frame import Frame
 
 

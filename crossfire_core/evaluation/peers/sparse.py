@@ -14,7 +14,10 @@ from crossfire_core.errors import TrainingError
 from crossfire_core.evaluation.peers.features import FeatureMethod, Features, Pairs
 from crossfire_core.evaluation.peers.retrieval import nearest, vlad, words
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.geometry.triangulation import (
+from crossfire_core.localization.estimate import Matches, PoseEstimate
+from crossfire_core.localization.pose_solver import sampled_pose
+from crossfire_core.recordings.frame import Frame
+from crossfire_core.vision.triangulation import (
     IntArray,
     Tracks,
     View,
@@ -22,9 +25,6 @@ from crossfire_core.geometry.triangulation import (
     triangulate,
     view_pairs,
 )
-from crossfire_core.localization.estimate import Matches, PoseEstimate
-from crossfire_core.localization.pose_solver import sampled_pose
-from crossfire_core.recordings.frame import Frame
 
 FloatArray = NDArray[np.float64]
 

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfire_core.features.sift import root_sift
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.recordings.lazy import FrameInfo, Recording
+from crossfire_core.vision.sift import root_sift
 
 FloatArray = NDArray[np.float64]
 Features = tuple[FloatArray, NDArray[np.float32]]

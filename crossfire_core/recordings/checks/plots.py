@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfire_core.evaluation.html import Picture
-from crossfire_core.evaluation.pictures import encode_png
-from crossfire_core.evaluation.plots import BLUE, MUTED, ORANGE, RED, figure, png, style
 from crossfire_core.recordings.checks.calibration import FOCAL_SCALES, TIME_SHIFTS_S, Fit
 from crossfire_core.recordings.checks.images import Look
 from crossfire_core.recordings.checks.motion import Motion
 from crossfire_core.recordings.checks.topics import TopicStats
+from crossfire_core.reports.html import Picture
+from crossfire_core.reports.pictures import encode_png
+from crossfire_core.reports.plots import BLUE, MUTED, ORANGE, RED, figure, png, style
 
 _SHEET_COLUMNS = 4
 

@@ -1,16 +1,14 @@
 """A neural map: one self-describing file, read without running anything that it holds.
 
 The file is safetensors: a JSON header and flat arrays. Networks are stored in half precision,
-hash grids in eight bits (:mod:`crossfire_core.field.storage`), in the layout of
+hash grids in eight bits (:mod:`crossfire_core.maps.storage`), in the layout of
 :mod:`crossfire_core.field.layout`; every setting that is needed to rebuild the field lies in the
 header, ``per_level_scale`` exactly as it was trained with.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +19,18 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from crossfire_core.config import (
-    FeatureConfig,
-    FieldConfig,
-    RenderConfig,
-    replace_from,
-    to_dict,
-)
 from crossfire_core.errors import ConfigError, CrossfireError, MapFormatError
 from crossfire_core.features.network import ImageNetwork
-from crossfire_core.field import encoding_torch, storage
+from crossfire_core.field import encoding_torch
 from crossfire_core.field.backends import encoder, resolve_device
-from crossfire_core.field.scene_box import SceneBox
 from crossfire_core.field.scene_field import SceneField
 from crossfire_core.files import write_bytes
-from crossfire_core.geometry import Camera, Pose
-from crossfire_core.localization.evidence import Chance
-from crossfire_core.localization.patches import Patches, pack_pictures, unpack_pictures
-from crossfire_core.rendering.sampling import Spacing
+from crossfire_core.maps import storage
+from crossfire_core.maps.header import FORMAT_VERSION, MapHeader, one_line, read_header
+from crossfire_core.maps.patches import Patches, pack_pictures, unpack_pictures
+from crossfire_core.maps.places import Places
 
-FORMAT_VERSION = 3
 _HEADER_KEY = "crossfire_map"
-_MAX_HEADER_BYTES = 32 << 20
-_MAX_SIDE = 16384  # of the mapping camera's image, pixels
 _FLOATS = ("F16", "F32")
 _GRID, _SCALE = ".grid", ".grid_scale"  # endings of a packed grid's two arrays
 _PLACES = {  # arrays whose shapes are free, with their types
@@ -60,174 +47,6 @@ _OPTIONAL = {  # arrays that not every map has
     "patches.view": ("I32",),
     "patches.pictures": ("U8",),
 }
-
-
-@dataclass(frozen=True)
-class MappingView:
-    """One image that the map was made from.
-
-    Attributes:
-        name: the frame's name in its recording.
-        stamp_ns: its stamp.
-        map_from_camera: its pose, after any correction before or during training.
-        recorded: its pose as the recording has it; None where that is the same.
-    """
-
-    name: str
-    stamp_ns: int
-    map_from_camera: Pose
-    recorded: Pose | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain types."""
-        plain = {"name": self.name, "stamp_ns": self.stamp_ns, **self.map_from_camera.to_json()}
-        return {**plain, "recorded": self.recorded.to_json()} if self.recorded else plain
-
-    @staticmethod
-    def from_json(data: dict[str, Any]) -> MappingView:
-        """The inverse of :meth:`to_json`."""
-        recorded = Pose.from_json(data["recorded"]) if "recorded" in data else None
-        return MappingView(str(data["name"]), int(data["stamp_ns"]), Pose.from_json(data), recorded)
-
-
-@dataclass(frozen=True)
-class MapHeader:
-    """Everything about a map that is not a parameter.
-
-    Attributes:
-        frame_id: name of the map's frame, for ROS.
-        camera: of the mapping images, at their recorded size.
-        base_from_camera: where the camera sat on the mapping robot.
-        box: the scene's inner box.
-        spacing: how samples spread along rays.
-        field: sizes of the field.
-        render: numbers of samples a ray.
-        features: sizes of the image network.
-        views: the mapping views.
-        provenance: recording, version, seed, steps: where the map comes from.
-        covariance_factor: on all covariances (not on standard deviations), which made them right
-            on frames not trained on.
-        image_side: longer side of the images that training and patches saw, pixels, unless they
-            were smaller.
-        chance: how much of an image of another place agrees with this map.
-        origin: ``[3]`` where in the map's frame the field has its zero, metres. Single precision
-            holds a room, not a country's grid: far from its frame's origin a map has one of its
-            own. Poses in the header are the map's; points and box are about this origin.
-    """
-
-    frame_id: str
-    camera: Camera
-    base_from_camera: Pose
-    box: SceneBox
-    spacing: Spacing
-    field: FieldConfig
-    render: RenderConfig
-    features: FeatureConfig
-    views: tuple[MappingView, ...]
-    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
-    covariance_factor: float = 1.0
-    image_side: int = 640
-    chance: Chance = dataclasses.field(default_factory=Chance)
-    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
-
-    @property
-    def trained_on(self) -> frozenset[str]:
-        """Names of all frames that the map has learnt from, also before it was extended."""
-        earlier = self.provenance.get("earlier_views", ())
-        return frozenset((*(view.name for view in self.views), *map(str, earlier)))
-
-    @property
-    def field_poses(self) -> list[Pose]:
-        """Poses of the mapping views about :attr:`origin`."""
-        return [view.map_from_camera.shifted(-np.array(self.origin)) for view in self.views]
-
-    @property
-    def moved(self) -> tuple[float, float]:
-        """By how much training moved the recording's poses, medians in metres and radians."""
-        pairs = [(view.map_from_camera, view.recorded) for view in self.views]
-        moves = [a.distance(b) if b is not None else (0.0, 0.0) for a, b in pairs]
-        metres, radians = np.median(moves, axis=0)
-        return float(metres), float(radians)
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain types."""
-        return {
-            "format_version": FORMAT_VERSION,
-            "frame_id": self.frame_id,
-            "camera": self.camera.to_json(),
-            "base_from_camera": self.base_from_camera.to_json(),
-            "box": {"centre": list(self.box.centre), "half_size": self.box.half_size},
-            "spacing": vars(self.spacing),
-            "field": to_dict(self.field),
-            "render": to_dict(self.render),
-            "features": to_dict(self.features),
-            "views": [view.to_json() for view in self.views],
-            "provenance": self.provenance,
-            "covariance_factor": self.covariance_factor,
-            "image_side": self.image_side,
-            "chance": vars(self.chance),
-            "origin": list(self.origin),
-        }
-
-    @staticmethod
-    def from_json(data: dict[str, Any]) -> MapHeader:
-        """The inverse of :meth:`to_json`; raises KeyError, TypeError or ValueError on nonsense."""
-        views = [MappingView.from_json(view) for view in data["views"]]
-        x, y, z = (float(c) for c in data["box"]["centre"])
-        box = SceneBox((x, y, z), float(data["box"]["half_size"]))
-        spacing = Spacing(**{k: float(v) for k, v in data["spacing"].items()})
-        numbers = (*box.centre, box.half_size, spacing.near, spacing.far, spacing.knee)
-        if not np.isfinite(numbers).all() or box.half_size <= 0 or spacing.knee <= 0:
-            raise ValueError("box or spacing out of range")
-        if not 0 < spacing.near < spacing.far:
-            raise ValueError("near and far are no range")
-        if not views:
-            raise ValueError("there are no mapping views")
-        factor = float(data.get("covariance_factor", 1.0))  # maps of before have none
-        if not (np.isfinite(factor) and factor > 0):
-            raise ValueError("the factor on covariances is out of range")
-        side = int(data.get("image_side", 640))
-        if not 1 <= side <= _MAX_SIDE:
-            raise ValueError("the side of the mapping images is out of range")
-        chance = Chance(**{k: float(v) for k, v in data.get("chance", {}).items()})
-        if not (0.0 < chance.matches < 1.0 and 0.0 < chance.patches < 1.0):
-            raise ValueError("chances of agreement are out of range")
-        east, north, up = (float(c) for c in data.get("origin", (0.0, 0.0, 0.0)))
-        if not np.isfinite((east, north, up)).all():
-            raise ValueError("the origin is out of range")
-        return MapHeader(
-            str(data["frame_id"]),
-            _camera(data["camera"]),
-            Pose.from_json(data["base_from_camera"]),
-            box,
-            spacing,
-            replace_from(FieldConfig(), data["field"]),
-            replace_from(RenderConfig(), data["render"]),
-            replace_from(FeatureConfig(), data["features"]),
-            tuple(views),
-            dict(data["provenance"]),
-            factor,
-            side,
-            chance,
-            (east, north, up),
-        )
-
-
-@dataclass(frozen=True)
-class Places:
-    """What the mapping images say: finds a place without a prior.
-
-    Attributes:
-        words: ``[k, d]`` unit descriptors spread over the scene.
-        signatures: ``[views, k]`` unit: how strongly each view shows each word.
-        points: ``[n, 3]`` surface points seen by the mapping views, metres.
-        point_view: ``[n]`` int64, which view saw each.
-    """
-
-    words: Tensor
-    signatures: Tensor
-    points: Tensor
-    point_view: Tensor
 
 
 class NeuralMap:
@@ -376,14 +195,14 @@ def _read(path: Path) -> tuple[MapHeader, dict[str, Tensor]]:
             text = (file.metadata() or {}).get(_HEADER_KEY)
             if text is None:
                 raise MapFormatError(f"{path} is not a crossfire map")
-            header = _header(path, text)
+            header = read_header(path, text)
             _check_arrays(path, file, header)  # before any of them is read
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except ConfigError as error:
-        raise MapFormatError(f"the header of {path} is not valid: {_line(error)}") from error
+        raise MapFormatError(f"the header of {path} is not valid: {one_line(error)}") from error
     except (SafetensorError, OSError, UnicodeDecodeError) as error:
         raise MapFormatError(
-            f"{path} is not a crossfire map, or it is cut short: {_line(error)}"
+            f"{path} is not a crossfire map, or it is cut short: {one_line(error)}"
         ) from error
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
@@ -432,49 +251,13 @@ def _check_arrays(path: Path, file: Any, header: MapHeader) -> None:
         if name not in found:
             raise MapFormatError(f"map {path} lacks the array {name}: it is damaged")
         if name not in wanted and name not in _PLACES | _OPTIONAL:
-            raise MapFormatError(f"map {path} holds an unknown array: {_line(name)}")
+            raise MapFormatError(f"map {path} holds an unknown array: {one_line(name)}")
         shape, kind = found[name].get_shape(), found[name].get_dtype()
         if shape != wanted.get(name, shape) or kind not in kinds.get(name, _FLOATS):
             raise MapFormatError(
                 f"array {name} of map {path} is {kind} {shape}, which does not fit its header: "
                 "the file is damaged, train the map again"
             )
-
-
-def _camera(data: dict[str, Any]) -> Camera:
-    camera = Camera.from_json(data)
-    if not all(isinstance(n, int) for n in camera.size):
-        raise ValueError("the camera's size is not in whole pixels")
-    if max(camera.size) > _MAX_SIDE:
-        raise ValueError("the camera is larger than any")
-    return camera
-
-
-def _line(error: object) -> str:
-    """A message of any origin as one short line."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 160 else f"{text[:160]}..."
-
-
-def _header(path: Path, text: str) -> MapHeader:
-    if len(text) > _MAX_HEADER_BYTES:
-        raise MapFormatError(f"the header of {path} is too large to be a map's")
-    try:
-        data = json.loads(text)
-        version = data["format_version"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise MapFormatError(f"the header of {path} cannot be read: the file is damaged") from error
-    if version != FORMAT_VERSION:
-        raise MapFormatError(
-            f"map {path} has format version {_line(version)}, this program reads {FORMAT_VERSION}: "
-            "train it again, or use the program that made it"
-        )
-    try:
-        return MapHeader.from_json(data)
-    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise MapFormatError(f"the header of {path} is not valid: {_line(error)}") from error
-    except CrossfireError as error:
-        raise MapFormatError(f"the header of {path} is not valid: {_line(error)}") from error
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -21,8 +21,8 @@ from scipy import sparse
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.geometry.pose import skew
 from crossfire_core.geometry.sights import directions, offsets
-from crossfire_core.geometry.triangulation import sampson_distances
-from crossfire_core.mapping_poses.local_features import LocalFeatures, match
+from crossfire_core.vision.local_features import LocalFeatures, match
+from crossfire_core.vision.triangulation import sampson_distances
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

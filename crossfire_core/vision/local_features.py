@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfire_core.features.sift import root_sift
 from crossfire_core.files import read_arrays, write_arrays
 from crossfire_core.geometry import Camera
+from crossfire_core.vision.sift import root_sift
 
 _RATIO = 0.8
 _CONTRAST = 0.015

@@ -7,11 +7,30 @@ has to be trained.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 _SHARPNESS = 12.0
+
+
+@dataclass(frozen=True)
+class Places:
+    """What the mapping images say: finds a place without a prior.
+
+    Attributes:
+        words: ``[k, d]`` unit descriptors spread over the scene.
+        signatures: ``[views, k]`` unit: how strongly each view shows each word.
+        points: ``[n, 3]`` surface points seen by the mapping views, metres.
+        point_view: ``[n]`` int64, which view saw each.
+    """
+
+    words: Tensor
+    signatures: Tensor
+    points: Tensor
+    point_view: Tensor
 
 
 def choose_words(descriptors: Tensor, count: int) -> Tensor:

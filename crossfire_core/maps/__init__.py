@@ -1,0 +1,1 @@
+"""What a map holds, and the file that it is kept in."""

@@ -1,0 +1,18 @@
+"""How much of an image of another place agrees with a map: two numbers that each map has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What shares agree in a place that is not the map's.
+
+    Attributes:
+        matches: of the finder's matches.
+        patches: of the map's patches.
+    """
+
+    matches: float = 0.05
+    patches: float = 0.05
