@@ -336,6 +336,13 @@ class TrackingConfig:
     confirmations: int = option(
         1, "further images that must agree before a new place is believed", min=1, max=10
     )
+    new_place_evidence: float = option(
+        12.0,
+        "so much evidence must each of these images have, beside localization.min_evidence, "
+        "decimal digits; with less the place may only look alike, however often it is seen",
+        min=0.0,
+        max=99.0,
+    )
     two_d: bool = option(
         False,
         "the robot drives on a level floor: z, roll and pitch are held, and x, y and yaw are "

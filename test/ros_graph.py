@@ -84,6 +84,7 @@ class FakeLocalizer:
             spread=0.8,
             residual_px=0.1,
             iterations=1,
+            evidence=40.0,
             timings_ms={"render": 1.0},
             details=Matches(pixels, np.zeros((2, 3)), np.ones(2), np.array([True, False])),
         )

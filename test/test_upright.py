@@ -135,8 +135,9 @@ class UprightOnly:
         assert prior is None or prior.distance(self.truth)[1] < 0.2
         details = Matches(np.array([[5.5, 9.5]]), np.zeros((1, 3)), np.ones(1), np.ones(1, bool))
         return PoseEstimate(
-            True, "", self.truth, diagonal(0.01, 0.002), 200, 300, 0.9, 0.1, details=details
-        )
+            True, "", self.truth, diagonal(0.01, 0.002), 200, 300, 0.9, 0.1, details=details,
+            evidence=40.0,
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("quarters", [0, 1, 2, 3])

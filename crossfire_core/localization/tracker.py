@@ -2,7 +2,9 @@
 
 The tracker owns no threads and no clock: the same calls in the same order give the same poses.
 It believes one image only where the image agrees with what is already known. A pose out of the
-blue (the first one, one after being lost, a jump) needs a second image that agrees with it.
+blue (the first one, one after being lost, a jump) needs a second image that agrees with it, and
+more evidence in both. A corridor that looks like the map's does so for minutes, and moves as the
+odometry does: many images of it prove no more than one, so evidence is not summed up over images.
 """
 
 from __future__ import annotations
@@ -453,6 +455,8 @@ class Tracker:
         agrees = expected is not None and self._agrees(found, expected)
         if agrees and self._fix is not None:
             return self._accept(found, kind, estimate)
+        if not agrees and estimate.evidence < self.config.new_place_evidence:
+            return self._unsure(found, expected, kind, estimate)
         if self._candidate is None or not self._confirms(found, self._candidate):
             self._candidate = _Candidate(found)
         if self._candidate.agreed >= self.config.confirmations:
@@ -460,6 +464,22 @@ class Tracker:
         reason = "found a place, waiting for confirmation"
         if expected is not None and not agrees:
             reason = self._contradict(found, expected)
+        return self._failed(found.stamp_ns, reason, kind, estimate)
+
+    def _unsure(
+        self, found: Anchor, expected: Prediction | None, kind: PriorKind, estimate: PoseEstimate
+    ) -> TrackResult:
+        """Leave a place out of the blue alone that may only look alike.
+
+        It speaks against an expectation all the same: then nothing is known for sure.
+        """
+        self._miss_candidate(found.stamp_ns)
+        reason = (
+            f"unsure, a place that looks alike might agree as well (evidence "
+            f"{estimate.evidence:.1f}, a new place needs {self.config.new_place_evidence:.1f})"
+        )
+        if expected is not None:
+            reason = f"{self._contradict(found, expected)}; {reason}"
         return self._failed(found.stamp_ns, reason, kind, estimate)
 
     def _contradict(self, found: Anchor, expected: Prediction) -> str:
