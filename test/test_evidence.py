@@ -9,7 +9,7 @@ import pytest
 
 from crossfire_core.geometry import Camera
 from crossfire_core.localization.estimate import PoseEstimate
-from crossfire_core.localization.evidence import Agreement, digits, measured_chance
+from crossfire_core.localization.evidence import Agreement, digits, measured_chance, together
 from crossfire_core.maps.chance import Chance
 
 CAMERA = Camera(600, 400, 500.0, 510.0, 300.0, 200.0)  # cells of 50 px
@@ -86,3 +86,20 @@ def test_a_map_whose_like_agrees_by_chance_asks_for_more() -> None:
 def test_confidence_is_the_probability_that_goes_with_the_digits() -> None:
     assert PoseEstimate(True, "", evidence=2.0).confidence == pytest.approx(0.99)
     assert PoseEstimate(False, "nothing").confidence == 0.0
+
+
+def test_cameras_of_a_rig_together_are_as_surprising_as_chance_says() -> None:
+    """Three cameras of another place: their digits are those of even chances."""
+    rng = np.random.default_rng(0)
+    found = np.array([together(-np.log10(rng.uniform(size=3))) for _ in range(20000)])
+    for digit in (0.5, 1.0, 2.0):
+        assert np.mean(found > digit) < 1.2 * 10.0**-digit
+    assert np.mean(found > 0.5) > 0.05  # and no more careful than it must be
+
+
+def test_weak_cameras_add_up_and_blind_ones_cost_little() -> None:
+    # the product of two chances of 1e-4 is smaller than 1e-8 with chance 1e-8 (1 + ln 1e8)
+    by_hand = 8.0 - np.log10(1.0 + 8.0 * np.log(10.0)) - np.log10(4.0)
+    assert together([4.0, 4.0]) == pytest.approx(by_hand)
+    assert together([9.0, 0.0]) == pytest.approx(9.0 - np.log10(4.0))
+    assert together([]) == together([0.0, 0.0]) == 0.0

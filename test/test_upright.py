@@ -87,7 +87,7 @@ class TestQuarters:
 
     @pytest.mark.parametrize(("roll", "quarters"), ROLLS)
     def test_with_a_prior_as_the_views_around_it(self, roll, quarters):
-        upright = Upright(VIEWS, FORWARD)
+        upright = Upright(VIEWS, [FORWARD])
         mount = FORWARD @ rolled(roll)
         for angle in (0.0, 100.0, -45.0):
             there = heading(angle, 0.5) @ mount
@@ -99,14 +99,14 @@ class TestQuarters:
     @pytest.mark.parametrize("mapped_with", [FORWARD, Pose.identity()])
     def test_without_one_as_its_mount_says(self, roll, quarters, mapped_with):
         """Also where the map knows its cameras alone and not the robot they sat on."""
-        upright = Upright(VIEWS, mapped_with)
+        upright = Upright(VIEWS, [mapped_with] if mapped_with else [])
         assert upright.quarters(FORWARD @ rolled(roll), None) == quarters
 
     @pytest.mark.parametrize("mount_roll", [0.0, 90.0, 180.0])
     def test_the_camera_of_the_map_needs_none_however_it_is_mounted(self, mount_roll):
         mount = FORWARD @ rolled(mount_roll)
         views = [view @ rolled(mount_roll) for view in VIEWS]
-        upright = Upright(views, mount)
+        upright = Upright(views, [mount])
         assert upright.quarters(mount, None) == 0
         assert all(upright.quarters(mount, view) == 0 for view in views)
         back = FORWARD @ rolled(mount_roll + 180.0)
@@ -114,7 +114,7 @@ class TestQuarters:
 
     def test_looking_up_or_where_no_view_looks_says_nothing(self):
         up = Pose(np.eye(3), np.zeros(3))
-        upright = Upright(VIEWS, FORWARD)
+        upright = Upright(VIEWS, [FORWARD])
         assert upright.quarters(up, None) == 0 and upright.quarters(up, heading(10.0)) == 0
 
     def test_views_that_contradict_each_other_turn_nothing(self):
@@ -127,7 +127,7 @@ class UprightOnly:
 
     def __init__(self, scene: np.ndarray, camera: Camera, truth: Pose) -> None:
         self.scene, self.camera, self.truth = scene, camera, truth
-        self.upright = Upright(VIEWS, FORWARD)
+        self.upright = Upright(VIEWS, [FORWARD])
 
     def localize(self, image, camera, prior=None, **options):
         if camera != self.camera or not np.array_equal(image, self.scene):

@@ -65,8 +65,9 @@ class Agreement:
 def digits(chance: Chance, matches: Agreement, patches: Agreement, trials: int = 1) -> float:
     """Decimal digits of evidence: 6 where so much agreement is a millionth of a chance.
 
-    Both witnesses are heard together by Fisher's method (1925): the product of two
-    probabilities is below ``q`` with probability ``q (1 - ln q)``.
+    Both witnesses are heard together by Fisher's method (1925): the product of ``n``
+    probabilities is below ``q`` with probability ``q`` times the sum of ``(-ln q)^i / i!`` over
+    ``i < n``; of two, ``q (1 - ln q)``.
 
     Args:
         chance: what agrees in a place that is not the map's.
@@ -74,9 +75,31 @@ def digits(chance: Chance, matches: Agreement, patches: Agreement, trials: int =
         patches: what the map's patches say.
         trials: poses of which this one is the best.
     """
-    both = _log10_tail(matches, chance.matches) + _log10_tail(patches, chance.patches)
-    log10_chance = both + np.log10(1.0 - both * np.log(10.0))
-    return float(np.clip(-log10_chance - np.log10(trials), 0.0, _MOST_DIGITS))
+    witnesses = [_log10_tail(matches, chance.matches), _log10_tail(patches, chance.patches)]
+    return float(np.clip(-_log10_fisher(witnesses) - np.log10(trials), 0.0, _MOST_DIGITS))
+
+
+def together(cameras: Sequence[float]) -> float:
+    """Digits of evidence of several cameras for one pose of their robot.
+
+    Fisher's method over those that agree best. A camera before a white wall says nothing, and is
+    not counted; that any of the ``2^n`` choices of cameras might be taken is paid for.
+
+    Args:
+        cameras: digits of each, under the common pose.
+    """
+    best_first = -np.sort(-np.asarray(cameras, dtype=np.float64))
+    found = [-_log10_fisher(-best_first[: n + 1]) for n in range(len(best_first))]
+    paid = max(found, default=0.0) - len(found) * np.log10(2.0)
+    return float(np.clip(paid, 0.0, _MOST_DIGITS))
+
+
+def _log10_fisher(log10_probabilities: Sequence[float] | FloatArray) -> float:
+    """log10 of the probability that the product of so many probabilities is so small by chance."""
+    product = float(np.sum(log10_probabilities))
+    terms = np.arange(len(log10_probabilities))
+    powers = special.xlogy(terms, -product * np.log(10.0)) - special.gammaln(terms + 1.0)
+    return float(product + special.logsumexp(powers) / np.log(10.0))
 
 
 def _log10_tail(seen: Agreement, chance: float) -> float:

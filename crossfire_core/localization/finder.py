@@ -32,6 +32,7 @@ from crossfire_core.maps.places import signature
 from crossfire_core.rendering.renderer import Rays, Renderer
 
 FloatArray = NDArray[np.float64]
+_KEPT_GRIDS = 16  # two a camera, of eight
 _RENDERED_PLACES = 2  # of the places that retrieval proposes, the best ones are rendered
 _POINTS_OF_PLACE, _POINTS_OF_ALL = 800, 3000  # surface points that stand for a place, for the map
 _HOPELESS = 0.4  # of the inliers that are needed: another look will not help
@@ -254,9 +255,9 @@ class Finder:
         return points, clear & self._seen.contains(points)
 
     def _ray_grid(self, camera: Camera, along: int) -> tuple[Tensor, Tensor]:
-        """Pixels and bearings of a rendered grid, kept while the camera stays the same."""
+        """Pixels and bearings of a rendered grid, kept for the cameras of a rig."""
         if (camera, along) not in self._grids:
-            if any(known != camera for known, _ in self._grids):
+            if len(self._grids) >= _KEPT_GRIDS:
                 self._grids.clear()
             pixels = camera.pixel_grid(*fitted(*camera.size, along))
             pixels = pixels[camera.shows(pixels)]

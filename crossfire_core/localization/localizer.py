@@ -25,6 +25,8 @@ from crossfire_core.localization.recorded_frame import RecordedFrame
 from crossfire_core.localization.upright import Upright
 from crossfire_core.maps.neural_map import NeuralMap
 
+FloatArray = NDArray[np.float64]
+
 _FOLLOW_PX = 24.0  # of a 640 px wide image: patches are searched so far from where a prior has them
 _FINISH_PX = 12.0  # and so far from where the finder has them
 
@@ -60,7 +62,7 @@ class Localizer:
         )
         self.chance = header.chance
         self.upright = Upright(
-            [view.map_from_camera for view in header.views], header.base_from_camera
+            [view.map_from_camera for view in header.views], [header.base_from_camera]
         )
         self.frame = RecordedFrame(
             poses,
@@ -174,6 +176,20 @@ class Localizer:
         seen, fit = self._witnesses(image, camera, found, self.config.patches, clock)
         return seen.share, 0.0 if fit is None else fit.agreement.share
 
+    @torch.no_grad()
+    def patch_agreement(
+        self, image: NDArray[np.uint8], camera: Camera, map_from_camera: Pose
+    ) -> Agreement:
+        """What the map's patches say of an image at a pose that others found."""
+        pose = self.frame.trained(map_from_camera.shifted(-self._origin))
+        if not (self.follows and self.config.patches):
+            return Agreement(0, 0.0)
+        reach = _FINISH_PX * camera.relative_size
+        fit = self.patches.fit(
+            image, camera, pose, 0.5 * self._limit(camera), self.config.patches, reach
+        )
+        return Agreement(0, 0.0) if fit is None else fit.agreement
+
     def _witnesses(
         self,
         image: NDArray[np.uint8],
@@ -243,16 +259,24 @@ class Localizer:
         recorded = self.frame.recorded(pose)
         covariance = found.covariance
         if covariance is not None:
-            # patches bring a covariance of their own, and it is theirs that was measured
-            factor = self.neural_map.header.covariance_factor
-            if len(self.patches) and found.way is Way.FOUND:
-                factor = max(1.0, factor)
-            covariance = factor * (covariance + self.frame.scatter(pose))
+            covariance = self._honest(covariance, pose, found.way)
         if matches is not None:
             points = (recorded @ pose.inverse()).apply(matches.points) + self._origin
             matches = replace(matches, points=points)
         recorded = recorded.shifted(self._origin)
         return replace(found, map_from_camera=recorded, covariance=covariance, details=matches)
+
+    def honest(self, covariance: FloatArray, pose: Pose) -> FloatArray:
+        """A covariance ``[6, 6]`` of matches with what the map knows of its own errors there."""
+        trained = self.frame.trained(pose.shifted(-self._origin))
+        return self._honest(covariance, trained, Way.FOUND)
+
+    def _honest(self, covariance: FloatArray, pose: Pose, way: Way) -> FloatArray:
+        # patches bring a covariance of their own, and it is theirs that was measured
+        factor = self.neural_map.header.covariance_factor
+        if len(self.patches) and way is Way.FOUND:
+            factor = max(1.0, factor)
+        return factor * (covariance + self.frame.scatter(pose))
 
     def _limit(self, camera: Camera) -> float:
         return self.finder.limit(camera)

@@ -144,17 +144,48 @@ def sampled_pose(
         )
         inlier[only.index] = info["inliers"]
     else:
-        found, info = poselib.estimate_generalized_absolute_pose(
+        pose, agreeing = sampled_generalized_pose(
             [part.plane * focal for part in parts], [points[part.index] for part in parts],
-            [poselib_pose(Pose(part.turn, np.zeros(3))) for part in parts],
-            [model] * len(parts), ransac, bundle,
+            [Pose(part.turn, np.zeros(3)) for part in parts], focal, ransac, bundle,
         )  # fmt: skip
-        for part, agree in zip(parts, info["inliers"], strict=True):
+        for part, agree in zip(parts, agreeing, strict=True):
             inlier[part.index] = agree
+        return pose, inlier
     return Pose.from_matrix(found.Rt), inlier
 
 
-def poselib_pose(pose: Pose) -> Any:
+def has_poselib() -> bool:
+    """Whether PoseLib is installed."""
+    return poselib is not None
+
+
+def sampled_generalized_pose(
+    pixels: list[FloatArray],
+    points: list[FloatArray],
+    mounts: list[Pose],
+    focal: float,
+    ransac: dict[str, Any],
+    bundle: dict[str, Any],
+) -> tuple[Pose, list[NDArray[np.bool_]]]:
+    """``base_from_map`` of flat cameras that sit together, by PoseLib, and who agrees ``[n]``.
+
+    Args:
+        pixels: ``[n, 2]`` from the principal point, by camera.
+        points: ``[n, 3]`` map frame, by camera.
+        mounts: ``camera_from_base``.
+        focal: of all of them, pixels.
+        ransac: PoseLib's options.
+        bundle: PoseLib's options for its refinement.
+    """
+    model = {"model": "SIMPLE_PINHOLE", "width": 640, "height": 640, "params": [focal, 0.0, 0.0]}
+    found, info = poselib.estimate_generalized_absolute_pose(
+        pixels, points, [_poselib_pose(mount) for mount in mounts], [model] * len(mounts),
+        ransac, bundle,
+    )  # fmt: skip
+    return Pose.from_matrix(found.Rt), [np.asarray(agree, dtype=bool) for agree in info["inliers"]]
+
+
+def _poselib_pose(pose: Pose) -> Any:
     """A pose in PoseLib's words."""
     made = poselib.CameraPose()
     x, y, z, w = pose.quaternion()

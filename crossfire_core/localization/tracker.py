@@ -9,8 +9,11 @@ odometry does: many images of it prove no more than one, so evidence is not summ
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +32,7 @@ from crossfire_core.localization.prediction import (
     carried,
     velocity_between,
 )
+from crossfire_core.localization.rig import RigImage, RigLocalizer, RigWitness
 from crossfire_core.localization.uncertainty import (
     FloatArray,
     at_lever,
@@ -83,7 +87,9 @@ class TrackResult:
         jumped: whether the fix contradicts what was believed before it, or is further from it
             than one image may move the robot.
         failures: images in a row without a fix.
-        estimate: what the localizer said, or None if it was not asked.
+        estimate: what the localizer said, or None if it was not asked; of several cameras, what
+            they say together, as of one in the robot's base.
+        left_out: why cameras of a rig had no say, by name.
     """
 
     state: TrackingState
@@ -96,6 +102,16 @@ class TrackResult:
     jumped: bool = False
     failures: int = 0
     estimate: PoseEstimate | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Sight:
+    """What images say, of a camera at a place on the robot."""
+
+    estimate: PoseEstimate
+    base_from_camera: Pose
+    relative_size: float
 
 
 @dataclass
@@ -135,8 +151,10 @@ class Tracker:
         self._localizer = localizer
         self._upright = localizer.upright if isinstance(localizer, KnowsUpright) else None
         self._camera_from_base = (base_from_camera or Pose.identity()).inverse()
+        self._rig = RigLocalizer(localizer) if isinstance(localizer, RigWitness) else None
         self._odometry = OdometryHistory(self.config)
-        self._images = ImageCheck()
+        self._images: defaultdict[str, ImageCheck] = defaultdict(ImageCheck)
+        self._left_out: dict[str, str] = {}
         self._state = TrackingState.UNINITIALIZED
         self._last_stamp: int | None = None
         self._fix: Anchor | None = None
@@ -290,28 +308,54 @@ class Tracker:
             camera: its calibration.
             stamp_ns: nanoseconds, when it was taken.
         """
+        mount = self._camera_from_base.inverse()
+        return self.update_rig([RigImage(image, camera, mount)], stamp_ns)
+
+    def update_rig(self, images: Sequence[RigImage], stamp_ns: int) -> TrackResult:
+        """Process images that several cameras of the robot took at one time.
+
+        A camera that is dark or frozen takes no part.
+
+        Args:
+            images: one a camera, each of another name.
+            stamp_ns: nanoseconds, when they were taken.
+        """
+        self._left_out = {}
         refusal = self._check_stamp(stamp_ns)
         if refusal:
             return self._result(stamp_ns, refusal)
         self._pace.seen(stamp_ns)
         expected = self._settle(stamp_ns)
-        refusal = self._images.refusal(
-            image, camera, stamp_ns, self._odometry, self.config.min_contrast
-        )
+        usable, refusal = self._usable(images, stamp_ns)
         if refusal:
             return self._failed(stamp_ns, refusal)
         prior = self._choose_prior(stamp_ns, expected)
         if prior is None and not self._search:
             return self._result(stamp_ns, "waiting for an initial pose")
         kind = PriorKind.GLOBAL if prior is None else prior.kind
-        estimate = self._localize(image, camera, prior)
-        reason = self._quality(estimate, camera)
+        seen = self._localize(usable, prior)
+        reason = self._quality(seen)
         if not reason:
-            found, reason = self._grounded(self._anchor(estimate, stamp_ns))
+            found, reason = self._grounded(self._anchor(seen, stamp_ns))
         if reason:
             self._miss_candidate(stamp_ns)
-            return self._failed(stamp_ns, reason, kind, estimate)
-        return self._judge(found, expected, kind, estimate)
+            return self._failed(stamp_ns, reason, kind, seen.estimate)
+        return self._judge(found, expected, kind, seen.estimate)
+
+    def _usable(self, images: Sequence[RigImage], stamp_ns: int) -> tuple[list[RigImage], str]:
+        """The images that can show anything, and if there are none why."""
+        usable = []
+        for each in images:
+            refusal = self._images[each.name].refusal(
+                each.image, each.camera, stamp_ns, self._odometry, self.config.min_contrast
+            )
+            if refusal:
+                self._left_out[each.name] = refusal
+            else:
+                usable.append(each)
+        if usable or len(images) == 1:
+            return usable, next(iter(self._left_out.values()), "") if not usable else ""
+        return usable, "; ".join(f"{name}: {why}" for name, why in self._left_out.items())
 
     def _forget(self) -> None:
         self._fix = self._tied = self._hint = None
@@ -344,7 +388,7 @@ class Tracker:
         # A hint is of the new recording, or all that there is to begin with.
         if hint is not None and (hint.stamp_ns <= stamp_ns or not self._search):
             self._hint = replace(hint, odometry=None)
-        self._images.forget()
+        self._images.clear()
         self._state = TrackingState.LOST if was_found else TrackingState.UNINITIALIZED
 
     def _newest_stamp(self) -> int | None:
@@ -521,38 +565,52 @@ class Tracker:
 
     # Judging and remembering
 
-    def _localize(
-        self, image: NDArray[np.uint8], camera: Camera, prior: Prediction | None
-    ) -> PoseEstimate:
-        base_from_camera = self._camera_from_base.inverse()
-        there = None if prior is None else prior.map_from_base @ base_from_camera
-        quarters = self._upright.quarters(base_from_camera, there) if self._upright else 0
+    def _localize(self, images: Sequence[RigImage], prior: Prediction | None) -> _Sight:
+        """What a camera says, or what several say together."""
+        if len(images) > 1:
+            return self._localize_together(images, prior)
+        (seen,) = images
+        mount = seen.base_from_camera
+        there = None if prior is None else prior.map_from_base @ mount
+        quarters = self._upright.quarters(mount, there) if self._upright else 0
+        options = self._options(prior, mount.translation)
+        estimate = localize_turned(
+            self._localizer, seen.image, seen.camera, quarters, there, **options
+        )
+        return _Sight(estimate, mount, seen.camera.relative_size)
+
+    def _localize_together(self, images: Sequence[RigImage], prior: Prediction | None) -> _Sight:
+        if self._rig is None:
+            raise TypeError("this localizer takes the images of one camera alone")
+        there = None if prior is None else prior.map_from_base
+        found = self._rig.localize(images, there, **self._options(prior, np.zeros(3)))
+        for each, reason in zip(images, found.left_out, strict=False):
+            if reason:
+                self._left_out[each.name] = reason
+        return _Sight(found.of_base(), Pose.identity(), 1.0)
+
+    def _options(self, prior: Prediction | None, mounted_at: FloatArray) -> dict[str, Any]:
+        """How a localizer shall look from a prior for what is mounted somewhere on the robot."""
         if prior is None:
-            return localize_turned(self._localizer, image, camera, quarters)
-        lever = prior.map_from_base.rotation @ base_from_camera.translation
+            return {}
+        lever = prior.map_from_base.rotation @ mounted_at
         sigma_m, sigma_rad = sigmas(at_lever(prior.covariance, lever))
         # A narrow search is faster and finds fewer false matches. Where it misses, the next
         # image is searched more widely.
         width = _NARROW if self._failures == 0 else 1.0
         tracking = self._state is TrackingState.TRACKING
         stamp, sure = self._last_stamp, tracking and self._failures == 0
-        follow = sure and stamp is not None and self._pace.follows(self.config, stamp)
-        return localize_turned(
-            self._localizer,
-            image,
-            camera,
-            quarters,
-            there,
-            prior_sigma=(width * sigma_m, width * sigma_rad),
-            iterations=self.config.iterations if tracking else None,
-            follow=follow,
-        )
+        return {
+            "prior_sigma": (width * sigma_m, width * sigma_rad),
+            "iterations": self.config.iterations if tracking else None,
+            "follow": sure and stamp is not None and self._pace.follows(self.config, stamp),
+        }
 
-    def _quality(self, estimate: PoseEstimate, camera: Camera) -> str:
+    def _quality(self, seen: _Sight) -> str:
         """Why an estimate cannot be believed on its own, or an empty string."""
-        c = self.config
+        c, estimate = self.config, seen.estimate
         pose, covariance = estimate.map_from_camera, estimate.covariance
-        residual = estimate.residual_px / camera.relative_size
+        residual = estimate.residual_px / seen.relative_size
         if not estimate.ok:
             return estimate.reason or "not localized"
         if pose is None or not pose.is_finite() or covariance is None:
@@ -570,17 +628,18 @@ class Tracker:
             return f"pose is uncertain by {sigma_m:.2f} m, {c.max_sigma_m:.2f} is allowed"
         return ""
 
-    def _anchor(self, estimate: PoseEstimate, stamp_ns: int) -> Anchor:
-        """An estimate of the camera as a pose of the robot."""
+    def _anchor(self, seen: _Sight, stamp_ns: int) -> Anchor:
+        """An estimate of a camera as a pose of the robot."""
+        estimate, camera_from_base = seen.estimate, seen.base_from_camera.inverse()
         assert estimate.map_from_camera is not None and estimate.covariance is not None
         c = self.config
         map_from_camera = estimate.map_from_camera
         floor = diagonal(c.floor_m, np.radians(c.floor_deg))
         camera_covariance = symmetric(estimate.covariance) * c.covariance_scale**2 + floor
-        lever = map_from_camera.rotation @ self._camera_from_base.translation
+        lever = map_from_camera.rotation @ camera_from_base.translation
         return Anchor(
             stamp_ns,
-            map_from_camera @ self._camera_from_base,
+            map_from_camera @ camera_from_base,
             at_lever(camera_covariance, lever),
             self._odometry.at(stamp_ns),
         )
@@ -659,6 +718,7 @@ class Tracker:
             jumped=jumped,
             failures=self._failures,
             estimate=estimate,
+            left_out={name: why for name, why in self._left_out.items() if name},
         )
 
 

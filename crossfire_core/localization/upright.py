@@ -33,21 +33,22 @@ _CLEARLY = 0.2  # a turn must fit so much better than none
 class Upright:
     """Tells how an image must be turned to look like the images a map was made from."""
 
-    def __init__(self, views: Sequence[Pose], base_from_camera: Pose | None = None) -> None:
+    def __init__(self, views: Sequence[Pose], mounts: Sequence[Pose] = ()) -> None:
         """Take the map's word.
 
         Args:
             views: ``map_from_camera`` of the images it was made from, one at least.
-            base_from_camera: of the robot that mapped; identity or None where the cameras' own
-                poses were given.
+            mounts: ``base_from_camera`` of each camera of the robot that mapped; identity or none
+                where the cameras' own poses were given.
         """
         self._turns = np.stack([view.rotation for view in views])
         centres = np.stack([view.translation for view in views])
         spread = float(np.median(np.linalg.norm(centres - centres.mean(axis=0), axis=1)))
         self._distances = ViewDistances(views, max(spread, 1e-3))
-        self._mount = base_from_camera or Pose.identity()
-        mounted = self._mount.distance(Pose.identity())[1] > 0.0
-        self._up = _up_in(self._mount) if mounted else self._mean_up()
+        first = next(iter(mounts), Pose.identity())
+        self._mounts = np.stack([mount.rotation for mount in mounts or [first]])
+        mounted = first.distance(Pose.identity())[1] > 0.0
+        self._up = _up_in(first) if mounted else self._mean_up()
 
     def quarters(self, base_from_camera: Pose, map_from_camera: Pose | None) -> int:
         """Quarters of a turn, anticlockwise, that an image needs: 0 to 3.
@@ -59,8 +60,8 @@ class Upright:
         if map_from_camera is not None:
             near = np.argsort(self._distances.of(map_from_camera))[:_NEAR_VIEWS]
             return _best(_fits(map_from_camera.rotation, self._turns[near]))
-        if _same_sight(base_from_camera.rotation, self._mount.rotation[None]).any():
-            return _best(_fits(base_from_camera.rotation, self._mount.rotation[None]))
+        if _same_sight(base_from_camera.rotation, self._mounts).any():
+            return _best(_fits(base_from_camera.rotation, self._mounts))
         up = _up_in(base_from_camera)
         return _best([float(self._up @ _in_plane(quarters) @ up) for quarters in range(4)])
 
