@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from crossfire_core.config import SfmConfig
 from crossfire_core.errors import CalibrationError, CrossfireError, RecordingError, TrainingError
 from crossfire_core.features.network import DenseDescriptors
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.geometry.mask import Mask
-from crossfire_core.recordings import RecordingOptions, open_recording
+from crossfire_core.mapping_poses.from_motion import fingerprint
+from crossfire_core.mapping_poses.posed import without_holdout
+from crossfire_core.recordings import Recording, RecordingOptions, open_recording
 from crossfire_core.recordings.calibration_file import read_calibration
 from crossfire_core.recordings.checks.images import _look
 from crossfire_core.recordings.masks import Masks
@@ -161,6 +164,22 @@ def test_one_mask_for_all_frames(tmp_path: Path) -> None:
     for frame in frames:
         np.testing.assert_array_equal(frame.camera.usable, usable)
     assert frames[0].camera is frames[1].camera  # worked out once
+
+
+def test_a_mask_changes_nothing_else_of_a_recording(tmp_path: Path) -> None:
+    folder = write_transforms(tmp_path / "scene")
+    plain = open_recording(folder)
+    file = written(tmp_path / "mask.png", body().usable)
+    masked = open_recording(folder, RecordingOptions(mask=str(file)))
+    for name in set(Recording.__annotations__) - {"masks"}:
+        assert getattr(masked, name) == getattr(plain, name), name
+    assert not masked.metric and not plain.masks
+    again = without_holdout(masked, 2)
+    assert again.masks == masked.masks != ""  # by which structure from motion is not gone on with
+    written(file, np.roll(body().usable, 1, axis=0))
+    other = open_recording(folder, RecordingOptions(mask=str(file)))
+    config = SfmConfig()
+    assert fingerprint(other, config, 0) != fingerprint(masked, config, 0)
 
 
 @pytest.mark.parametrize("name", ["{name}", "{name}.png", "{stem}.png", "deep/{name}"])

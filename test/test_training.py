@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from toy_room import ToyRoom
+from toy_room import CAMERA, ToyRoom
 
 from crossfire_core.config import (
     DescriptorTraining,
@@ -26,7 +26,8 @@ from crossfire_core.config import (
     TrainingConfig,
 )
 from crossfire_core.errors import CrossfireError, TrainingError
-from crossfire_core.geometry import Pose
+from crossfire_core.geometry import Camera, Pose
+from crossfire_core.geometry.mask import Mask
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.localization.matching import CellMatches, match_points
 from crossfire_core.localization.pose_solver import SolvedPose, solve_pose
@@ -225,10 +226,11 @@ def train_tiny(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     resume: bool = False,
     seed: int = 0,
+    camera: Camera = CAMERA,
 ) -> dict[str, torch.Tensor]:
     train_map(
-        ToyRoom(6, depth=True), path, config, steps=100, use_depth=True, device="cpu", seed=seed,
-        resume=resume, on_progress=on_progress,
+        ToyRoom(6, depth=True, camera=camera), path, config, steps=100, use_depth=True,
+        device="cpu", seed=seed, resume=resume, on_progress=on_progress,
     )  # fmt: skip
     return tensors(path)
 
@@ -330,6 +332,11 @@ def test_resuming_with_other_settings_is_refused(stopped: Path) -> None:
         train_tiny(stopped, other, resume=True)
     with pytest.raises(TrainingError, match="other settings"):
         train_tiny(stopped, resume=True, seed=3)
+    usable = np.ones((CAMERA.height, CAMERA.width), bool)
+    usable[-8:] = False
+    for camera in (replace(CAMERA, mask=Mask(usable)), replace(CAMERA, fx=1.01 * CAMERA.fx)):
+        with pytest.raises(TrainingError, match="other settings or another recording"):
+            train_tiny(stopped, resume=True, camera=camera)
 
 
 def test_resuming_from_a_damaged_checkpoint_is_refused(stopped: Path) -> None:

@@ -103,7 +103,8 @@ def odometry_poses(recording: Recording) -> list[Pose | None]:
 def fingerprint(recording: Recording, config: SfmConfig, seed: int) -> str:
     """Of everything that decides the outcome."""
     frames = [[i.name, i.stamp_ns, i.camera.to_json()] for i in recording.infos]
-    text = json.dumps([_KEYPOINTS, recording.name, frames, to_dict(config), seed], sort_keys=True)
+    what = [_KEYPOINTS, recording.name, recording.masks, frames, to_dict(config), seed]
+    text = json.dumps(what, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

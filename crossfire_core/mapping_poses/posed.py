@@ -29,10 +29,7 @@ class SelectedRecording(Recording):
         self._base, self._kept = base, list(kept)
         infos = base.infos
         self._infos = [infos[i] for i in self._kept]
-        self.name, self.world_frame = base.name, base.world_frame
-        self.base_from_camera = base.base_from_camera
-        self.pose_source, self.poses_drift = base.pose_source, base.poses_drift
-        self.notes, self.held_out, self.metric = base.notes, base.held_out, base.metric
+        self.describe_as(base)
 
     @property
     def infos(self) -> Sequence[FrameInfo]:
@@ -132,6 +129,7 @@ class JoinedRecording(Recording):
         self.poses_drift = any(part.poses_drift for part in self.parts)
         self.metric = all(part.metric for part in self.parts)
         self.held_out = sum(part.held_out for part in self.parts)
+        self.masks = ",".join(part.masks for part in self.parts)
         self.notes = tuple(f"{part.name}: {note}" for part in self.parts for note in part.notes)
         self._first = np.concatenate([[0], np.cumsum([len(part) for part in self.parts])])
         self._infos = self._named()

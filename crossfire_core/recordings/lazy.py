@@ -47,6 +47,7 @@ class Recording(ABC):
         metric: whether the unit of the poses is known to be a metre.
         notes: one line for everything that was left out or assumed.
         held_out: how many frames were kept out of training already.
+        masks: tells masks apart; empty without.
     """
 
     name: str
@@ -57,6 +58,12 @@ class Recording(ABC):
     metric: bool = True
     notes: tuple[str, ...] = ()
     held_out: int = 0
+    masks: str = ""
+
+    def describe_as(self, other: Recording) -> None:
+        """Take all attributes of another recording, for one that changes its frames."""
+        for name in Recording.__annotations__:
+            setattr(self, name, getattr(other, name))
 
     @property
     @abstractmethod

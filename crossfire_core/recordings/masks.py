@@ -6,6 +6,7 @@ COLMAP and nerfstudio have it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +71,13 @@ class Masks:
             self._masked[camera, file] = replace(camera, mask=_read(file, camera))
         return self._masked[camera, file]
 
+    def digest(self) -> str:
+        """Tells masks apart, by what is in their files."""
+        found = hashlib.sha256()
+        for name, file in sorted(self._of_name.items()) or [("", self._path)]:
+            found.update(f"{name}\0".encode() + file.read_bytes())
+        return found.hexdigest()
+
     def _file(self, name: str) -> Path | None:
         if not self._of_name:
             return self._path
@@ -117,10 +125,8 @@ class MaskedRecording(Recording):
             raise RecordingError(
                 f"none of the masks has the name of a frame of {base.name}, such as {bare[0]}"
             )
-        self.name, self.world_frame = base.name, base.world_frame
-        self.base_from_camera = base.base_from_camera
-        self.pose_source, self.poses_drift = base.pose_source, base.poses_drift
-        self.notes, self.held_out = base.notes, base.held_out
+        self.describe_as(base)
+        self.masks = masks.digest()
         if bare:
             self.notes += (f"{len(bare)} of {len(base.infos)} images have no mask: used whole",)
 

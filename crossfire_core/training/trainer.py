@@ -621,7 +621,10 @@ class Trainer:
         self.started = time.monotonic()
 
     def _fingerprint(self) -> str:
-        names = [[v.name, v.stamp_ns] for v in self.views]
+        names = [
+            [v.name, v.stamp_ns, v.camera.to_json(), v.camera.mask and v.camera.mask.digest]
+            for v in self.views
+        ]
         kind = self.device.type  # random numbers of a GPU cannot be continued on a CPU
         what = [to_dict(self.config), names, self.steps, self.seconds, self.use_depth, kind]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
