@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from crossfire_core.errors import CalibrationError
 from crossfire_core.geometry import Camera
 from crossfire_core.geometry.sights import offsets
 
+# As an OAK-D has it, but with thin prisms, and with a sensor that is tilted more.
+LONG = (0.33, -0.04, -7e-5, -2e-5, -15e-4, 0.66, -0.01, -9e-3, 2e-3, -1e-3, 3e-3, 5e-4, 0.02, -0.05)
 # Lenses as they are calibrated: an EuRoC camera, a phone, a TUM Kinect, a RealSense T265 and a
 # TUM-VI camera (Usenko et al. 2018, table of the double sphere paper) among them.
 COEFFICIENTS = {
@@ -21,7 +24,7 @@ COEFFICIENTS = {
         (-0.0137178155, -0.0344872758, 0.00266030972, -0.00425205921, 0.0),
         (0.0578421, -0.0805099, -0.000980296, 0.00015575),
     ],
-    "rational": [(0.3, 0.1, 1e-3, 1e-3, 0.01, 0.4, 0.1, 0.01)],
+    "rational": [(0.3, 0.1, 1e-3, 1e-3, 0.01, 0.4, 0.1, 0.01), LONG[:12], LONG],
     "equidistant": [(0.01, -0.02, 0.003, 0.001), (-0.00845, 0.04513, -0.04232, 0.00785)],
     "fov": [(0.92,), (0.3,)],
     "omni": [(0.9, -0.2, 0.04, 2e-4, -1e-4), (1.8, 0.0, 0.0, 0.0, 0.0), (0.7,)],
@@ -69,12 +72,17 @@ def published(camera: Camera, points: np.ndarray) -> np.ndarray:
         scale = 1 / z
     m = np.stack([x, y], axis=1) * scale[:, None]
     bend = {"omni": k[1:], "radtan": k, "rational": k}.get(camera.distortion, ())
-    k1, k2, p1, p2, k3, k4, k5, k6 = (*bend, *[0.0] * (8 - len(bend)))
+    k1, k2, p1, p2, k3, k4, k5, k6, *prism = (*bend, *[0.0] * (14 - len(bend)))
     r2 = (m**2).sum(axis=1)
     radial = (1 + k1 * r2 + k2 * r2**2 + k3 * r2**3) / (1 + k4 * r2 + k5 * r2**2 + k6 * r2**3)
     a, b = m.T
     u = a * radial + 2 * p1 * a * b + p2 * (r2 + 2 * a * a)
     v = b * radial + p1 * (r2 + 2 * b * b) + 2 * p2 * a * b
+    u, v = u + prism[0] * r2 + prism[1] * r2**2, v + prism[2] * r2 + prism[3] * r2**2
+    tilt = Rotation.from_euler("y", -prism[5]) * Rotation.from_euler("x", -prism[4])
+    x, y, z = tilt.apply(np.stack([u, v, np.ones_like(u)], axis=1)).T
+    (_, _, right), (_, _, down), (_, _, ahead) = tilt.as_matrix()
+    u, v = ahead * x / z - right, ahead * y / z - down
     return np.stack([camera.fx * u + camera.cx, camera.fy * v + camera.cy], axis=1)
 
 
@@ -272,6 +280,24 @@ def test_no_distortion_under_another_name() -> None:
 K = (50.0, 0, 32, 0, 50, 24, 0, 0, 1)
 
 
+@pytest.mark.parametrize("name", ["plumb_bob", "rational_polynomial"])
+@pytest.mark.parametrize("length", [4, 5, 8, 12, 14])
+def test_the_length_says_which_of_opencvs_lenses_it_is(name: str, length: int) -> None:
+    """Drivers write plumb_bob with 8 numbers, and rational_polynomial with 5 or 14."""
+    camera = Camera.from_ros(640, 480, (500.0, 0, 320, 0, 510, 240, 0, 0, 1), name, LONG[:length])
+    points = np.random.default_rng(0).uniform((-1, -0.8, 1.5), (1, 0.8, 4), (50, 3))
+    zero, d = np.zeros(3), np.array(LONG[:length])
+    expected = cv2.projectPoints(points[:, None], zero, zero, camera.opencv_matrix, d)[0]
+    pixels = camera.project(points)
+    np.testing.assert_allclose(pixels - 0.5, expected.reshape(-1, 2), atol=1e-9)
+    ways = points / np.linalg.norm(points, axis=1, keepdims=True)
+    np.testing.assert_allclose(camera.bearings(pixels), ways, atol=1e-10)
+    padded = Camera.from_ros(
+        640, 480, camera.opencv_matrix, name, [*LONG[:length], *[0.0] * (14 - length)]
+    )
+    np.testing.assert_allclose(padded.project(points), pixels, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     "name", ["plumb_bob", "PLUMB_BOB", "radtan", "brown_conrady", "Brown-Conrady"]
 )
@@ -302,7 +328,7 @@ def test_a_lens_without_coefficients_may_have_any_name(name: str) -> None:
         ((64, 48, K, "ftheta", [0.1]), "ftheta"),
         ((64, 48, K, "", [0.1]), "no distortion_model"),
         ((64, 48, K, "plumb_bob", [0.1, 0.2]), "2 coefficients"),
-        ((64, 48, K, "plumb_bob", [0.1] * 8), "8 coefficients"),
+        ((64, 48, K, "plumb_bob", [0.1] * 15), "15 coefficients"),
         ((64, 48, K, "equidistant", [0.1] * 3), "3 coefficients"),
     ],
 )

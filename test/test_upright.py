@@ -25,6 +25,7 @@ CAMERAS = [
     Camera(64, 48, 50.0, 55.0, 30.0, 26.0),
     Camera(64, 48, 50.0, 55.0, 30.0, 26.0, "radtan", (-0.2, 0.05, 0.01, -0.02, 0.003)),
     Camera(64, 48, 50.0, 55.0, 30.0, 26.0, "rational", (0.1, 0, 0.02, -0.01, 0, 0.05, 0, 0)),
+    Camera(64, 48, 50.0, 55.0, 30.0, 26.0, "rational", (*[0.01] * 8, 0.02, -0.01, 0.03, 0.04)),
     Camera(64, 48, 50.0, 55.0, 30.0, 26.0, "equidistant", (0.02, -0.01, 0.003, 0.0)),
     Camera(64, 48, 50.0, 55.0, 30.0, 26.0, "omni", (0.8, -0.1, 0.02, 0.01, -0.02)),
 ]
@@ -60,6 +61,16 @@ def test_a_turned_camera_sees_what_the_turned_image_shows(camera, quarters):
         assert found.shape == (turned.height, turned.width, 3)
         x, y = turned.project(point[None])[0].astype(int)
         assert found[y, x, 0] == 255
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_tilted_sensor_is_turned_to_well_below_a_pixel(quarters):
+    lens = (*[0.01] * 12, 2e-3, -5e-3)
+    camera = Camera(640, 480, 500.0, 510.0, 322.0, 238.0, "rational", lens)
+    points = camera.bearings(camera.pixel_grid(8, 6))
+    found = turned_camera(camera, quarters).project(turned_from_camera(quarters).apply(points))
+    expected = turned_pixels(camera.pixel_grid(8, 6), camera, quarters)
+    np.testing.assert_allclose(found, expected, atol=0.02)
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])

@@ -21,7 +21,7 @@ DistortionModel = Literal["none", "radtan", "rational", "equidistant", "fov", "o
 _COEFFICIENTS: dict[str, tuple[int, ...]] = {
     "none": (0,),
     "radtan": (4, 5),
-    "rational": (8,),
+    "rational": (8, 12, 14),
     "equidistant": (4,),
     "fov": (1,),
     "omni": (1, 5),
@@ -57,9 +57,9 @@ class Camera:
         cx: principal point in pixels, centres at .5; likewise ``cy``.
         cy: see ``cx``.
         distortion: ``none``, ``radtan`` (k1 k2 p1 p2 [k3]), ``rational``
-            (k1 k2 p1 p2 k3 k4 k5 k6), ``equidistant`` (k1 k2 k3 k4), ``fov`` (omega), ``omni``
-            (xi, or xi k1 k2 p1 p2), ``eucm`` (alpha beta) or ``ds`` (xi alpha); the last three
-            under kalibr's names.
+            (k1 k2 p1 p2 k3 k4 k5 k6 [s1 s2 s3 s4 [tx ty]]), ``equidistant`` (k1 k2 k3 k4), ``fov``
+            (omega), ``omni`` (xi, or xi k1 k2 p1 p2), ``eucm`` (alpha beta) or ``ds`` (xi alpha);
+            the last three under kalibr's names.
         coefficients: as many as the model takes.
         mask: pixels that show the scene, not the robot itself; None where all do. It travels with
             the camera, and may differ from image to image; files of maps do not keep it.
@@ -361,9 +361,15 @@ def _fit_coefficients(name: str, values: FloatArray) -> tuple[DistortionModel, t
             "camera_info has distortion coefficients but no distortion_model "
             f"(it says {name!r}): set the model's name, plumb_bob for most lenses"
         )
-    longest = _COEFFICIENTS[model][-1]
-    if len(values) > longest and values[longest:].any():
+    used = int(np.flatnonzero(values)[-1]) + 1
+    if model in ("radtan", "rational"):  # one formula, which OpenCV takes by the length alone
+        model = "rational" if used > 5 or (model == "rational" and len(values) > 5) else "radtan"
+    lengths = _COEFFICIENTS[model]
+    if used > lengths[-1]:
         raise CalibrationError(
-            f"camera_info has {len(values)} coefficients, {model} takes {longest}"
+            f"camera_info has {len(values)} coefficients, {model} takes {lengths[-1]}"
         )
-    return model, tuple(float(v) for v in values[:longest])
+    if model == "rational":
+        values = np.pad(values, (0, max(0, lengths[-1] - len(values))))
+        values = values[: next(length for length in lengths if length >= used)]
+    return model, tuple(float(v) for v in values[: lengths[-1]])

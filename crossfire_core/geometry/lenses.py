@@ -13,7 +13,8 @@ Every model divides (x, y) by a depth ``w`` of its own, and some bend the quotie
 
 (Kannala and Brandt 2006; Devernay and Faugeras 2001; Mei and Rives 2007; Khomutenko et al. 2016;
 Usenko et al. 2018.) Up to its widest angle to the axis a lens shows every direction once; beyond
-it the formulas fold the image over, or have no value. Nothing beyond is ever seen.
+it the formulas fold the image over, or have no value. Nothing beyond is ever seen. Thin prisms and
+a tilted sensor come last; they are OpenCV's.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ _KINDS = {
 _SHAPES = {_FLAT: 0, _EQUIDISTANT: 4, _FOV: 1, _OMNI: 1, _EUCM: 2, _DS: 2}
 _HALF = np.pi / 2
 _SCAN = 2048  # angles at which a fold is looked for
+_WAYS = 48  # around the axis, where that matters
 _STEPS = 60
 _EXACT = 1e-13  # of coordinates on the sensor, in focal lengths
 _SAME = 1e-9
@@ -54,7 +56,9 @@ class Lens:
     Attributes:
         kind: number of the formula for the depth.
         shape: ``[4]`` its parameters.
-        bend: ``[8]`` k1 k2 p1 p2 k3 k4 k5 k6 of the polynomials, as OpenCV orders them.
+        bend: ``[12]`` k1 k2 p1 p2 k3 k4 k5 k6 s1 s2 s3 s4 of the polynomials, as OpenCV orders
+            them.
+        tilt: ``[3, 3]`` where the bent image falls on the sensor.
         matrix: ``[4]`` fx fy cx cy.
         widest: angle to the axis up to which directions are seen, radians.
     """
@@ -62,6 +66,7 @@ class Lens:
     kind: int
     shape: FloatArray
     bend: FloatArray
+    tilt: FloatArray
     matrix: FloatArray
     widest: float
 
@@ -76,11 +81,14 @@ class Lens:
         """
         kind = _KINDS[model]
         own = _SHAPES[kind]
-        shape, bend = np.zeros(4), np.zeros(8)
+        shape, rest = np.zeros(4), np.zeros(14)
         shape[:own] = coefficients[:own]
-        bend[: len(coefficients) - own] = coefficients[own:]
+        rest[: len(coefficients) - own] = coefficients[own:]
+        bend, tilt = rest[:12].copy(), _tilted(*rest[12:].tolist())
         widest = float(_widest(kind, shape, bend))
-        return Lens(kind, shape, bend, np.array(matrix, dtype=np.float64), widest)
+        if rest[8:].any():
+            widest = float(_unfolded(kind, shape, bend, tilt, widest))
+        return Lens(kind, shape, bend, tilt, np.array(matrix, dtype=np.float64), widest)
 
     def project(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Pixels ``[n, 2]`` of points ``[n, 3]`` and their slopes ``[n, 2, 3]``.
@@ -89,7 +97,7 @@ class Lens:
         """
         pixels, slopes = np.empty((len(points), 2)), np.empty((len(points), 2, 3))
         _project_all(
-            points, self.kind, self.shape, self.bend, self.matrix, np.cos(self.widest),
+            points, self.kind, self.shape, self.bend, self.tilt, self.matrix, np.cos(self.widest),
             pixels, slopes,
         )  # fmt: skip
         return pixels, slopes
@@ -97,8 +105,21 @@ class Lens:
     def bearings(self, pixels: FloatArray) -> FloatArray:
         """Unit directions ``[n, 3]`` of pixels ``[n, 2]``; NaN where the lens shows nothing."""
         bearings = np.empty((len(pixels), 3))
-        _bearings(pixels, self.kind, self.shape, self.bend, self.matrix, self.widest, bearings)
+        _bearings(
+            pixels, self.kind, self.shape, self.bend, self.tilt, self.matrix, self.widest, bearings
+        )
         return bearings
+
+
+def _tilted(x: float, y: float) -> FloatArray:
+    """The homography ``[3, 3]`` of a sensor turned about x, then y, radians, as OpenCV has it."""
+    cx, sx, cy, sy = np.cos(x), np.sin(x), np.cos(y), np.sin(y)
+    about_x = np.array([[1.0, 0.0, 0.0], [0.0, cx, sx], [0.0, -sx, cx]])
+    about_y = np.array([[cy, 0.0, -sy], [0.0, 1.0, 0.0], [sy, 0.0, cy]])
+    turn = about_y @ about_x
+    along = turn[2, 2] * np.eye(3)
+    along[:, 2] = -turn[0, 2], -turn[1, 2], 1.0
+    return np.asarray(along @ turn)
 
 
 @numba.njit(**_JIT)
@@ -188,7 +209,7 @@ def _depth(kind, shape, rho, z):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(**_JIT)
-def _project(kind, shape, bend, x, y, z, j):  # type: ignore[no-untyped-def]
+def _project(kind, shape, bend, tilt, x, y, z, j):  # type: ignore[no-untyped-def]
     """Coordinates on the sensor, in focal lengths, and their slopes ``j [2, 3]``.
 
     Returns:
@@ -210,20 +231,49 @@ def _project(kind, shape, bend, x, y, z, j):  # type: ignore[no-untyped-def]
     top_s = k1 + s * (2.0 * k2 + s * 3.0 * bend[4])
     low_s = bend[5] + s * (2.0 * bend[6] + s * 3.0 * bend[7])
     twice = 2.0 * (top_s - ratio * low_s) / low  # d ratio = twice (a da + b db)
-    u = a * ratio + 2.0 * p1 * a * b + p2 * (s + 2.0 * a * a)
-    v = b * ratio + p1 * (s + 2.0 * b * b) + 2.0 * p2 * a * b
-    uu = ratio + a * a * twice + 2.0 * p1 * b + 6.0 * p2 * a
-    uv = a * b * twice + 2.0 * p1 * a + 2.0 * p2 * b
-    vv = ratio + b * b * twice + 6.0 * p1 * b + 2.0 * p2 * a
+    s1, s2, s3, s4 = bend[8], bend[9], bend[10], bend[11]
+    u = a * ratio + 2.0 * p1 * a * b + p2 * (s + 2.0 * a * a) + s * (s1 + s * s2)
+    v = b * ratio + p1 * (s + 2.0 * b * b) + 2.0 * p2 * a * b + s * (s3 + s * s4)
+    across, down = 2.0 * (s1 + 2.0 * s * s2), 2.0 * (s3 + 2.0 * s * s4)
+    uu = ratio + a * a * twice + 2.0 * p1 * b + 6.0 * p2 * a + a * across
+    uv = a * b * twice + 2.0 * p1 * a + 2.0 * p2 * b + b * across
+    vu = a * b * twice + 2.0 * p1 * a + 2.0 * p2 * b + a * down
+    vv = ratio + b * b * twice + 6.0 * p1 * b + 2.0 * p2 * a + b * down
+    if tilt[0, 1] != 0.0 or tilt[2, 0] != 0.0 or tilt[2, 1] != 0.0:
+        far = 1.0 / (tilt[2, 0] * u + tilt[2, 1] * v + tilt[2, 2])
+        u, v = (
+            (tilt[0, 0] * u + tilt[0, 1] * v + tilt[0, 2]) * far,
+            (tilt[1, 0] * u + tilt[1, 1] * v + tilt[1, 2]) * far,
+        )
+        ua, ub = (tilt[0, 0] - u * tilt[2, 0]) * far, (tilt[0, 1] - u * tilt[2, 1]) * far
+        va, vb = (tilt[1, 0] - v * tilt[2, 0]) * far, (tilt[1, 1] - v * tilt[2, 1]) * far
+        uu, uv, vu, vv = (
+            (ua * uu + ub * vu), (ua * uv + ub * vv), (va * uu + vb * vu), (va * uv + vb * vv),
+        )  # fmt: skip
     ax, ay, az = (1.0 - a * wx) * inverse, -a * wy * inverse, -a * wz * inverse
     bx, by, bz = -b * wx * inverse, (1.0 - b * wy) * inverse, -b * wz * inverse
     j[0, 0], j[0, 1], j[0, 2] = uu * ax + uv * bx, uu * ay + uv * by, uu * az + uv * bz
-    j[1, 0], j[1, 1], j[1, 2] = uv * ax + vv * bx, uv * ay + vv * by, uv * az + vv * bz
-    return u, v, uu * vv - uv * uv > 0.0
+    j[1, 0], j[1, 1], j[1, 2] = vu * ax + vv * bx, vu * ay + vv * by, vu * az + vv * bz
+    return u, v, uu * vv - uv * vu > 0.0
 
 
 @numba.njit(**_JIT)
-def _project_all(points, kind, shape, bend, matrix, least, pixels, slopes):  # type: ignore[no-untyped-def]
+def _unfolded(kind, shape, bend, tilt, widest):  # type: ignore[no-untyped-def]
+    """The angle up to which a lens that differs all around folds nowhere."""
+    j = np.zeros((2, 3))
+    for k in range(1, _SCAN):
+        angle = widest * k / _SCAN
+        for way in range(_WAYS):
+            turn = 2.0 * np.pi * way / _WAYS
+            rho = np.sin(angle)
+            x, y, z = rho * np.cos(turn), rho * np.sin(turn), np.cos(angle)
+            if not _project(kind, shape, bend, tilt, x, y, z, j)[2]:
+                return widest * (k - 1) / _SCAN
+    return widest
+
+
+@numba.njit(**_JIT)
+def _project_all(points, kind, shape, bend, tilt, matrix, least, pixels, slopes):  # type: ignore[no-untyped-def]
     """Fill pixels and slopes of points; ``least`` is the cosine of the widest angle."""
     fx, fy, cx, cy = matrix[0], matrix[1], matrix[2], matrix[3]
     j = np.zeros((2, 3))
@@ -234,7 +284,7 @@ def _project_all(points, kind, shape, bend, matrix, least, pixels, slopes):  # t
             seen = z > least * np.sqrt(x * x + y * y + z * z)
         u, v = np.nan, np.nan
         if seen:
-            u, v, seen = _project(kind, shape, bend, x, y, z, j)
+            u, v, seen = _project(kind, shape, bend, tilt, x, y, z, j)
         if not seen:
             u, v = np.nan, np.nan
             j[:] = 0.0
@@ -244,17 +294,19 @@ def _project_all(points, kind, shape, bend, matrix, least, pixels, slopes):  # t
 
 
 @numba.njit(**_JIT)
-def _bearings(pixels, kind, shape, bend, matrix, widest, bearings):  # type: ignore[no-untyped-def]
+def _bearings(pixels, kind, shape, bend, tilt, matrix, widest, bearings):  # type: ignore[no-untyped-def]
     """Fill unit directions of pixels."""
     fx, fy, cx, cy = matrix[0], matrix[1], matrix[2], matrix[3]
-    plain = kind == _FLAT and not bend.any()
+    straight = tilt[2, 0] == 0.0 and tilt[2, 1] == 0.0
+    plain = kind == _FLAT and straight and not bend.any()
+    even = straight and not bend[2:4].any() and not bend[8:].any()
     least = np.cos(widest)
     j = np.zeros((2, 3))
     for i in range(len(pixels)):
         u, v = (pixels[i, 0] - cx) / fx, (pixels[i, 1] - cy) / fy
         x, y, z, seen = u, v, 1.0, True
         if not plain:
-            x, y, z, seen = _straight(kind, shape, bend, widest, u, v, j)
+            x, y, z, seen = _straight(kind, shape, bend, tilt, widest, even, u, v, j)
         length = np.sqrt(x * x + y * y + z * z)
         if not plain:
             seen = seen and (least <= -1.0 or z > least * length)
@@ -264,18 +316,21 @@ def _bearings(pixels, kind, shape, bend, matrix, widest, bearings):  # type: ign
 
 
 @numba.njit(**_JIT)
-def _straight(kind, shape, bend, widest, u, v, j):  # type: ignore[no-untyped-def]
-    """The direction (x, y, z) that falls on (u, v), and whether there is one."""
+def _straight(kind, shape, bend, tilt, widest, even, u, v, j):  # type: ignore[no-untyped-def]
+    """The direction (x, y, z) that falls on (u, v), and whether there is one.
+
+    ``even`` says that the lens is the same all around, so that the radius alone decides.
+    """
     radius = np.sqrt(u * u + v * v)
     if radius == 0.0:
         x, y, z, found = 0.0, 0.0, 1.0, True
     else:
         across, z, found = _angle(kind, shape, bend, widest, radius)
         x, y = across * u / radius, across * v / radius
-    if bend[2] == 0.0 and bend[3] == 0.0:  # the radius alone decides unless the lens is tilted
+    if even:
         return x, y, z, found
     for _ in range(_STEPS):
-        a, b, good = _project(kind, shape, bend, x, y, z, j)
+        a, b, good = _project(kind, shape, bend, tilt, x, y, z, j)
         if not good:
             return x, y, z, False
         du, dv = u - a, v - b

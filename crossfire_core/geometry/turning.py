@@ -11,7 +11,8 @@ from crossfire_core.geometry.camera import Camera
 from crossfire_core.geometry.mask import Mask
 from crossfire_core.geometry.pose import Pose
 
-# Where a model's tangential coefficients p1, p2 stand; all others do not change with a turn.
+# Where a model's tangential coefficients p1, p2 stand; of the others only those of thin prisms and
+# of a tilted sensor change with a turn, which follow in the rational model.
 _TANGENTIAL = {"radtan": 2, "rational": 2, "omni": 3}
 # Axes after a quarter anticlockwise: what went down goes right, what went right goes up.
 _QUARTER = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
@@ -50,6 +51,10 @@ def _quarter(camera: Camera) -> Camera:
     if first is not None and len(coefficients) > first + 1:
         p1, p2 = coefficients[first : first + 2]
         coefficients[first : first + 2] = -p2, p1
+    s1, s2, s3, s4 = coefficients[8:12] or [0.0] * 4
+    coefficients[8:12] = (s3, s4, -s1, -s2)[: len(coefficients[8:12])]
+    if tilt := coefficients[12:]:  # exact up to the product of both angles, which are small
+        coefficients[12:] = tilt[1], -tilt[0]
     return replace(
         camera,
         width=camera.height,

@@ -99,14 +99,15 @@ def colmap_parameters(camera: Camera) -> tuple[str, list[float]]:
         return "OPENCV_FISHEYE", [*pinhole, *k[:4]]
     if c.distortion == "fov":
         return "FOV", [*pinhole, k[0]]
-    if not c.is_flat:
+    if not c.is_flat or any(k[8:]):
+        name = f"{c.distortion} with {len(c.coefficients)} coefficients"
         raise CalibrationError(
-            f"COLMAP has no lens model {c.distortion}: use --poses odometry, or calibrate the "
-            "camera as equidistant"
+            f"COLMAP has no lens model {name}: use --poses odometry, or calibrate the camera as "
+            f"{'rational with 8' if c.is_flat else 'equidistant'}"
         )
     if c.distortion == "radtan" and k[4] == 0.0:
         return "OPENCV", [*pinhole, *k[:4]]
-    return "FULL_OPENCV", [*pinhole, *k]
+    return "FULL_OPENCV", [*pinhole, *k[:8]]
 
 
 class MatchStore:
