@@ -34,7 +34,7 @@ from crossfire_core.rendering.renderer import Rays, Renderer
 FloatArray = NDArray[np.float64]
 _KEPT_GRIDS = 16  # two a camera, of eight
 _RENDERED_PLACES = 2  # of the places that retrieval proposes, the best ones are rendered
-_POINTS_OF_PLACE, _POINTS_OF_ALL = 800, 3000  # surface points that stand for a place, for the map
+POINTS_OF_PLACE, _POINTS_OF_ALL = 800, 3000  # surface points that stand for a place, for the map
 _HOPELESS = 0.4  # of the inliers that are needed: another look will not help
 _LEAST_AGREED = 10  # matches of a place with the image that are worth rendering it
 
@@ -114,7 +114,7 @@ class Finder:
         with clock.time("retrieve"):
             places = self.places(dense, camera)
         for pose, _ in places[:_RENDERED_PLACES]:
-            found = self.refine(dense, camera, pose, self._wide_sigma(camera), iterations, clock)
+            found = self.refine(dense, camera, pose, self.wide_sigma(camera), iterations, clock)
             if found.inliers > best.inliers or found.ok:
                 best = found
             if found.ok:
@@ -132,31 +132,45 @@ class Finder:
         groups = grouped(order[: 4 * self.config.candidates].tolist(), self._shared)
         of_view = self.neural_map.places.point_view.numpy()
         chosen = [
-            _some(np.flatnonzero(np.isin(of_view, group)), _POINTS_OF_PLACE)
+            some(np.flatnonzero(np.isin(of_view, group)), POINTS_OF_PLACE)
             for group in groups[: self.config.candidates]
         ]
         found = self._agreeing(dense, camera, chosen)
         if not found or found[0][1] < self.config.min_inliers:
-            found += self._agreeing(dense, camera, [_some(np.arange(len(of_view)), _POINTS_OF_ALL)])
+            found += self._agreeing(dense, camera, [some(np.arange(len(of_view)), _POINTS_OF_ALL)])
         return sorted(found, key=lambda each: -each[1])
 
     def _agreeing(
         self, dense: DenseDescriptors, camera: Camera, chosen: Sequence[NDArray[np.int64]]
     ) -> list[tuple[Pose, int]]:
-        found = [self._from_points(dense, camera, torch.from_numpy(index)) for index in chosen]
+        found = []
+        for index in chosen:
+            some = torch.from_numpy(index).to(self._points.device)
+            points, descriptors = self._points[some], self._point_descriptors[some]
+            found.append(self.from_points(dense, camera, points, descriptors))
         return sorted((f for f in found if f is not None), key=lambda each: -each[1])
 
-    def _wide_sigma(self, camera: Camera) -> tuple[float, float]:
+    def wide_sigma(self, camera: Camera) -> tuple[float, float]:
         """An uncertainty that makes the search window as large as windows get."""
         scale = 0.5 * self.neural_map.header.features.side / max(camera.size)
         return 0.0, (self.config.window_radius - 3) / (3.0 * camera.fx * scale)
 
-    def _from_points(
-        self, dense: DenseDescriptors, camera: Camera, chosen: Tensor
+    def from_points(
+        self, dense: DenseDescriptors, camera: Camera, points: Tensor, descriptors: Tensor
     ) -> tuple[Pose, int] | None:
-        chosen = chosen.to(self._points.device)
-        found = self.matcher(self._point_descriptors[chosen], dense.values, None, None)
-        solved = self._solve(dense, camera, found, self._points[chosen], error_scale=2.0)
+        """A pose from surface points ``[n, 3]`` looked for everywhere in an image.
+
+        Args:
+            dense: of the image.
+            camera: its calibration.
+            points: metres.
+            descriptors: ``[n, d]`` of the points.
+
+        Returns:
+            ``map_from_camera`` and how many matches agree; None where hardly any do.
+        """
+        found = self.matcher(descriptors, dense.values, None, None)
+        solved = self._solve(dense, camera, found, points, error_scale=2.0)
         if solved is None or solved[0].inlier.sum() < _LEAST_AGREED:
             return None
         return solved[0].camera_from_map.inverse(), int(solved[0].inlier.sum())
@@ -339,7 +353,7 @@ class Finder:
         return None if cells > self.config.window_radius else max(cells, self.config.track_radius)
 
 
-def _some(index: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+def some(index: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     """So many of them at most, evenly."""
     return index[:: -(-len(index) // most)] if len(index) > most else index
 

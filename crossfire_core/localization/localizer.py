@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from crossfire_core.config import LocalizationConfig
 from crossfire_core.errors import CalibrationError
+from crossfire_core.features.network import DenseDescriptors
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.estimate import Matches, PoseEstimate, Way
 from crossfire_core.localization.evidence import MATCH_CELLS, Agreement, digits
@@ -103,11 +104,7 @@ class Localizer:
         Raises:
             CalibrationError: the image is not of the camera's size.
         """
-        if image.shape != (camera.height, camera.width, 3):
-            raise CalibrationError(
-                f"image is {image.shape[1]}x{image.shape[0]}, "
-                f"its camera {camera.width}x{camera.height}"
-            )
+        check_image(image, camera)
         clock = Stopwatch()
         start = None if prior is None else self.frame.trained(prior.shifted(-self._origin))
         estimate = None
@@ -116,6 +113,32 @@ class Localizer:
         if estimate is None:
             found = self._find(image, camera, start, prior_sigma, iterations, clock)
             estimate = self._finish(image, camera, found, prior_sigma is None, clock)
+        return self._in_recorded_frame(replace(estimate, timings_ms=dict(clock.ms)))
+
+    @torch.no_grad()
+    def confirm(
+        self,
+        image: NDArray[np.uint8],
+        camera: Camera,
+        dense: DenseDescriptors,
+        proposed: Pose,
+        trials: int,
+        iterations: int | None = None,
+    ) -> PoseEstimate:
+        """What becomes of a pose that a search proposes.
+
+        Args:
+            image: ``[height, width, 3]`` uint8 RGB, of the camera's size.
+            camera: its calibration.
+            dense: the image's descriptors.
+            proposed: ``map_from_camera`` about the map's origin, as the map was trained.
+            trials: poses of which this one is the best, see :func:`.evidence.digits`.
+            iterations: overrides the configured number.
+        """
+        clock, count = Stopwatch(), iterations or self.config.iterations
+        sigma = self.finder.wide_sigma(camera)
+        found = self.finder.refine(dense, camera, proposed, sigma, count, clock)
+        estimate = self._finish(image, camera, found, True, clock, trials)
         return self._in_recorded_frame(replace(estimate, timings_ms=dict(clock.ms)))
 
     def _find(
@@ -142,6 +165,7 @@ class Localizer:
         found: PoseEstimate,
         single: bool,
         clock: Stopwatch,
+        trials: int | None = None,
     ) -> PoseEstimate:
         """The finder's pose, made exact on patches where they fit, and how sure it is.
 
@@ -152,7 +176,8 @@ class Localizer:
         most = self.config.patches if single else self.config.track_patches
         seen, fit = self._witnesses(image, camera, found, most, clock)
         agreed = Agreement(0, 0.0) if fit is None else fit.agreement
-        evidence = digits(self.chance, seen, agreed, self.config.candidates if single else 1)
+        trials = trials or (self.config.candidates if single else 1)
+        evidence = digits(self.chance, seen, agreed, trials)
         pose, matches = found.map_from_camera, found.details
         exact = None if fit is None else self._judged(camera, fit, evidence)
         if exact is not None and pose is not None and matches is not None:
@@ -280,6 +305,18 @@ class Localizer:
 
     def _limit(self, camera: Camera) -> float:
         return self.finder.limit(camera)
+
+
+def check_image(image: NDArray[np.uint8], camera: Camera) -> None:
+    """Refuse an image that is not of its camera's size.
+
+    Raises:
+        CalibrationError: it is of another.
+    """
+    if image.shape != (camera.height, camera.width, 3):
+        raise CalibrationError(
+            f"image is {image.shape[1]}x{image.shape[0]}, its camera {camera.width}x{camera.height}"
+        )
 
 
 def _moved_px(camera: Camera, matches: Matches, before: Pose, after: Pose | None) -> float:
