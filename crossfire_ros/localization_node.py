@@ -30,16 +30,14 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Empty, Trigger
 
 from crossfire_core.errors import CrossfireError
-from crossfire_core.geometry import Camera, Pose
+from crossfire_core.geometry import Pose
+from crossfire_core.localization.rig import RigImage
 from crossfire_core.localization.tracker import USUAL_HINT, Tracker, TrackingState, TrackResult
 from crossfire_core.localization.uncertainty import diagonal, sigmas
-from crossfire_core.recordings.calibration_file import read_calibration
-from crossfire_core.recordings.camera_info import CameraView, same_camera
-from crossfire_core.recordings.image_file import scaled_to
-from crossfire_core.recordings.image_message import PixelDepth
-from crossfire_core.recordings.masks import Masks
+from crossfire_core.recordings.camera_info import CameraView
 from crossfire_ros import parameters, runtime
 from crossfire_ros.bonds import start_bond
+from crossfire_ros.cameras import CameraInput, Moments, Shot
 from crossfire_ros.conversions import (
     MessageError,
     covariance_from_message,
@@ -49,7 +47,6 @@ from crossfire_ros.conversions import (
     stamp_from_ns,
     stamp_to_ns,
     transform_from_pose,
-    view_from_message,
 )
 from crossfire_ros.frame_watch import WatchedBuffer
 from crossfire_ros.image_gate import RateLimit, stands
@@ -90,6 +87,7 @@ _LAST_PATIENCE_S = 0.3
 _FRESH_POSE_S = 60.0
 
 Incoming = Image | CompressedImage
+Moment = list[Shot[Incoming]]
 Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
 
 
@@ -140,7 +138,7 @@ class LocalizationNode(LifecycleNode):
         self._warned: dict[str, float] = {}
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         # Now, as the thread looks at what is set above, and a bad parameter takes the node down.
-        self._worker: Worker[Incoming] = Worker(self._process, self._tick, self._complain)
+        self._worker: Worker[Moment] = Worker(self._process, self._tick, self._complain)
         parameters.declare(self)
         self._settings = parameters.read(self)
         for strange in parameters.unknown(self):
@@ -306,11 +304,9 @@ class LocalizationNode(LifecycleNode):
         """Begin to count and to watch anew."""
         node = self._settings.node
         self._tally, self._last_state = Tally(), None
-        self._camera: Camera | None = None
-        self._hears_latched = False
-        self._masks: Masks | None = None
-        self._frame_from_camera = Pose.identity()
-        self._pixel_depth = PixelDepth()
+        self._cameras = {name: CameraInput(name, node) for name in node.cameras or ("",)}
+        self._moments: Moments[Incoming] = Moments(list(self._cameras), node.camera_sync)
+        self._hears_latched: set[str] = set()
         self._report = Report(TrackingState.UNINITIALIZED, self._tally)
         self._paused = False
         self._rate_limit = RateLimit()
@@ -375,25 +371,31 @@ class LocalizationNode(LifecycleNode):
 
         Only where somebody latches it: asked of others, it makes their drivers warn.
         """
-        topic = self._topics.get("camera_info", "")
-        if not self._active or self._camera is not None or self._hears_latched or not topic:
-            return
-        offers = [info.qos_profile for info in self.get_publishers_info_by_topic(topic)]
-        if any(offer.durability is DurabilityPolicy.TRANSIENT_LOCAL for offer in offers):
-            kept = self.create_subscription(CameraInfo, topic, self._on_camera_info, latched())
-            self._active_entities.append((self.destroy_subscription, kept))
-            self._hears_latched = True
+        for camera in self._cameras.values() if self._active else ():
+            topic = camera.info_topic
+            if camera.camera is not None or topic in self._hears_latched:
+                continue
+            offers = [info.qos_profile for info in self.get_publishers_info_by_topic(topic)]
+            if any(offer.durability is DurabilityPolicy.TRANSIENT_LOCAL for offer in offers):
+                take = functools.partial(self._on_camera_info, camera)
+                kept = self.create_subscription(CameraInfo, topic, take, latched())
+                self._active_entities.append((self.destroy_subscription, kept))
+                self._hears_latched.add(topic)
 
     def _subscribe_inputs(self) -> dict[str, Any]:
         node = self._settings.node
-        topic, kind = self.resolve_topic_name("image"), Image
-        if node.image_transport == "compressed":
+        compressed = node.image_transport == "compressed"
+        kind = CompressedImage if compressed else Image
+        wanted: dict[str, tuple[Any, str, Callable[[Any], None], int]] = {}
+        for camera in self._cameras.values():
             # image_transport's rule: the name of the raw images, remapped, and what transports them
-            topic, kind = f"{topic}/compressed", CompressedImage
-        wanted: dict[str, tuple[Any, str, Callable[[Any], None], int]] = {
-            "image": (kind, topic, self._on_image, 1),
-            "camera_info": (CameraInfo, "camera_info", self._on_camera_info, 1),
-        }
+            topic = self.resolve_topic_name(camera.topic("image"))
+            camera.image_topic = f"{topic}/compressed" if compressed else topic
+            camera.info_topic = self.resolve_topic_name(camera.topic("camera_info"))
+            see = functools.partial(self._on_image, camera)
+            learn = functools.partial(self._on_camera_info, camera)
+            wanted[camera.kind("image")] = (kind, camera.image_topic, see, 1)
+            wanted[camera.kind("camera_info")] = (CameraInfo, camera.info_topic, learn, 1)
         if node.use_odometry and node.odometry_source == "topic":
             wanted["odometry"] = (Odometry, "odom", self._on_odometry, 100)
         return {
@@ -472,68 +474,28 @@ class LocalizationNode(LifecycleNode):
 
     # Callbacks: convert and hand over
 
-    def _on_image(self, message: Incoming) -> None:
+    def _on_image(self, camera: CameraInput, message: Incoming) -> None:
         self._tally.received += 1
-        self._tally.hear("image")
+        self._tally.hear(camera.kind("image"))
         stamp = stamp_to_ns(message.header.stamp)
-        if self._paused or not self._rate_limit.passes(stamp, self._settings.node.max_rate):
-            self._tally.skipped += 1
-            return
-        self._worker.submit(message)
+        for moment in self._moments.add(Shot(camera.name, stamp, message)):
+            stamp = max(shot.stamp_ns for shot in moment)
+            if self._paused or not self._rate_limit.passes(stamp, self._settings.node.max_rate):
+                self._tally.skipped += len(moment)
+            else:
+                self._worker.submit(moment)
 
-    def _on_camera_info(self, message: CameraInfo) -> None:
-        node = self._settings.node
-        if node.calibration:
+    def _on_camera_info(self, camera: CameraInput, message: CameraInfo) -> None:
+        if self._settings.node.calibration:
             return  # the file holds instead
         try:
-            view, other = view_from_message(message, self._topics["image"], node.is_rectified)
+            advice = camera.take_info(message)
         except MessageError as error:
-            self._refuse("camera_info", str(error))
+            self._refuse(camera.kind("camera_info"), str(error))
             return
-        self._tally.hear("camera_info")
-        if self._camera is None:
-            self._camera, self._frame_from_camera = view.camera, view.frame_from_camera
-            if other is not None:
-                self._warn(
-                    "rectified",
-                    f"nothing says whether the images on {self._topics['image']} are rectified; "
-                    "they are taken for raw: set the parameter rectified to true or false",
-                )
-        elif not same_camera(view.camera, self._camera):
-            self._refuse(
-                "camera_info",
-                "camera_info has changed and the new one is refused: "
-                "deactivate and activate the node to take it",
-            )
-
-    def _view(self, width: int, height: int) -> CameraView:
-        """The camera of images of a size.
-
-        Raises:
-            MessageError: none is known yet, or it is for images of another shape.
-            CalibrationError: the calibration file is of no use.
-            RecordingError: the mask is of no use.
-        """
-        node, size = self._settings.node, (width, height)
-        if node.calibration and (self._camera is None or self._camera.size != size):
-            view = read_calibration(
-                Path(node.calibration).expanduser(), size, self._topics["image"], node.is_rectified
-            )
-            self._camera, self._frame_from_camera = view.camera, view.frame_from_camera
-            self._tally.hear("camera_info")
-        if self._camera is None:
-            raise MessageError("image came before any usable camera_info")
-        camera = scaled_to(self._camera, size)
-        if camera is None:
-            raise MessageError(
-                f"image is {width}x{height}, camera_info is for "
-                f"{self._camera.width}x{self._camera.height}"
-            )
-        if node.mask:
-            if self._masks is None:
-                self._masks = Masks(Path(node.mask))
-            camera = self._masks.masked(camera)
-        return CameraView(camera, self._frame_from_camera)
+        self._tally.hear(camera.kind("camera_info"))
+        if advice:
+            self._warn("rectified", advice)
 
     def _on_odometry(self, message: Odometry) -> None:
         node = self._settings.node
@@ -663,11 +625,9 @@ class LocalizationNode(LifecycleNode):
 
     # On the worker's thread
 
-    def _process(self, message: Incoming) -> None:
+    def _process(self, moment: Moment) -> None:
         try:
-            self._localize(message)
-        except (MessageError, TransformException) as error:
-            self._refuse("image", str(error))
+            self._localize(moment)
         except CrossfireError as error:
             self._refuse("image", f"image cannot be localized: {error}")
 
@@ -677,32 +637,49 @@ class LocalizationNode(LifecycleNode):
         self._tally.refuse("internal", f"unexpected {error!r}")
         self._warn("internal", "".join(traceback.format_exception(error)))
 
-    def _localize(self, message: Incoming) -> None:
+    def _localize(self, moment: Moment) -> None:
         tracker = self._tracker
         started = time.perf_counter()
-        stamp = stamp_to_ns(message.header.stamp)
+        stamp = max(shot.stamp_ns for shot in moment)
         if tracker is None:  # the map is still being loaded
-            self._tally.skipped += 1
+            self._tally.skipped += len(moment)
             return
         if self._is_stale(stamp):
             return
         if stands(tracker, stamp, self._settings.node):
-            self._tally.skipped += 1
+            self._tally.skipped += len(moment)
             return
-        image = image_from_message(message, self._pixel_depth)
-        view = self._view(image.shape[1], image.shape[0])
-        tracker.mount(self._base_from_camera(message.header.frame_id, stamp, view))
+        images = [image for shot in moment if (image := self._decoded(shot)) is not None]
+        if not images:
+            return
         decoded = time.perf_counter()
-        result = tracker.update(image, view.camera, stamp)
+        result = tracker.update_rig(images, stamp)
         done = time.perf_counter()
         timings = result.estimate.timings_ms if result.estimate is not None else {}
-        self._tally.processed += 1
+        self._tally.processed += len(images)
         self._report.timings_ms = {
             **timings,
             "decode": 1e3 * (decoded - started),
             "total": 1e3 * (done - started),
         }
-        self._publish(result, image, message.header.frame_id)
+        self._publish(result, images[0].image, moment[0].message.header.frame_id)
+
+    def _decoded(self, shot: Shot[Incoming]) -> RigImage | None:
+        """An image with what is known of its camera; None where it is of no use, which is said."""
+        camera, header = self._cameras[shot.camera], shot.message.header
+        try:
+            image = image_from_message(shot.message, camera.pixel_depth)
+            view = camera.view(image.shape[1], image.shape[0])
+            if self._settings.node.calibration:
+                self._tally.hear(camera.kind("camera_info"))
+            mount = self._base_from_camera(camera.name, header.frame_id, shot.stamp_ns, view)
+        except (MessageError, TransformException) as error:
+            self._refuse(camera.kind("image"), str(error))
+        except CrossfireError as error:
+            self._refuse(camera.kind("image"), f"image cannot be localized: {error}")
+        else:
+            return RigImage(image, view.camera, mount, camera.name)
+        return None
 
     def _is_stale(self, stamp: int) -> bool:
         """Whether a stamp is far from the clock, which makes it useless for the robot's present.
@@ -726,10 +703,10 @@ class LocalizationNode(LifecycleNode):
         off = f"{age:.1f} s behind" if age > 0 else f"{-age:.1f} s ahead of"
         return f"stamps of {what} are {off} the clock: synchronise the clocks, check use_sim_time"
 
-    def _base_from_camera(self, frame: str, stamp: int, view: CameraView) -> Pose:
+    def _base_from_camera(self, name: str, frame: str, stamp: int, view: CameraView) -> Pose:
         assert self._map is not None
         if self._settings.node.extrinsics == "map":
-            return self._map.base_from_camera
+            return self._map.mount(name)
         frame = frame.lstrip("/")
         if not frame:
             raise MessageError("image names no frame_id")

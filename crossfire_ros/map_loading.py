@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,8 @@ class LoadedMap:
         mapping_views: ``map_from_camera`` of the images it was made from.
         geometry: grid and cloud for others, where the settings ask for them; None for neither.
         identity: tells it from other maps whose frames have the same name.
+        mounts: ``base_from_camera`` of each camera of the robot that mapped, by name, where it
+            had several.
     """
 
     localizer: ImageLocalizer
@@ -47,6 +49,22 @@ class LoadedMap:
     mapping_views: Sequence[Pose] = ()
     geometry: MapGeometry | None = None
     identity: str = ""
+    mounts: Mapping[str, Pose] = field(default_factory=dict)
+
+    def mount(self, name: str) -> Pose:
+        """Where a camera sat on the robot that mapped; an empty name is the only, or the first.
+
+        Raises:
+            ConfigError: it had no camera of that name.
+        """
+        if not name:
+            return self.base_from_camera
+        if name not in self.mounts:
+            known = f"its cameras are {', '.join(self.mounts)}" if self.mounts else "it had one"
+            raise ConfigError(
+                f"the robot that mapped had no camera {name!r} ({known}): set extrinsics to tf"
+            )
+        return self.mounts[name]
 
     @property
     def upward(self) -> NDArray[np.float64] | None:

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import yaml
@@ -44,7 +44,7 @@ def declare(node: Node) -> None:
         for f in _scalars(prefix):
             name = prefix + f.name
             try:
-                node.declare_parameter(name, f.default, _descriptor(f))
+                node.declare_parameter(name, _plain(f.default), _descriptor(f))
             except InvalidParameterValueException as error:
                 raise ConfigError(f"{name}: {error}") from error
     read(node)
@@ -83,7 +83,7 @@ def read(node: Node) -> Settings:
         ConfigError: one is of the wrong type or out of its range.
     """
     values = {
-        name: parameter.value
+        name: _taken(name, parameter.value)
         for prefix in PREFIXES
         for name, parameter in _own(node, prefix).items()
     }
@@ -115,7 +115,7 @@ def judge(parameters: list[Parameter], base: Settings, locked: bool) -> tuple[Se
     Returns:
         The settings with them, and an empty string or the reason for a refusal.
     """
-    own = {p.name: p.value for p in parameters if _belongs(p.name)}
+    own = {p.name: _taken(p.name, p.value) for p in parameters if _belongs(p.name)}
     if locked:
         fixed = [name for name in own if not is_live(name)]
         if fixed:
@@ -143,12 +143,23 @@ def _belongs(name: str) -> bool:
 
 
 def _scalars(prefix: str) -> list[dataclasses.Field[Any]]:
-    """The settings that a ROS parameter can hold."""
+    """The settings that a ROS parameter can hold; a list is one of words."""
     return [
         f
         for f in dataclasses.fields(PREFIXES[prefix])
-        if isinstance(f.default, (bool, int, float, str))
+        if isinstance(f.default, (bool, int, float, str, tuple))
     ]
+
+
+def _plain(value: Any) -> Any:
+    """ROS's arrays and our tuples as lists."""
+    return value if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
+
+
+def _taken(name: str, value: Any) -> Any:
+    """A parameter's value; an empty list in a parameters file comes out of ROS as nothing."""
+    lists = [prefix + f.name for prefix in PREFIXES for f in _scalars(prefix) if f.default == ()]
+    return [] if value is None and name in lists else _plain(value)
 
 
 def _descriptor(f: dataclasses.Field[Any]) -> ParameterDescriptor:
@@ -213,7 +224,7 @@ def _explained(f: dataclasses.Field[Any], indent: str, tracking: bool) -> str:
     limits = _limits(metadata)
     text += (f" ({limits})" if limits else "") + (" (live)" if live else "") + "."
     comment = textwrap.wrap(text, 96 - len(indent))
-    value = yaml.safe_dump(f.default, default_flow_style=True).splitlines()[0]
+    value = yaml.safe_dump(_plain(f.default), default_flow_style=True).splitlines()[0]
     return "\n".join([*(f"{indent}# {line}" for line in comment), f"{indent}{f.name}: {value}"])
 
 

@@ -24,7 +24,8 @@ _SILENCE_S = 2.0
 _REMEMBERED_S = 5.0
 Level = bytes
 Complaint = tuple[Level, str]
-# A calibration may come once and for all; the others must keep coming.
+# A calibration may come once and for all; the others must keep coming. What a camera of several
+# gives has its name behind it.
 _STREAMS = ("image", "odometry")
 
 
@@ -129,7 +130,7 @@ def missing_inputs(tally: Tally, topics: Mapping[str, str], now_s: float) -> str
         heard = tally.heard_at_s.get(kind)
         if heard is None:
             complaints.append(f"nothing yet on {topic}")
-        elif kind in _STREAMS and now_s - heard > _SILENCE_S:
+        elif kind.split()[0] in _STREAMS and now_s - heard > _SILENCE_S:
             complaints.append(f"nothing on {topic} for {now_s - heard:.0f} s")
     return ", ".join(complaints)
 
@@ -234,6 +235,7 @@ def _values(report: Report) -> dict[str, str]:
         "prior": result.prior.value if result is not None else "none",
         "way": estimate.way.value if estimate is not None else "none",
         "evidence": _number(estimate.evidence if estimate is not None else math.nan, 1),
+        **{f"camera_{name}": why for name, why in (result.left_out if result else {}).items()},
         "confidence": _number(estimate.confidence if estimate is not None else math.nan, 6),
         "inliers": str(estimate.inliers if estimate is not None else 0),
         "matches": str(estimate.matches if estimate is not None else 0),

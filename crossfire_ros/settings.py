@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -20,6 +21,8 @@ from crossfire_core.config import (
 from crossfire_core.errors import ConfigError
 
 NODE_NAME = "crossfire_localization"
+_CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*")
+_MOST_CAMERAS = 8
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,28 @@ class NodeConfig:
         "raw takes `image`, compressed takes `image/compressed`",
         choices=("raw", "compressed"),
     )
+    cameras: tuple[str, ...] = option(
+        (),
+        "names of the robot's cameras, such as [front, left]: each has its topics under its name, "
+        "`front/image` and `front/camera_info`; empty is one camera, on `image` and `camera_info`",
+    )
+    camera_sync: float = option(
+        0.005,
+        "images of several cameras are solved together if their stamps are no further apart than "
+        "this, seconds; others each by itself",
+        min=0.0,
+        max=1.0,
+    )
     calibration: str = option(
         "",
         "file with the camera's calibration, which then takes the place of `camera_info`: YAML of "
-        "ROS, OpenCV or kalibr, or COLMAP's cameras.txt",
+        "ROS, OpenCV or kalibr, or COLMAP's cameras.txt; {camera} stands for the name of each of "
+        "several cameras",
     )
     mask: str = option(
         "",
         "image whose black pixels are left out of every image (the robot's body, the border of "
-        "the lens); any size of the images' shape",
+        "the lens); any size of the images' shape; {camera} as above",
     )
     rectified: str = option(
         "auto",
@@ -123,6 +139,19 @@ class NodeConfig:
         True, "keep a bond with Nav2's lifecycle manager, where bondpy is installed"
     )
     autostart: bool = option(False, "configure and activate on start, without a lifecycle manager")
+
+    def __post_init__(self) -> None:
+        """Refuse names of cameras that make no topics."""
+        for name in self.cameras:
+            if not isinstance(name, str) or not _CAMERA_NAME.fullmatch(name):
+                raise ConfigError(
+                    f"cameras has {name!r}: a camera's name begins with a letter, and letters, "
+                    "digits, _ and / follow"
+                )
+        if len(set(self.cameras)) < len(self.cameras) or len(self.cameras) > _MOST_CAMERAS:
+            raise ConfigError(
+                f"cameras is {list(self.cameras)}: name each once, and {_MOST_CAMERAS} at most"
+            )
 
     @property
     def is_rectified(self) -> bool | None:

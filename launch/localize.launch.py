@@ -20,6 +20,7 @@ ARGUMENTS = {
     "namespace": ("", "of the node and of its relative topics"),
     "image": ("image", "topic of the images, without /compressed"),
     "camera_info": ("camera_info", "topic of the calibration"),
+    "cameras": ("", "names of several cameras, '[front, left]', with their topics under each"),
     "odom": ("odom", "topic of the odometry"),
     "tf": ("/tf", "topic of the transforms; `tf` is one of the namespace, as Nav2 has it"),
     "tf_static": ("/tf_static", "likewise of those that never change"),
@@ -43,6 +44,7 @@ PARAMETERS = {
          "backend", "pose_file", "odometry_source"), str,
     ),
     **dict.fromkeys(("use_odometry", "use_sim_time", "autostart"), bool),
+    "cameras": list[str],
 }  # fmt: skip
 
 

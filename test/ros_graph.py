@@ -261,10 +261,11 @@ class Graph:
         message = camera_info(camera)
         for name, value in changes.items():
             setattr(message, name, value)
-        before = self.node._camera, self.node.tally.refused["camera_info"]
+        known = self.node._cameras[""]
+        before = known.camera, self.node.tally.refused["camera_info"]
         self.publisher("camera_info", CameraInfo).publish(message)
         if before[0] is None or changes or camera != CAMERA:
-            self.wait(lambda: (self.node._camera, self.node.tally.refused["camera_info"]) != before)
+            self.wait(lambda: (known.camera, self.node.tally.refused["camera_info"]) != before)
 
     def send_odometry(self, **frames: str) -> None:
         pose = self.odom_from_base or self.localizer.map_from_base

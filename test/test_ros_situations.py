@@ -177,7 +177,7 @@ class TestInputs:
             latched = g.peer.create_publisher(CameraInfo, "camera_info", LATCHED)
             latched.publish(camera_info(CAMERA))
             g.activate()
-            g.wait(lambda: g.node._camera == CAMERA)
+            g.wait(lambda: g.node._cameras[""].camera == CAMERA)
 
     def test_drivers_that_latch_nothing_are_not_asked_to(self):
         """A driver warns of a listener that it cannot serve."""
