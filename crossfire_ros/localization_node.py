@@ -231,7 +231,8 @@ class LocalizationNode(LifecycleNode):
 
     def destroy_node(self) -> None:
         """Keep the last pose and take the node down, without waiting for a long computation."""
-        self._worker.stop(_LAST_PATIENCE_S)
+        # A map that is still being loaded is of no use to anybody now.
+        self._worker.stop(_LAST_PATIENCE_S if self._loading is None else 0.0)
         self._stop()
         super().destroy_node()
         # rclpy leaves this to when nothing refers to the node, which a computation may still do,

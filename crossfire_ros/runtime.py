@@ -91,16 +91,17 @@ def run_node(
         args: command line; the process's own if None.
     """
     use_large_messages()
-    stopper = Stopper()
     rclpy.init(
         args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO
     )
+    stopper = Stopper()  # not before there is something to give back: until now signals end it all
     context = get_default_context()
     node: N | None = None
     executor = lean_executor(context)
     try:
         node = make()
-        start(node)
+        if not stopper.asked:
+            start(node)
         executor.add_node(node)
         while not stopper.asked and context.ok():
             executor.spin_once(timeout_sec=_LISTEN_S)

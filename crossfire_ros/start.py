@@ -14,6 +14,10 @@ def localization_node() -> None:
     from crossfire_core.field.threads import quiet_thread_pools
 
     quiet_thread_pools()
+    # What the map needs as well, and now: a library that is being loaded keeps the interpreter to
+    # itself, for seconds on a busy machine, and later nobody would hear a signal meanwhile.
+    import crossfire_core.localization.localizer
+    import crossfire_core.maps.neural_map  # noqa: F401
     from crossfire_ros.localization_node import main
 
     main()

@@ -23,9 +23,10 @@ PATIENCE_S = 60
 
 
 @contextmanager
-def process(*parameters: str) -> Iterator[subprocess.Popen[str]]:
+def process(*parameters: str, module: str = "") -> Iterator[subprocess.Popen[str]]:
     arguments = [part for p in parameters for part in ("-p", p)]
-    command = [sys.executable, str(SCRIPT), "--ros-args", *arguments]
+    program = ["-m", module] if module else [str(SCRIPT)]
+    command = [sys.executable, *program, "--ros-args", *arguments]
     # Not the domain of others, whose shared memory it would use as well.
     with own_domain() as domain:
         environment = {
@@ -116,6 +117,15 @@ def test_stops_without_a_word_while_libraries_are_imported():
     finally:
         child.kill()
     assert child.returncode in (0, -signal.SIGINT) and "Traceback" not in said
+
+
+@pytest.mark.timeout(PATIENCE_S)
+def test_libraries_are_there_before_there_is_a_node_that_would_not_hear_a_signal():
+    """While a library is loaded no signal is heard; until there is a node, it need not be."""
+    with process("autostart:=true", "map:=missing.map", module="crossfire_ros.start") as child:
+        wait_for_line(child, "not configured")
+        maps = Path(f"/proc/{child.pid}/maps").read_text()
+        assert "libtorch_cpu" in maps and "llvmlite" in maps and "cv2" in maps
 
 
 @pytest.mark.timeout(PATIENCE_S)
