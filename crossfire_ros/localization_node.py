@@ -50,7 +50,7 @@ from crossfire_ros.conversions import (
 )
 from crossfire_ros.frame_watch import WatchedBuffer
 from crossfire_ros.image_gate import RateLimit, stands
-from crossfire_ros.map_loading import LoadedMap, Loading, MapLoader, load_map
+from crossfire_ros.map_loading import LoadedMap, Loading, MapLoader, ReadMap, load_map
 from crossfire_ros.odometry_checks import TwistOnly
 from crossfire_ros.outputs import Outputs, latched
 from crossfire_ros.pose_file import PoseKeeper
@@ -125,6 +125,7 @@ class LocalizationNode(LifecycleNode):
         self._loading_timer: Any = None
         self._failure = ""
         self._map: LoadedMap | None = None
+        self._map_file = self._change_failed = ""
         self._tracker: Tracker | None = None
         self._active = self._autostarting = self._finalized = False
         self._outputs: Outputs | None = None
@@ -139,6 +140,7 @@ class LocalizationNode(LifecycleNode):
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         # Now, as the thread looks at what is set above, and a bad parameter takes the node down.
         self._worker: Worker[Moment] = Worker(self._process, self._tick, self._complain)
+        self._loader: Worker[None] | None = None
         parameters.declare(self)
         self._settings = parameters.read(self)
         for strange in parameters.unknown(self):
@@ -179,11 +181,7 @@ class LocalizationNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         self._failure = ""
         self._advertise()
-        self._loading = Loading(read)
-        self._worker.call(self._loading.run)
-        self._loading_timer = self.create_timer(
-            _LOADING_POLL_S, self._look_at_loading, clock=self._steady
-        )
+        self._begin_loading(read, self._worker)
         self._publish_status()
         return super().on_configure(state)
 
@@ -194,7 +192,7 @@ class LocalizationNode(LifecycleNode):
         self._active = True
         self._subscribe()
         if self._map is not None:
-            self._start_tracking(self._map)
+            self._begin_tracking(self._map)
         if self._settings.node.bond:
             self._bond = start_bond(self)
         return super().on_activate(state)
@@ -232,7 +230,10 @@ class LocalizationNode(LifecycleNode):
     def destroy_node(self) -> None:
         """Keep the last pose and take the node down, without waiting for a long computation."""
         # A map that is still being loaded is of no use to anybody now.
-        self._worker.stop(_LAST_PATIENCE_S if self._loading is None else 0.0)
+        first_load = self._loading is not None and self._map is None
+        self._worker.stop(0.0 if first_load else _LAST_PATIENCE_S)
+        if self._loader is not None:
+            self._loader.stop(0.0)
         self._stop()
         super().destroy_node()
         # rclpy leaves this to when nothing refers to the node, which a computation may still do,
@@ -241,6 +242,14 @@ class LocalizationNode(LifecycleNode):
             self._state_machine.destroy_when_not_in_use()
 
     # The map
+
+    def _begin_loading(self, read: ReadMap, worker: Worker[Any]) -> None:
+        self._end_loading()
+        self._loading = Loading(read, self._settings.node.map)
+        worker.call(self._loading.run)
+        self._loading_timer = self.create_timer(
+            _LOADING_POLL_S, self._look_at_loading, clock=self._steady
+        )
 
     def _look_at_loading(self) -> None:
         loading = self._loading
@@ -254,24 +263,59 @@ class LocalizationNode(LifecycleNode):
             except CrossfireError as error:
                 failure = str(error)
         if found is None or failure:
-            self._give_up(failure)
+            if self._map is None:
+                self._give_up(failure)
+            else:
+                self._keep_map(loading.file, failure)
+        elif self._map is not None:
+            self._replace_map(found, loading.file)
         else:
-            self._take_map(found)
+            self._take_map(found, loading.file)
+            if self._active:
+                self._begin_tracking(found)
+            elif self._autostarting:
+                self.trigger_activate()
+            self._autostarting = False
         self._publish_status()
 
-    def _take_map(self, found: LoadedMap) -> None:
-        self._map = found
+    def _change_map(self) -> None:
+        """Load another map while the one there is serves, on a thread kept for all that follow."""
+        self._change_failed = ""
+        settings = self._settings
+        if settings.node.map == self._map_file:
+            self._end_loading()  # the one that serves after all
+        elif self._map is None:  # not even the first one is there
+            self._begin_loading(lambda: self._load(settings)(), self._worker)
+        else:
+            self._loader = self._loader or Worker(lambda _: None, lambda: None, self._complain)
+            self._begin_loading(lambda: self._load(settings)(), self._loader)
+            self.get_logger().info(f"loading {settings.node.map}, {self._map.name} serves on")
+
+    def _keep_map(self, file: str, failure: str) -> None:
+        """The map that serves goes on, and the parameter says so."""
+        self.get_logger().error(f"{file} does not take the map's place: {failure}")
+        self.set_parameters([Parameter("map", value=self._map_file)])
+        self._change_failed = f"{file} does not take the map's place: {failure}"
+
+    def _replace_map(self, found: LoadedMap, file: str) -> None:
+        """Localize in another map; where the robot was in the one before says nothing here."""
+        with self._worker.held():  # what it does next is of the new map, all of it
+            if self._tracker is not None and self._keeper is not None:
+                self._keeper.write(self._tracker)
+            self._tracker = self._keeper = None
+            self._forget_poses()
+            self._take_map(found, file)
+            if self._active:
+                self._tracker = self._new_tracker(found)
+
+    def _take_map(self, found: LoadedMap, file: str) -> None:
+        self._map, self._map_file = found, file
         assert self._outputs is not None
         now = self.get_clock().now().nanoseconds
         self._outputs.publish_map(found, self._map_frame, now)
         self.get_logger().info(
             f"map {found.name or 'loaded'} is ready, poses are in frame {self._map_frame!r}"
         )
-        if self._active:
-            self._start_tracking(found)
-        elif self._autostarting:
-            self.trigger_activate()
-        self._autostarting = False
 
     def _give_up(self, failure: str) -> None:
         """Back to unconfigured, so that nobody takes this for a node that works."""
@@ -304,17 +348,21 @@ class LocalizationNode(LifecycleNode):
     def _forget_session(self) -> None:
         """Begin to count and to watch anew."""
         node = self._settings.node
-        self._tally, self._last_state = Tally(), None
+        self._tally = Tally()
         self._cameras = {name: CameraInput(name, node) for name in node.cameras or ("",)}
         self._moments: Moments[Incoming] = Moments(list(self._cameras), node.camera_sync)
         self._hears_latched: set[str] = set()
-        self._report = Report(TrackingState.UNINITIALIZED, self._tally)
         self._paused = False
         self._rate_limit = RateLimit()
         self._last_tf_ns = self._tf_odometry_ns = 0
         self._topics: dict[str, str] = {}
         self._health = TransformHealth(node)
         self._twist_only = TwistOnly()
+        self._forget_poses()
+
+    def _forget_poses(self) -> None:
+        self._last_state = None
+        self._report = Report(TrackingState.UNINITIALIZED, self._tally)
         if self._outputs is not None:
             self._outputs.clear_path()
 
@@ -343,6 +391,7 @@ class LocalizationNode(LifecycleNode):
             destroy(entity)
         self._configured_entities = []
         self._map = self._pending_hint = None
+        self._map_file = self._change_failed = ""
 
     def _subscribe(self) -> None:
         node = self._settings.node
@@ -427,9 +476,15 @@ class LocalizationNode(LifecycleNode):
         self._tracker = self._keeper = None
         self._active = False
 
-    def _start_tracking(self, loaded: LoadedMap) -> None:
+    def _begin_tracking(self, loaded: LoadedMap) -> None:
+        """Localize from where the robot is said to be, or was when the node ran last."""
+        tracker = self._new_tracker(loaded)
+        self._choose_start(tracker)
+        self._tracker = tracker
+
+    def _new_tracker(self, loaded: LoadedMap) -> Tracker:
         tracker = Tracker(loaded.localizer, self._settings.tracking, loaded.base_from_camera)
-        self._health.name_map(self._map_frame)
+        self._health.name_map(self._map_frame, loaded.base_frame)
         file = self._settings.node.pose_file
         self._keeper = None
         if file:
@@ -437,8 +492,7 @@ class LocalizationNode(LifecycleNode):
             self._keeper = PoseKeeper(
                 path, self._map_frame, loaded.identity, lambda text: self._warn("pose_file", text)
             )
-        self._choose_start(tracker)
-        self._tracker = tracker
+        return tracker
 
     def _choose_start(self, tracker: Tracker) -> None:
         """By what was said while inactive, a fresh kept pose, the parameters, or an old one."""
@@ -463,12 +517,23 @@ class LocalizationNode(LifecycleNode):
             self.get_logger().info(f"starting from the kept pose, {old}")
 
     def _judge_parameters(self, changed: list[Parameter]) -> SetParametersResult:
-        configured = self._loading is not None or self._map is not None
-        _, reason = parameters.judge(changed, self._settings, configured)
+        asked, reason = parameters.judge(changed, self._settings, self._configured)
+        known = self._map_file, self._settings.node.map
+        if not reason and self._configured and asked.node.map not in known:
+            try:
+                self._load(asked)  # looks whether it is there, no more
+            except (CrossfireError, OSError) as error:
+                reason = str(error)
         return parameters.result(reason)
+
+    @property
+    def _configured(self) -> bool:
+        return self._loading is not None or self._map is not None
 
     def _take_parameters(self, changed: list[Parameter]) -> None:
         self._settings, _ = parameters.judge(changed, self._settings, False)
+        if self._configured and "map" in (parameter.name for parameter in changed):
+            self._change_map()
         tracker, tracking = self._tracker, self._settings.tracking
         if tracker is not None:
             self._worker.call(lambda: tracker.configure(tracking))
@@ -573,6 +638,8 @@ class LocalizationNode(LifecycleNode):
         return map_from_frame @ pose, turn @ covariance @ turn.T
 
     def _take_hint(self, tracker: Tracker, stamp: int, pose: Pose, covariance: np.ndarray) -> None:
+        if tracker is not self._tracker:
+            return  # it was of another map
         tracker.set_prior(stamp, pose, covariance)
         self.get_logger().info("initial pose taken, images will confirm it")
         self._note_state(tracker.state)
@@ -616,6 +683,8 @@ class LocalizationNode(LifecycleNode):
         """Have the tracker begin something new, between two images."""
 
         def run() -> None:
+            if tracker is not self._tracker:
+                return  # it was of another map
             act()
             self._report.result = None
             if self._outputs is not None:
@@ -828,7 +897,7 @@ class LocalizationNode(LifecycleNode):
         warn = DiagnosticStatus.WARN
         if self._finalized:
             return "finalized", "the node was shut down: start it again", warn
-        if self._loading is not None:
+        if self._loading is not None and self._map is None:
             return "loading", f"reads {self._settings.node.map} and compiles kernels", warn
         if self._map is not None:
             return "inactive", "activate the node to localize", warn
@@ -847,6 +916,11 @@ class LocalizationNode(LifecycleNode):
     def _refresh_report(self, tracker: Tracker) -> None:
         report = self._report
         report.tally, report.paused = self._tally, self._paused
+        report.map_change = self._change_failed
+        if self._loading is not None:
+            report.map_change = (
+                f"{self._loading.file} is being loaded and will take the map's place"
+            )
         report.missing = missing_inputs(self._tally, self._topics, time.monotonic())
         self._tally.dropped = self._worker.dropped
         report.odometry = "off"

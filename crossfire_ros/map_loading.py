@@ -40,6 +40,7 @@ class LoadedMap:
         identity: tells it from other maps whose frames have the same name.
         mounts: ``base_from_camera`` of each camera of the robot that mapped, by name, where it
             had several.
+        base_frame: what the mapping robot's frame was called; empty where it is not known.
     """
 
     localizer: ImageLocalizer
@@ -50,6 +51,7 @@ class LoadedMap:
     geometry: MapGeometry | None = None
     identity: str = ""
     mounts: Mapping[str, Pose] = field(default_factory=dict)
+    base_frame: str = ""
 
     def mount(self, name: str) -> Pose:
         """Where a camera sat on the robot that mapped; an empty name is the only, or the first.
@@ -89,14 +91,15 @@ class Loading:
     """A map on its way, read by one thread and looked at by another.
 
     Attributes:
+        file: where it is, as the parameter has it.
         done: whether it has ended, in one way or the other.
         result: the map, or None.
         failure: why there is none, for people.
     """
 
-    def __init__(self, read: ReadMap) -> None:
+    def __init__(self, read: ReadMap, file: str = "") -> None:
         """Prepare; :meth:`run` does it."""
-        self._read = read
+        self._read, self.file = read, file
         self.done = False
         self.result: LoadedMap | None = None
         self.failure = ""
@@ -161,6 +164,7 @@ def _read(settings: Settings, path: Path) -> LoadedMap:
             points=settings.node.publish_cloud,
         ),
         _identity(header),
+        base_frame=header.base_frame,
     )
 
 

@@ -102,6 +102,7 @@ class Report:
         withheld: why the transform does not go out although it should, for people; empty if all
             is well.
         paused: whether images are left alone because somebody asked for it.
+        map_change: another map on its way, or why it does not come, for people; empty for none.
     """
 
     state: TrackingState
@@ -115,6 +116,7 @@ class Report:
     missing: str = ""
     withheld: str = ""
     paused: bool = False
+    map_change: str = ""
 
 
 def missing_inputs(tally: Tally, topics: Mapping[str, str], now_s: float) -> str:
@@ -213,6 +215,9 @@ def _judge(report: Report) -> tuple[Level, str]:
     if report.paused:
         level = max(level, DiagnosticStatus.WARN)
         reason = "paused, call ~/resume to go on" + (f", {reason}" if reason else "")
+    if report.map_change:
+        level = max(level, DiagnosticStatus.WARN)
+        reason = f"{report.map_change}; {reason}" if reason else report.map_change
     return level, report.state.value + (f": {reason}" if reason else "")
 
 

@@ -29,7 +29,12 @@ _MOST_CAMERAS = 8
 class NodeConfig:
     """What the node needs beyond the core's settings."""
 
-    map: str = option("", "file of the neural map, made with `crossfire train`")
+    map: str = option(
+        "",
+        "file of the neural map, made with `crossfire train`; another one takes its place as soon "
+        "as it is loaded",
+        live=True,
+    )
     device: str = option("auto", "where the map is computed: auto, cpu, cuda or cuda:N")
     backend: str = option("auto", "what evaluates the hash grids", choices=("auto", *BACKENDS))
     threads: int = option(

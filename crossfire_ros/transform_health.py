@@ -37,16 +37,17 @@ class TransformHealth:
         self._against = TopicAgainstTf()
         self._sent_s = -math.inf
         self._due_since_s: float | None = None
-        self._posture = ""
+        self._posture = self._map_base = ""
 
     @property
     def link(self) -> Link:
         """Parent and child of the transform that the node publishes."""
         return self._frames.own
 
-    def name_map(self, frame: str) -> None:
-        """Say what the map's frame is called."""
+    def name_map(self, frame: str, base_frame: str) -> None:
+        """Say what the map's frame is called, and that of the robot that mapped, if it is known."""
         self._frames.own = (frame, self._frames.own[1])
+        self._map_base = base_frame
 
     def sent(self, stamp_ns: int) -> None:
         """Note that the node's transform goes out."""
@@ -113,6 +114,8 @@ class TransformHealth:
         texts = self._frames.complaints(config.tf_broadcast)
         texts += [self._posture] if self._posture else []
         found = [(error, text) for text in texts]
+        if config.extrinsics == "map" and self._map_base not in ("", config.base_frame):
+            found.append((warn, _another_base(config, self._map_base)))
         if not config.use_odometry or config.odometry_source != "topic":
             return found
         try:
@@ -123,6 +126,13 @@ class TransformHealth:
             return found
         apart = self._against.look(tracker.odometry.at(stamp), by_tf, config.base_frame)
         return [*found, (warn, apart)] if apart else found
+
+
+def _another_base(config: NodeConfig, map_base: str) -> str:
+    return (
+        f"the map has the camera's place on {map_base!r}, and poses are published of "
+        f"{config.base_frame!r}: set base_frame to {map_base!r}, or extrinsics to tf"
+    )
 
 
 def _nobody(config: NodeConfig, link: Link) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ class Worker(Generic[T]):
         self._condition = threading.Condition()
         self._pending: list[T] = []
         self._commands: deque[Callable[[], None]] = deque()
-        self._stopping = self._processing = False
+        self._stopping = self._processing = self._busy = self._held = False
         self._next_tick_s = time.monotonic() + tick_s
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="localization", daemon=True)
@@ -69,6 +70,19 @@ class Worker(Generic[T]):
             self._pending, self.dropped = [], 0
             self._condition.wait_for(lambda: not self._processing)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nothing runs on the thread meanwhile; begins by waiting for what is in hand."""
+        with self._condition:
+            self._held = True
+            self._condition.wait_for(lambda: not self._busy)
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._held = False
+                self._condition.notify_all()
+
     def stop(self, patience_s: float) -> bool:
         """End the thread after what it is doing; may be called twice.
 
@@ -94,7 +108,7 @@ class Worker(Generic[T]):
             except Exception as error:  # a bug in one image must not end all localization
                 self._complain(error)
             with self._condition:
-                self._processing = False
+                self._processing = self._busy = False
                 self._condition.notify_all()
 
     def _next(self) -> Callable[[], None] | None:
@@ -103,8 +117,10 @@ class Worker(Generic[T]):
                 lambda: self._stopping or self._commands or self._pending,
                 max(0.0, self._next_tick_s - time.monotonic()),
             )
+            self._condition.wait_for(lambda: self._stopping or not self._held)
             if self._stopping:
                 return None
+            self._busy = True
             if self._commands:
                 return self._commands.popleft()
             if time.monotonic() >= self._next_tick_s:

@@ -75,6 +75,7 @@ def test_the_new_place_is_learnt_and_the_old_one_kept(old_map: Path, tmp_path: P
     assert psnr(new, second) > psnr(old, second) + 0.5
     assert psnr(new, first) > psnr(old, first) - 1.0
     assert new.header.frame_id == old.header.frame_id
+    assert new.header.base_frame == old.header.base_frame
     assert new.header.box == old.header.box
     assert new.header.covariance_factor == 1.7
     assert {i.name for i in first.infos} | {i.name for i in second.infos} == new.header.trained_on

@@ -64,7 +64,7 @@ def tiny_map() -> NeuralMap:
         "map", Camera(64, 48, 50.0, 51.0, 32.0, 24.0, "radtan", (-0.2, 0.05, 0.0, 0.001)),
         Pose.exp(rng.normal(0, 1, 6)), box, Spacing(0.1, 9.0, 1.3), config, RenderConfig(16, 8),
         features, views, {"recording": "a bag", "steps": [1, 2]}, covariance_factor=2.5,
-        image_side=512,
+        image_side=512, base_frame="base_footprint",
     )  # fmt: skip
     words = torch.nn.functional.normalize(torch.randn(5, 16), dim=1).half().float()
     signatures = torch.nn.functional.normalize(torch.rand(3, 5), dim=1).half().float()

@@ -191,6 +191,7 @@ def test_no_static_tf_asks_whose_poses_they_are(tmp_path: Path) -> None:
     recording = open_recording(path, RecordingOptions(base_frame=FRAME))
     assert_poses_close([recording.infos[2].world_from_camera], [base_pose(2)], metres=2e-5)
     assert_poses_close([recording.base_from_camera], [Pose.identity()])
+    assert recording.base_frame == FRAME
 
 
 def test_an_unknown_base_frame(tmp_path: Path) -> None:

@@ -601,7 +601,6 @@ class TestParameters:
             ("tracking__confirmations", "many", "expected int"),
             ("transform_tolerance", -1.0, "Min: 0.0"),
             ("odom_frame", "odometry", "only while the node is unconfigured"),
-            ("map", "other.map", "only while the node is unconfigured"),
         ],
     )
     def test_bad_change_is_refused_with_a_reason(self, name, value, words):

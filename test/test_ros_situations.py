@@ -6,6 +6,8 @@ import gc
 import threading
 import time
 import weakref
+from contextlib import contextmanager
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,7 +19,9 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from lifecycle_msgs.msg import Transition
 from nav_msgs.msg import Odometry
+from rcl_interfaces.srv import SetParameters
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from ros_graph import (
     BASE_FROM_CAMERA,
     CAMERA,
@@ -36,6 +40,7 @@ from std_srvs.srv import Trigger
 from crossfire_core.errors import ConfigError, MapFormatError
 from crossfire_core.geometry import Pose
 from crossfire_ros.conversions import (
+    pose_from_message,
     pose_from_transform,
     pose_with_covariance,
     stamp_from_ns,
@@ -258,6 +263,124 @@ class TestInputs:
             assert g.node.tally.skipped > 0 and g.status()["state"] == "tracking"
 
 
+class Floors:
+    """Loads maps of two floors; the robot is somewhere else in each, and so is each frame."""
+
+    PLACES: ClassVar = {"one.map": HERE, "two.map": Pose(np.eye(3), np.array([-7.0, 1.0, 3.0]))}
+
+    def __init__(self) -> None:
+        self.ready = threading.Event()
+        self.maps: list = []
+
+    def load(self, settings):
+        file = settings.node.map
+        if file == "none.map":
+            raise MapFormatError("there is no map at none.map")
+
+        def read() -> LoadedMap:
+            if file != "one.map":
+                self.ready.wait(30.0)
+            if file == "broken.map":
+                raise MapFormatError("broken.map is cut short")
+            localizer = FakeLocalizer(self.PLACES[file])
+            self.maps.append(weakref.ref(localizer))
+            return LoadedMap(localizer, f"floor_{file[:3]}", BASE_FROM_CAMERA, file)
+
+        return read
+
+
+@contextmanager
+def robot_on_floor_one(floors: Floors, **parameters):
+    with graph(load=floors.load, map="one.map", **parameters) as g:
+        g.odom_from_base = Pose.identity()
+        try:
+            yield g.tracking()
+        finally:
+            floors.ready.set()
+
+
+def set_map(g: Graph, file: str):
+    parameter = Parameter("map", value=file).to_parameter_msg()
+    request = SetParameters.Request(parameters=[parameter])
+    return g.call(SetParameters, "/crossfire_localization/set_parameters", request).results[0]
+
+
+class TestChangeOfMap:
+    def test_one_map_serves_until_the_other_is_ready_and_nothing_is_wrong_in_between(self):
+        floors = Floors()
+        with robot_on_floor_one(floors) as g:
+            assert set_map(g, "two.map").successful
+            g.wait_for_message("two.map is being loaded")
+            for _ in range(3):
+                assert g.wait_for_fix().header.frame_id == "floor_one"
+            assert g.received["~/status"][-1].level == WARN
+            floors.ready.set()
+            g.drive_until(lambda: g.received["~/pose"][-1].header.frame_id == "floor_two")
+            g.wait_for_state("tracking")
+            g.drive_until(lambda: g.transforms("odom")[-1].header.frame_id == "floor_two")
+            assert "two.map" in (diagnostic(g, "localization").hardware_id, g.node._map.name)
+            for pose in g.received["~/pose"]:
+                place = floors.PLACES[f"{pose.header.frame_id[6:]}.map"]
+                assert pose_from_message(pose.pose.pose).distance(place)[0] < 1e-6
+            for sent in g.transforms("odom"):
+                place = floors.PLACES[f"{sent.header.frame_id[6:]}.map"]
+                assert pose_from_transform(sent.transform).distance(place)[0] < 1e-6
+            g.wait(lambda: gc.collect() >= 0 and floors.maps[0]() is None)
+
+    def test_one_that_is_broken_leaves_the_other_and_says_so(self):
+        floors = Floors()
+        floors.ready.set()
+        with robot_on_floor_one(floors) as g:
+            assert set_map(g, "broken.map").successful, "it is there, at least"
+            g.drive_until(lambda: says(g, "localization", "broken.map is cut short", WARN))
+            assert g.wait_for_fix().header.frame_id == "floor_one"
+            assert g.node.get_parameter("map").value == "one.map"
+            assert set_map(g, "two.map").successful
+            g.drive_until(lambda: g.received["~/pose"][-1].header.frame_id == "floor_two")
+            g.drive_until(lambda: says(g, "localization", "tracking", OK))
+
+    def test_one_that_is_not_there_is_refused(self):
+        with robot_on_floor_one(Floors()) as g:
+            answer = set_map(g, "none.map")
+            assert not answer.successful and "no map at none.map" in answer.reason
+            assert g.node.get_parameter("map").value == "one.map"
+            assert g.wait_for_fix().header.frame_id == "floor_one"
+
+    def test_back_to_the_one_that_serves_while_another_is_loaded(self):
+        floors = Floors()
+        with robot_on_floor_one(floors) as g:
+            set_map(g, "two.map")
+            set_map(g, "one.map")
+            floors.ready.set()
+            done: list = []
+            g.node._loader.call(lambda: done.append(True))
+            g.drive_until(lambda: done and says(g, "localization", "tracking", OK))
+            assert g.wait_for_fix().header.frame_id == "floor_one"
+
+    def test_kept_pose_of_one_map_is_not_taken_for_one_of_the_other(self, tmp_path):
+        floors, kept = Floors(), tmp_path / "pose.json"
+        floors.ready.set()
+        start = {"initial_pose__x": 3.0, "set_initial_pose": True}
+        with robot_on_floor_one(floors, pose_file=str(kept), **start) as g:
+            set_map(g, "two.map")
+            g.wait(lambda: g.node._map.name == "two.map")
+            assert '"floor_one"' in kept.read_text()
+            assert g.node._tracker._hint is None, "the start was on the other floor"
+
+    def test_while_inactive(self):
+        floors = Floors()
+        floors.ready.set()
+        with graph(load=floors.load, map="one.map") as g:
+            g.configure()
+            assert set_map(g, "two.map").successful
+            g.wait(lambda: g.node._map.name == "two.map")
+            assert g.state() == "inactive"
+            g.node.trigger_activate()
+            g.send_extrinsics()
+            g.send_camera_info()
+            assert g.wait_for_fix().header.frame_id == "floor_two"
+
+
 class TestTransforms:
     def test_another_publisher_of_the_same_link(self):
         with graph() as g:
@@ -341,6 +464,26 @@ class TestTransforms:
             g.send_camera_info()
             words = "lean over by 90 deg: 'camera' is not the camera's optical frame"
             g.drive_until(lambda: says(g, "transforms", words, ERROR))
+
+
+    @pytest.mark.parametrize(("mapped", "level"), [("base_footprint", WARN), ("base_link", OK)])
+    def test_mounting_from_a_map_of_another_frame_of_the_robot(self, mapped, level):
+        def load(settings):
+            return lambda: LoadedMap(
+                g.localizer, "map", BASE_FROM_CAMERA, "fake.map", base_frame=mapped
+            )
+
+        with graph(load=load, extrinsics="map") as g:
+            g.activate()
+            g.send_camera_info()
+            others = Transforms(g)
+
+            def judged() -> bool:
+                others.send("odom", "base_link")
+                words = "set base_frame to 'base_footprint'" if level == WARN else "consistent"
+                return says(g, "transforms", words, level)
+
+            g.drive_until(judged)
 
 
 class TestTime:

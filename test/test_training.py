@@ -207,6 +207,7 @@ def test_the_map_says_where_it_comes_from(trained: NeuralMap) -> None:
     assert trained.header.camera == room.camera
     assert trained.header.provenance["recording"] == "toy room"
     assert trained.header.provenance["pose_source"] == "the formula"
+    assert trained.header.base_frame == "chassis"
     assert sum(trained.header.provenance["steps"]) == 600
     assert trained.header.provenance["first_weights"] == "random"  # SMALL has another network
     assert trained.header.field == SMALL.field

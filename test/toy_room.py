@@ -74,7 +74,7 @@ def poses(count: int, seed: int = 1) -> list[Pose]:
 class ToyRoom(Recording):
     """Frames of the room, made when they are asked for."""
 
-    pose_source = "the formula"
+    pose_source, base_frame = "the formula", "chassis"
 
     def __init__(
         self,

@@ -124,6 +124,7 @@ class JoinedRecording(Recording):
         first = self.parts[0]
         self.name = " + ".join(part.name for part in self.parts)
         self.world_frame, self.base_from_camera = first.world_frame, first.base_from_camera
+        self.base_frame = first.base_frame
         sources = dict.fromkeys(part.pose_source for part in self.parts if part.pose_source)
         self.pose_source = ", ".join(sources)
         self.poses_drift = any(part.poses_drift for part in self.parts)

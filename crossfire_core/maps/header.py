@@ -79,6 +79,7 @@ class MapHeader:
         origin: ``[3]`` where in the map's frame the field has its zero, metres. Single precision
             holds a room, not a country's grid: far from its frame's origin a map has one of its
             own. Poses in the header are the map's; points and box are about this origin.
+        base_frame: what that robot's frame was called; empty where it is not known.
     """
 
     frame_id: str
@@ -95,6 +96,7 @@ class MapHeader:
     image_side: int = 640
     chance: Chance = dataclasses.field(default_factory=Chance)
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    base_frame: str = ""
 
     @property
     def trained_on(self) -> frozenset[str]:
@@ -133,6 +135,7 @@ class MapHeader:
             "image_side": self.image_side,
             "chance": vars(self.chance),
             "origin": list(self.origin),
+            "base_frame": self.base_frame,
         }
 
     @staticmethod
@@ -176,6 +179,7 @@ class MapHeader:
             side,
             chance,
             (east, north, up),
+            str(data.get("base_frame", "")),
         )
 
 

@@ -188,7 +188,7 @@ class _Builder:
                 )
         except CrossfireError as problem:
             self.findings.append(warning("odometry", str(problem)))
-        if getattr(recording, "base_frame", "") == getattr(recording, "camera_frame", None):
+        if recording.base_frame == getattr(recording, "camera_frame", None):
             self.findings.append(
                 warning("tf", "no tf from the robot's base to the camera: record /tf_static")
             )

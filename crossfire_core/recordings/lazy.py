@@ -42,6 +42,7 @@ class Recording(ABC):
         name: for people: the folder's or file's name.
         world_frame: the frame of ``world_from_camera``.
         base_from_camera: where the camera sits on the robot.
+        base_frame: what the robot's frame is called; empty where nothing says.
         pose_source: for people: where the poses come from; empty without poses.
         poses_drift: whether they are odometry, whose errors grow along the path.
         metric: whether the unit of the poses is known to be a metre.
@@ -53,6 +54,7 @@ class Recording(ABC):
     name: str
     world_frame: str = "map"
     base_from_camera: Pose = Pose.identity()
+    base_frame: str = ""
     pose_source: str = ""
     poses_drift: bool = False
     metric: bool = True

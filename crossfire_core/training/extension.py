@@ -204,7 +204,8 @@ class Extension(Trainer):
         }
         return replace(
             made, frame_id=old.frame_id, camera=old.camera,
-            base_from_camera=old.base_from_camera, provenance=provenance,
+            base_from_camera=old.base_from_camera, base_frame=old.base_frame,
+            provenance=provenance,
         )  # fmt: skip
 
 

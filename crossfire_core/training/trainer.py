@@ -456,6 +456,7 @@ class Trainer:
             self.survey.box, self.survey.spacing, c.field, c.render, c.features,
             self._mapping_views(), provenance, image_side=c.image_side,
             origin=(float(self.origin[0]), float(self.origin[1]), float(self.origin[2])),
+            base_frame=self.recording.base_frame,
         )  # fmt: skip
 
     def _mapping_views(self) -> tuple[MappingView, ...]:
