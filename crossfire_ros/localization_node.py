@@ -361,7 +361,7 @@ class LocalizationNode(LifecycleNode):
         self._forget_poses()
 
     def _forget_poses(self) -> None:
-        self._last_state = None
+        self._last_state: TrackingState | None = None
         self._report = Report(TrackingState.UNINITIALIZED, self._tally)
         if self._outputs is not None:
             self._outputs.clear_path()

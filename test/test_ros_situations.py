@@ -465,7 +465,6 @@ class TestTransforms:
             words = "lean over by 90 deg: 'camera' is not the camera's optical frame"
             g.drive_until(lambda: says(g, "transforms", words, ERROR))
 
-
     @pytest.mark.parametrize(("mapped", "level"), [("base_footprint", WARN), ("base_link", OK)])
     def test_mounting_from_a_map_of_another_frame_of_the_robot(self, mapped, level):
         def load(settings):
