@@ -59,6 +59,7 @@ class FakeLocalizer:
 
     map_from_base: Pose = field(default_factory=Pose.identity)
     blind: bool = False
+    evidence: float = 40.0
     priors: list = field(default_factory=list)
     error: Exception | None = None
     hold: Any = None  # an Event that a localization waits for
@@ -84,7 +85,7 @@ class FakeLocalizer:
             spread=0.8,
             residual_px=0.1,
             iterations=1,
-            evidence=40.0,
+            evidence=self.evidence,
             timings_ms={"render": 1.0},
             details=Matches(pixels, np.zeros((2, 3)), np.ones(2), np.array([True, False])),
         )

@@ -101,3 +101,15 @@ def test_launch_arguments_in_the_pages_exist(page):
         source = (ROOT / "launch" / file).read_text(encoding="utf-8")
         for name in re.findall(r"(\w+):=", arguments):
             assert re.search(rf"[\"']{name}[\"']", source), f"{file} has no argument {name}"
+
+
+def test_every_situation_is_shown_by_a_test_that_exists():
+    page = (ROOT / "docs" / "ros_interface.md").read_text(encoding="utf-8")
+    rows = page.partition("## Situations")[2].partition("\n## ")[0].split("\n| ")[3:]
+    tests = "".join(f.read_text("utf-8") for f in (ROOT / "test").glob("test_ros_*.py"))
+    assert len(rows) > 20
+    for row in rows:
+        named = re.findall(r"`(test_\w+)`", row)
+        assert named, f"nothing shows: {row}"
+        missing = [name for name in named if f"def {name}(" not in tests]
+        assert not missing, f"there is no {missing}"

@@ -216,15 +216,53 @@ class TestInputs:
             g.ready()
             g.tick = lambda: time.time_ns() - 5_000_000_000
             g.process_image()
-            g.wait(lambda: says(g, "inputs", "behind the clock", WARN))
+            g.wait(lambda: says(g, "inputs", "stamps of images are 5", WARN))
             assert not g.received["~/pose"] and not g.transforms("odom")
 
-    def test_odometry_without_stamps(self):
+    def test_odometry_of_another_clock(self):
         with graph() as g:
             g.ready()
-            g.publisher("odom", Odometry).publish(odometry(Pose.identity(), 0))
-            g.wait(lambda: says(g, "inputs", "odometry has no stamp", WARN))
+            late = time.time_ns() - 5_000_000_000
+            g.publisher("odom", Odometry).publish(odometry(Pose.identity(), late))
+            g.wait(lambda: says(g, "inputs", "stamps of odometry are 5", WARN))
+
+    @pytest.mark.parametrize(
+        ("frames", "stamped", "words"),
+        [
+            ({}, False, "odometry has no stamp"),
+            ({"parent": "mars"}, True, "odom_frame"),
+            ({"child": "wheel"}, True, "base_frame"),
+        ],
+    )
+    def test_odometry_that_cannot_be_used(self, frames, stamped, words):
+        with graph() as g:
+            g.ready()
+            message = odometry(Pose.identity(), g.tick() if stamped else 0, **frames)
+            g.publisher("odom", Odometry).publish(message)
+            g.wait(lambda: says(g, "inputs", words, WARN))
             assert g.node._tracker.odometry.empty
+            g.wait_for_fix(odometry=False)
+            assert not g.transforms("odom")
+
+    @pytest.mark.parametrize("kind", ["image", "odom"])
+    def test_input_that_falls_silent(self, kind):
+        """Odometry carries the transform on; without it the last correction stays for a while."""
+        with graph() as g:
+            g.odom_from_base = Pose.identity()
+            g.tracking()
+            g.drive_until(lambda: g.transforms("odom"))
+
+            def noticed() -> bool:
+                if kind == "image":
+                    g.send_odometry()
+                else:
+                    g.process_image()
+                g.executor.spin_once(timeout_sec=0.02)
+                return says(g, "inputs", f"nothing on /{kind} for", WARN)
+
+            silent_since = time.time_ns()
+            g.wait(noticed)
+            assert len(g.transforms_sent_after(silent_since)) >= 3
 
     def test_odometry_that_is_a_twist_only(self):
         with graph() as g:
@@ -250,6 +288,8 @@ class TestInputs:
             g.wait(lambda: "call ~/resume" in g.status()["message"])
             assert len(g.localizer.priors) == asked
             assert g.received["~/status"][-1].level == WARN
+            paused_at = time.time_ns()
+            g.wait(lambda: g.send_odometry() or len(g.transforms_sent_after(paused_at)) >= 3)
             assert g.call(Trigger, "/crossfire_localization/resume").success
             g.wait_for_fix()
 
@@ -407,15 +447,22 @@ class TestTransforms:
             g.drive_until(lambda: well() and len(g.transforms("odom")) > sent + 5)
             assert says(g, "transforms", "consistent", OK)
 
-    def test_second_parent_of_the_robot(self):
+    @pytest.mark.parametrize(
+        ("child", "sent", "words"),
+        [
+            ("base_link", ["odom", "world"], "base_link has 2 parents, odom and world"),
+            ("odom", ["world"], "odom has 2 parents, map and world"),
+        ],
+    )
+    def test_second_parent_of_the_robot(self, child, sent, words):
         with graph() as g:
             g.tracking()
             others = Transforms(g)
 
             def both() -> bool:
-                others.send("odom", "base_link")
-                others.send("world", "base_link")
-                return says(g, "transforms", "base_link has 2 parents, odom and world", ERROR)
+                for parent in sent:
+                    others.send(parent, child)
+                return says(g, "transforms", words, ERROR)
 
             g.drive_until(both)
 
@@ -485,6 +532,31 @@ class TestTransforms:
             g.drive_until(judged)
 
 
+class TestImages:
+    def test_place_that_only_looks_like_the_maps(self):
+        with graph() as g:
+            g.localizer.evidence = 8.0
+            g.ready()
+            g.drive_until(lambda: says(g, "localization", "unsure, a place that looks alike", WARN))
+            assert not g.received["~/pose"] and not g.transforms("odom")
+
+    def test_images_that_contradict_for_too_long(self):
+        with graph(tracking__contradicted_s=0.2) as g:
+            g.odom_from_base = Pose.identity()
+            g.tracking()
+
+            def contradicted() -> bool:
+                x = g.localizer.map_from_base.translation[0]
+                g.localizer.map_from_base = Pose(np.eye(3), np.array([x + 5.0, 0.0, 0.0]))
+                return says(g, "localization", "lost: pose disagrees with odometry", ERROR)
+
+            g.drive_until(contradicted)
+            lost_at = time.time_ns()
+            statuses = len(g.received["~/status"])
+            g.wait(lambda: g.send_odometry() or len(g.received["~/status"]) > statuses + 1)
+            assert not g.transforms_sent_after(lost_at)
+
+
 class TestTime:
     def test_bag_that_begins_again_is_not_lost_and_needs_no_new_static_transforms(self):
         with graph(use_sim_time=True) as g:
@@ -505,7 +577,12 @@ class TestTime:
 
             play(50_000_000_000)
             before = len(g.received["~/status"])
+            g.received["/tf"].clear()
             play(5_000_000_000)
+            g.wait(lambda: says(g, "inputs", "the clock went back", WARN))
+            first_fix = stamp_to_ns(g.received["~/pose"][-1].header.stamp)
+            anew = [stamp_to_ns(t.header.stamp) for t in g.transforms("odom")]
+            assert all(s >= first_fix for s in anew if s < 50_000_000_000), "before it was found"
             g.wait_for_state("tracking")
             states = [s.message for s in g.received["~/status"][before:]]
             assert not [m for m in states if m.startswith("lost")], states
