@@ -105,7 +105,7 @@ class TestCamera:
         camera = c.view_from_message(message, "", False)[0].camera
         assert camera.size == (320, 240) and camera.fx == 250.0 and camera.cx == 160.0
 
-    @pytest.mark.parametrize("d", [[0.1], [0.1] * 7])
+    @pytest.mark.parametrize("d", [[0.1], [0.1] * 15])
     def test_wrong_number_of_coefficients_is_refused(self, d):
         message = self.message()
         message.d = d
