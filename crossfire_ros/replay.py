@@ -209,8 +209,12 @@ def node_arguments(map_file: Path, topics: Topics, options: ReplayOptions) -> li
 
 
 def _camera_parameters(recording: RecordingOptions) -> list[str]:
-    """What was said about the calibration, for the node."""
-    said = [f"calibration:={recording.calibration}"] if recording.calibration else []
+    """What was said about the camera, for the node."""
+    said = [
+        f"{name}:={value}"
+        for name, value in (("calibration", recording.calibration), ("mask", recording.mask))
+        if value
+    ]
     if recording.rectified is not None:
         said.append(f"rectified:={str(recording.rectified).lower()}")
     return said

@@ -191,6 +191,8 @@ def test_a_folder_of_masks(tmp_path: Path, name: str) -> None:
     assert found is not None
     assert (found.usable == body().usable).mean() > 0.99  # a JPEG blurs
     assert masks.masked(PLAIN, "images/b.jpg").mask is None
+    with pytest.raises(RecordingError, match="one image for all frames"):
+        masks.masked(PLAIN)  # as a node has it, whose images have no names
 
 
 def test_masks_of_no_use_say_so(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from recording_samples import (
     stamp,
     without,
 )
+from test_recordings_datasets import write_cambridge, write_euroc
 from test_recordings_images import write_transforms
 from toy_room import look, poses, textures
 
@@ -128,6 +129,9 @@ def test_the_user_says_what_the_topic_does_not(tmp_path: Path, rectified: bool) 
         ("/camera/image_rect_color/compressed", True),
         ("/camera/infra1/image_rect_raw", True),
         ("/zed/left/rect/image", True),
+        ("/stereo/imageRect", True),
+        ("/cam/image_undistort", True),
+        ("/cam/imageRaw", False),
         ("/camera/image", None),
         ("/direct/rectangle/image", None),
         ("/draw/image", None),
@@ -407,6 +411,28 @@ def test_a_file_calibrates_folders_too(tmp_path: Path) -> None:
     options = RecordingOptions(calibration=str(written(tmp_path, "cameras.txt")))
     camera = next(iter(open_recording(folder, options))).camera
     assert (camera.fx, camera.fy, camera.cx, camera.distortion) == (60.0, 61.0, 32.5, "radtan")
+
+
+@pytest.mark.parametrize(("write", "own"), [(write_euroc, "sensor.yaml"), (write_cambridge, "nvm")])
+def test_a_file_calibrates_folders_without_a_calibration(tmp_path: Path, write, own: str) -> None:
+    folder = write(tmp_path / "folder")
+    for file in folder.rglob(f"*{own}"):
+        file.unlink()
+    with pytest.raises(CalibrationError):
+        open_recording(folder)
+    file = written(tmp_path, "cameras.txt")
+    recording = open_recording(folder, RecordingOptions(calibration=str(file)))
+    assert recording.infos[0].camera.fx == 60.0 and recording.infos[0].world_from_camera
+    assert (own == "sensor.yaml") == any("of the camera itself" in n for n in recording.notes)
+
+
+def test_a_file_knows_the_rectified_camera_of_folders_too(tmp_path: Path) -> None:
+    folder, file = write_transforms(tmp_path / "folder"), str(written(tmp_path, "ost.yaml"))
+    for rectified in (False, True):
+        options = RecordingOptions(calibration=file, rectified=rectified)
+        camera = open_recording(folder, options).infos[0].camera
+        assert camera == read_calibration(file, SIZE, rectified=rectified).camera
+        assert (camera.distortion == "none") == rectified
 
 
 def test_check_takes_a_calibration_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,10 +14,13 @@ from test_recordings_check import CAMERA, camera_at, codes, view
 
 from crossfire_core.errors import RecordingError
 from crossfire_core.geometry import Camera, Pose
+from crossfire_core.geometry.mask import Mask
 from crossfire_core.recordings.check import CheckReport, check_recording
 from crossfire_core.recordings.checks import calibration
 from crossfire_core.recordings.checks.conventions import axis_turns, describe
+from crossfire_core.recordings.checks.images import Look, _look, without_border
 from crossfire_core.recordings.checks.motion import judge_motion, measure_motion
+from crossfire_core.recordings.checks.pairs import match
 from crossfire_core.recordings.lazy import FrameInfo
 
 COUNT = 30
@@ -166,6 +169,53 @@ def test_a_corridors_calibration_is_checked(data_dir: Path) -> None:
     report = check_recording(data_dir / "corridor_phone" / "mapping")
     assert "calibration" in codes(report, "good"), report.verdict
     assert 0.95 < report.figures["focal_scale"] < 1.05
+
+
+@pytest.mark.parametrize("radius", [75, 100])
+def test_the_black_around_a_round_image_is_no_fault_of_the_exposure(radius: int) -> None:
+    x, y = np.meshgrid(np.arange(240), np.arange(180))
+    inside = np.hypot(x - 119.5, y - 89.5) < radius
+    looks = [look_at(np.where(inside, 90 + 5 * i, 2).astype(np.uint8)) for i in range(6)]
+    assert (radius < 100) == looks[0].is_badly_exposed
+    found, findings = without_border(looks)
+    assert not any(look.is_badly_exposed for look in found)
+    np.testing.assert_allclose([look.brightness for look in found], 90 + 5 * np.arange(6), atol=4)
+    assert [f.code for f in findings] == ["border"] and "--mask" in findings[0].text
+    masked = [look_at(np.where(inside, 90, 2).astype(np.uint8), Mask(inside)) for _ in range(6)]
+    assert without_border(masked) == (masked, [])
+
+
+def test_a_dark_recording_has_no_border() -> None:
+    looks = [look_at(np.full((180, 240), 3, np.uint8)) for _ in range(6)]
+    assert without_border(looks)[1] == [] and looks[0].is_badly_exposed
+
+
+def look_at(grey: np.ndarray, mask: Mask | None = None) -> Look:
+    """A look at one grey image."""
+    camera = Camera(240, 180, 200.0, 200.0, 120.0, 90.0, mask=mask)
+    return _look(0, np.repeat(grey[..., None], 3, axis=2), camera)
+
+
+def test_wide_lenses_are_matched_all_around() -> None:
+    """Matches beyond 90 degrees to the axis count, and wrong ones do not."""
+    lens = (0.012, -0.006, 0.001, -0.0002)
+    camera = Camera(480, 480, 140.0, 141.0, 241.0, 238.0, "equidistant", lens)
+    random = np.random.default_rng(4)
+    points = random.normal(size=(1500, 3)) * [3.0, 3.0, 1.5]
+    poses = [Pose.identity(), Pose.exp((0.5, -0.2, 0.3, 0.1, 0.2, -0.05))]
+    pixels = np.stack([camera.project(pose.inverse().apply(points)) for pose in poses])
+    inside = ((pixels > 0) & (pixels < 480)).all(axis=(0, 2))
+    pixels = pixels[:, inside] + random.normal(0, 0.2, (2, inside.sum(), 2))
+    names = random.normal(size=(inside.sum(), 128)).astype(np.float32)
+    wrong = random.random(inside.sum()) < 0.2
+    pixels[1, wrong] = random.uniform(60, 420, (wrong.sum(), 2))
+    frames = [FrameInfo(str(i), i, camera, pose) for i, pose in enumerate(poses)]
+    pair = match(0, 1, frames, {0: (pixels[0], names), 1: (pixels[1], names)})
+    assert pair is not None
+    angle = np.degrees(np.arccos(camera.bearings(pair.pixels[0])[:, 2]))
+    assert angle.max() > 95 and (angle > 90).mean() > 0.1
+    there = {tuple(p): bad for p, bad in zip(pixels[0], wrong, strict=True)}
+    assert np.mean([there[tuple(p)] for p in pair.pixels[0]]) < 0.03
 
 
 def test_the_turns_of_axes_are_the_24_of_a_cube() -> None:

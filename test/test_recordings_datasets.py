@@ -92,7 +92,8 @@ def test_colmap(tmp_path: Path, write) -> None:
         assert all(f.camera == COLMAP_CAMERA for f in frames)
         np.testing.assert_array_equal(frames[2].image, picture(2))
     (folder / "images" / "a b" / "1.png").unlink()
-    assert open_recording(folder).notes == ("1 of 4 listed images are absent: left out",)
+    absent = "1 of 4 listed images are absent: left out (first: a b/1.png)"
+    assert open_recording(folder).notes == (absent,)
 
 
 @pytest.mark.parametrize(

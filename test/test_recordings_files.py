@@ -256,6 +256,7 @@ def test_a_photograph_on_its_side(tmp_path: Path, orientation: int, turns: int) 
         "./images/frame.jpg",
         "images/frame",
         "images/FRAME.jpg",
+        "Images\\Frame.jpg",
         "/data/fox/images/frame.JPG",
         "C:\\Users\\someone\\fox\\images\\frame.JPG",
     ],

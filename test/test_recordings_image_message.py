@@ -85,6 +85,27 @@ def test_yuv_encodings_keep_the_colour(encoding: str) -> None:
     assert np.abs(found.astype(int) - [255, 0, 0]).max() <= 4
 
 
+@pytest.mark.parametrize("encoding", ["nv12", "nv21"])
+def test_colours_below_the_brightness(encoding: str) -> None:
+    y, u, v = 82, 90, 240  # red, as above
+    bright = np.full((HEIGHT, WIDTH), y, np.uint8)
+    colours = np.tile([u, v] if encoding == "nv12" else [v, u], (HEIGHT // 2, WIDTH // 2))
+    planes = np.vstack([bright, colours.astype(np.uint8)])
+    _, width, step, big, data = message(planes, padding=6)
+    found = decode_image(encoding, HEIGHT, width, step, big, data)
+    assert found.shape == (HEIGHT, WIDTH, 3)
+    assert np.abs(found.astype(int) - [255, 0, 0]).max() <= 4
+    with pytest.raises(RecordingError, match="even sizes"):
+        decode_image(encoding, HEIGHT - 1, width, step, big, data)
+
+
+@pytest.mark.parametrize("encoding", ["rgba16", "bgra16"])
+def test_sixteen_bits_with_alpha(encoding: str) -> None:
+    pixels = RGB if encoding == "rgba16" else RGB[..., ::-1]
+    deep = np.dstack([pixels, np.full((HEIGHT, WIDTH), 255)]).astype(np.uint16) * 256
+    np.testing.assert_array_equal(decode_image(encoding, *message(deep)), RGB)
+
+
 @pytest.mark.parametrize("big", [False, True])
 def test_depth_encodings(big: bool) -> None:
     millimetres = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH)

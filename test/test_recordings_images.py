@@ -51,8 +51,54 @@ def test_distortion_and_intrinsics_of_single_frames(tmp_path: Path) -> None:
     fisheye = write_transforms(tmp_path / "b", camera_model="OPENCV_FISHEYE", k1=0.1, k4=0.3)
     camera = open_recording(fisheye).infos[0].camera
     assert (camera.distortion, camera.coefficients) == ("equidistant", (0.1, 0.0, 0.0, 0.3))
-    own = write_transforms(tmp_path / "c", frame={"fl_x": 99.0})
-    assert open_recording(own).infos[0].camera.fx == 99.0
+    own = write_transforms(tmp_path / "c", frame={"fl_x": 99.0, "fl_y": 98.0})
+    camera = open_recording(own).infos[0].camera
+    assert (camera.fx, camera.fy) == (99.0, 98.0)
+    angle = write_transforms(tmp_path / "d", frame={"camera_angle_x": np.pi / 2})
+    camera = open_recording(angle).infos[0].camera  # the frame's own before the file's fl_x
+    np.testing.assert_allclose((camera.fx, camera.fy), 32.0)
+    nulls = write_transforms(tmp_path / "e", frame={"fl_x": None, "k1": None, "camera_model": None})
+    assert open_recording(nulls).infos[0].camera == Camera(*SIZE, 60.0, 61.0, 32.5, 24.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "numbers", "lens"),
+    [
+        ("SIMPLE_RADIAL", {"k1": 0.1}, ("radtan", (0.1, 0.0, 0.0, 0.0))),
+        ("RADIAL", {"k1": 0.1, "k2": 0.2}, ("radtan", (0.1, 0.2, 0.0, 0.0))),
+        ("RADIAL_FISHEYE", {"k1": 0.1, "k2": 0.2}, ("equidistant", (0.1, 0.2, 0.0, 0.0))),
+        (
+            "FULL_OPENCV",
+            {"k1": 0.1, "k2": 0.2, "p1": 0.3, "k3": 0.4, "k4": 0.5, "k6": 0.6},
+            ("rational", (0.1, 0.2, 0.3, 0.0, 0.4, 0.5, 0.0, 0.6)),
+        ),
+    ],
+)
+def test_lenses_by_the_names_of_colmap(
+    tmp_path: Path, model: str, numbers: dict, lens: tuple
+) -> None:
+    folder = write_transforms(tmp_path / "a", camera_model=model, **numbers)
+    camera = open_recording(folder).infos[0].camera
+    assert (camera.distortion, camera.coefficients) == lens
+
+
+def test_a_frame_that_is_listed_twice_counts_once(tmp_path: Path) -> None:
+    folder = write_transforms(tmp_path / "a")
+    file = folder / "transforms.json"
+    file.write_text(file.read_text().replace("002.png", "001.png"))
+    recording = open_recording(folder)
+    assert [i.name for i in recording.infos] == ["000.png", "001.png", "003.png"]
+    assert "1 of 4 listed images repeat the name of another" in recording.notes[0]
+    assert "001.png" in recording.notes[0]
+
+
+def test_dark_images_of_sixteen_bits_are_scaled_like_the_bright_ones(tmp_path: Path) -> None:
+    folder = write_transforms(tmp_path / "a")
+    for i, level in enumerate((50, 1000, 400, 4000)):  # of 4095
+        (folder / f"{i:03d}.png").write_bytes(png(np.full((48, 64), level, np.uint16)))
+    recording = open_recording(folder)
+    assert [int(f.image[0, 0, 1]) for f in recording] == [3, 62, 25, 250]
+    assert [int(f.image[0, 0, 1]) for f in recording.frames([1])] == [62]
 
 
 def test_focal_length_from_the_angle_of_view_and_size_from_the_image(tmp_path: Path) -> None:
@@ -64,8 +110,8 @@ def test_focal_length_from_the_angle_of_view_and_size_from_the_image(tmp_path: P
 
 
 def test_file_names_without_their_ending(tmp_path: Path) -> None:
-    folder = write_transforms(tmp_path / "a", frame={"file_path": "./000"})
-    assert len(list(open_recording(folder))) == 4
+    folder = write_transforms(tmp_path / "a", count=1, frame={"file_path": "./000"})
+    assert len(list(open_recording(folder))) == 1
 
 
 def test_poses_that_are_not_wanted_need_not_be_there(tmp_path: Path) -> None:
@@ -81,7 +127,7 @@ def test_absent_images_are_left_out_and_counted(tmp_path: Path) -> None:
     (folder / "001.png").unlink()
     recording = open_recording(folder)
     assert [i.name for i in recording.infos] == ["000.png", "002.png", "003.png"]
-    assert recording.notes == ("1 of 4 listed images are absent: left out",)
+    assert recording.notes == ("1 of 4 listed images are absent: left out (first: 001.png)",)
     for i in (0, 2, 3):
         (folder / f"{i:03d}.png").unlink()
     with pytest.raises(RecordingError, match="no usable frame: 4 of 4"):

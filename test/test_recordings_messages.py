@@ -14,12 +14,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcap.writer import Writer as McapWriter
-from recording_samples import FRAME, IMAGE, ODOM, RobotBag, jpeg, picture, png, stamp, without
+from recording_samples import (
+    CAMERA,
+    CAMERAS,
+    FRAME,
+    IMAGE,
+    ODOM,
+    RobotBag,
+    assert_poses_close,
+    jpeg,
+    picture,
+    png,
+    stamp,
+    without,
+)  # fmt: skip
+from rosbags.rosbag1 import Writer as Ros1Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from test_recordings_image_message import message as fields_of
 
 from crossfire_core.errors import CrossfireError, RecordingError
 from crossfire_core.recordings import RecordingOptions, open_recording
-from crossfire_core.recordings.bag_reader import POSE_TYPES, open_bag
+from crossfire_core.recordings.bag_reader import POSE_TYPES, TF_TYPE, open_bag
 from crossfire_core.recordings.bag_writer import BagWriter
 from crossfire_core.recordings.image_message import (
     PixelDepth,
@@ -103,7 +118,9 @@ def test_a_broken_definition_of_a_usual_type_does_no_harm(tmp_path: Path) -> Non
     [
         ("foxglove_msgs/msg/CompressedVideo", "video on /cam/image_raw"),
         ("ffmpeg_image_transport_msgs/msg/FFMPEGPacket", "video on /cam/image_raw"),
-        ("sensor_msgs/msg/Other", "no images: record them"),
+        ("sensor_msgs/msg/Other", "no images: record sensor_msgs/Image"),
+        ("theora_image_transport/msg/Packet", "/cam/image_raw is a theora_image_transport"),
+        ("foxglove_msgs/msg/CompressedImage", "/cam/image_raw is a foxglove_msgs"),
     ],
 )
 def test_what_a_bag_has_instead_of_images_is_named(tmp_path: Path, name: str, said: str) -> None:
@@ -135,6 +152,84 @@ def test_type_names_of_the_first_ros_2(tmp_path: Path) -> None:
     recording = open_recording(again(bag, tmp_path / "a.mcap", old))
     assert (len(recording), recording.pose_source) == (6, "/truth")
     assert recording.odometry() is not None
+
+
+@pytest.mark.parametrize("compression", [None, "BZ2", "LZ4"])
+def test_a_ros_1_bag_holds_the_same(tmp_path: Path, compression: str | None) -> None:
+    bag = RobotBag(compressed=True).write(tmp_path / "bag")
+    modern, old = (
+        open_recording(bag),
+        open_recording(as_ros_1(bag, tmp_path / "a.bag", compression)),
+    )
+    assert old.pose_source == modern.pose_source == "/truth"
+    assert_poses_close([old.base_from_camera], [modern.base_from_camera])
+    for a, b in zip(old, modern, strict=True):
+        np.testing.assert_array_equal(a.image, b.image)
+        assert (a.stamp_ns, a.camera) == (b.stamp_ns, b.camera)
+        assert b.world_from_camera is not None
+        assert_poses_close([a.world_from_camera], [b.world_from_camera])
+    first, second = old.odometry(), modern.odometry()
+    assert first is not None and second is not None
+    assert_poses_close(first.poses, second.poses)
+
+
+def test_several_ros_1_bags_in_a_folder_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("a_0.bag", "a_1.bag"):
+        (folder / name).write_bytes(b"")
+    with pytest.raises(RecordingError, match="2 ROS 1 bags: name one of them"):
+        open_recording(folder)
+
+
+def as_ros_1(bag: Path, path: Path, compression: str | None) -> Path:
+    """The same messages in a ROS 1 bag."""
+    types = get_typestore(Stores.ROS1_NOETIC)
+    types.register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms", TF_TYPE))
+    writer = Ros1Writer(path)
+    if compression:
+        writer.set_compression(Ros1Writer.CompressionFormat[compression])
+    with open_bag(bag) as source, writer:
+        names = {topic.name: topic.msgtype for topic in source.topics.values()}
+        opened = {n: writer.add_connection(n, kind, typestore=types) for n, kind in names.items()}
+        for item in source.messages(list(names)):
+            made = as_old(item.content, types)
+            raw = types.serialize_ros1(made, names[item.topic])
+            writer.write(opened[item.topic], item.key[0], bytes(raw))
+    return path
+
+
+def as_old(value: Any, types: Any) -> Any:
+    """A message of ROS 2 as one of ROS 1, whose headers count and whose names are in capitals."""
+    if isinstance(value, list):
+        return [as_old(item, types) for item in value]
+    if not hasattr(value, "__msgtype__"):
+        return value
+    fields = {k: as_old(v, types) for k, v in vars(value).items() if k != "__msgtype__"}
+    wanted = types.types[value.__msgtype__]
+    names = [n for n in wanted.__dataclass_fields__ if n != "__msgtype__"]
+    return wanted(**{n: fields.get(n, fields.get(n.lower(), 0)) for n in names})
+
+
+def test_the_calibration_may_lie_below_the_images(tmp_path: Path) -> None:
+    """As AirSim names it; another camera beside it must not be asked about."""
+
+    def calibrated(writer: BagWriter, index: int) -> None:
+        for name, camera in (("front/Scene", CAMERA), ("rear/Scene", CAMERAS["none"])):
+            writer.camera_info(f"/drone/{name}/camera_info", stamp(index), FRAME, camera)
+
+    bag = RobotBag(
+        count=2, parts=without("info"), image_topic="/drone/front/Scene", extra=calibrated
+    ).write(tmp_path / "bag")
+    recording = open_recording(bag, RecordingOptions(rectified=False))
+    assert recording.infos[0].camera == CAMERA
+
+
+def test_a_folder_of_recordings_names_them(tmp_path: Path) -> None:
+    for name in ("mapping_bag", "query_bag"):
+        RobotBag(count=1).write(tmp_path / "room" / name)
+    with pytest.raises(RecordingError, match="in it lie mapping_bag, query_bag"):
+        open_recording(tmp_path / "room")
 
 
 def test_a_ros_1_recording_in_an_mcap_is_named(tmp_path: Path) -> None:

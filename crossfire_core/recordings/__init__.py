@@ -26,6 +26,7 @@ __all__ = [
     "split_holdout",
 ]
 
+_MOST_CHILDREN = 20
 Reader = Callable[[Path, RecordingOptions], "Recording"]
 
 # Where the names above live; loaded when asked for, since the command line needs the options
@@ -66,8 +67,15 @@ def open_recording(path: Path | str, options: RecordingOptions | None = None) ->
     raise RecordingError(
         f"{path} is no recording that is known here: a rosbag2, a folder with transforms.json, a "
         "COLMAP model, or a folder of 7-Scenes, Cambridge Landmarks, TUM RGB-D, EuRoC, kapture "
-        "or ACE"
+        f"or ACE{_known_inside(path)}"
     )
+
+
+def _known_inside(folder: Path) -> str:
+    """Which recordings lie in a folder that is none, for the message."""
+    children = sorted(folder.iterdir())[:_MOST_CHILDREN] if folder.is_dir() else []
+    known = [c.name for c in children if any(recognises(c) for recognises, _ in _readers())]
+    return f"; in it lie {', '.join(known)}" if known else ""
 
 
 def _masked(recording: Recording, masks: str) -> Recording:

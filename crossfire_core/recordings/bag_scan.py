@@ -165,8 +165,17 @@ def _why_no_images(bag: BagReader) -> str:
             f"the bag has no images but video on {', '.join(video)}, which is not read here: "
             "record JPEG or raw images, or republish it with image_transport and record these"
         )
-    passed_over = f" ({'; '.join(bag.notes)})" if bag.notes else ""
-    return f"the bag has no images{passed_over}: record them and try again"
+    alike = [f"{t.name} is a {t.msgtype}" for t in bag.topics.values() if _like_images(t.msgtype)]
+    said = "; ".join([*bag.notes, *alike])
+    return (
+        f"the bag has no images{f' ({said})' if said else ''}: record sensor_msgs/Image or "
+        "CompressedImage and try again"
+    )
+
+
+def _like_images(msgtype: str) -> bool:
+    """Whether a type that is not read here is named after images or video."""
+    return any(word in msgtype.lower() for word in ("image", "video", "theora"))
 
 
 class _Collector:
@@ -370,21 +379,22 @@ def _originals(topics: list[str]) -> list[str]:
 def choose_info_topic(
     topics: Mapping[str, Topic], image_topic: str, options: RecordingOptions
 ) -> str:
-    """The topic of the calibration: the one beside the images, or the only one.
+    """The topic of the calibration: the one beside the images or below them, or the only one.
 
     Raises:
         CalibrationError: there is none.
     """
     infos = [t.name for t in topics.values() if t.msgtype == CAMERA_INFO_TYPE]
+    own = (_sibling_info(image_topic), f"{_without_transport(image_topic)}/camera_info")
+    beside = next((name for name in own if name in infos), "")
     if options.calibration and not options.camera_info_topic:
-        return _sibling_info(image_topic) if _sibling_info(image_topic) in infos else ""
+        return beside
     if not infos:
         raise CalibrationError(
             f"the bag has no camera_info for {image_topic}: record the camera_info topic as well, "
             "or give the calibration as a file with --calibration"
         )
-    sibling = _sibling_info(image_topic)
-    wanted = options.camera_info_topic or (sibling if sibling in infos else "")
+    wanted = options.camera_info_topic or beside
     return choose(wanted, infos, "camera_info", "--camera-info-topic")
 
 

@@ -111,6 +111,11 @@ def storage_files(folder: Path) -> list[Path]:
 
 def _only_file(folder: Path) -> Path:
     files = storage_files(folder)
+    if len(files) > 1 and all(file.suffix == ".bag" for file in files):
+        raise RecordingError(
+            f"{folder} holds {len(files)} ROS 1 bags: name one of them, or make one of all with "
+            "`rosbags-convert`"
+        )
     if len(files) != 1:
         raise RecordingError(
             f"{folder} has no metadata.yaml and {len(files)} storage files: "

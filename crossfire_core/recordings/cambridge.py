@@ -50,7 +50,7 @@ def read_cambridge(path: Path, options: RecordingOptions) -> FolderRecording:
     ]
     entries = parse_each(rows, _entry, notes, f"rows of {file.name}")
     entries.sort(key=lambda entry: natural_key(entry[0]))
-    lenses = _lenses(folder / MODEL, notes)
+    lenses = {} if options.calibration else _lenses(folder / MODEL, notes)
     finder = ImageFinder(folder)
     listed = [
         ListedImage(
@@ -83,7 +83,10 @@ def _pose(values: list[str]) -> Pose:
 def _lenses(file: Path, notes: list[str]) -> dict[str, tuple[float, float]]:
     """Focal length and radial distortion by image, names without their ending."""
     if not file.is_file():
-        raise CalibrationError(f"{file.parent.name} has no {MODEL}, which holds the calibration")
+        raise CalibrationError(
+            f"{file.parent.name} has no {MODEL}, which holds the calibration: give one with "
+            "--calibration"
+        )
     lines = read_lines(file)
     counts = (i for i, (_, line) in enumerate(lines) if line.isascii() and line.isdigit())
     first = next(counts, len(lines))

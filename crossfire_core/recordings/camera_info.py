@@ -22,7 +22,7 @@ from crossfire_core.geometry import Camera, Pose
 _SAME_LENS = 0.02
 # Rounding, by drivers that compute their numbers anew for each message.
 _NOISE = 1e-6
-_RECTIFIED_WORDS = {"rect", "rectified", "undistorted", "undist"}
+_RECTIFIED_WORDS = {"rect", "rectified", "rectify", "undistorted", "undistort", "undist"}
 # Both cameras of a calibration are one where they agree to this, in pixels.
 _ALIKE_PX = 0.5
 
@@ -140,9 +140,9 @@ def _numbers(info: Any, name: str) -> tuple[float, ...]:
 def named_rectified(topic: str) -> bool | None:
     """Whether a topic's name says that its images are rectified, or raw; None if it says neither.
 
-    ``image_rect``, ``image_rect_color`` and ``infra1/image_rect_raw`` are rectified.
+    ``image_rect``, ``imageRect``, ``image_rect_color`` and ``infra1/image_rect_raw`` are rectified.
     """
-    words = set(re.split(r"[/_]", topic.lower()))
+    words = set(re.split(r"[/_\-]", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", topic).lower()))
     if words & _RECTIFIED_WORDS:
         return True
     return False if "raw" in words else None

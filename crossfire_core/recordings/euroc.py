@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,13 @@ import yaml
 from crossfire_core.errors import CalibrationError, RecordingError
 from crossfire_core.geometry import Camera, Pose, Trajectory
 from crossfire_core.recordings.folder import FolderRecording, ListedImage, no_pose, pose_at
-from crossfire_core.recordings.image_file import ImageFinder
+from crossfire_core.recordings.image_file import ImageFinder, Size
 from crossfire_core.recordings.options import RecordingOptions
 from crossfire_core.recordings.text import BAD_VALUES, number, numbers, parse_rows, read_text, whole
 
 _FIRST_CAMERA = "cam0"
 # Of EuRoC, and of data sets in its format whose truth is that of a motion capture.
 _TRUTHS = ("state_groundtruth_estimate0", "mocap0")
-_MODELS = {"radial-tangential": "plumb_bob", "equidistant": "equidistant", "none": ""}
 
 
 def is_euroc(path: Path) -> bool:
@@ -39,8 +39,8 @@ def read_euroc(path: Path, options: RecordingOptions) -> FolderRecording:
     """
     root = _root(path)
     folder = root / (options.image_topic or _FIRST_CAMERA)
-    camera, base_from_camera = _sensor(folder / "sensor.yaml")
     notes: list[str] = []
+    camera, base_from_camera = _calibration(folder / "sensor.yaml", options, notes)
     source = next((name for name in _TRUTHS if (root / name / "data.csv").is_file()), "")
     samples = parse_rows(root / source / "data.csv", _sample, notes, ",") if source else []
     truth = Trajectory.from_samples(
@@ -52,7 +52,7 @@ def read_euroc(path: Path, options: RecordingOptions) -> FolderRecording:
             name,
             stamp,
             finder.find(name),
-            lambda size: camera,
+            camera,
             partial(pose_at, truth, stamp, options) if source else no_pose,
         )
         for stamp, name in sorted(parse_rows(folder / "data.csv", _stamped_name, notes, ","))
@@ -77,6 +77,27 @@ def _sample(row: list[str]) -> tuple[int, Pose]:
     return whole(row[0]), Pose.from_quaternion((qx, qy, qz, qw), (x, y, z))
 
 
+def _calibration(
+    file: Path, options: RecordingOptions, notes: list[str]
+) -> tuple[Callable[[Size], Camera], Pose]:
+    """The camera, and ``body_from_camera``, which only the recording's own file knows."""
+    if not file.is_file():
+        missing = CalibrationError(
+            f"{file.parent.name} has no {file.name}, which holds the calibration: give one with "
+            "--calibration"
+        )
+        if not options.calibration:
+            raise missing
+        notes.append(f"no {file.name}: the poses are taken for those of the camera itself")
+        return partial(_refuse, missing), Pose.identity()
+    camera, mounted = _sensor(file)
+    return lambda size: camera, mounted
+
+
+def _refuse(error: CalibrationError, size: Size) -> Camera:
+    raise error
+
+
 def _sensor(file: Path) -> tuple[Camera, Pose]:
     """The camera and ``body_from_camera``."""
     text = "\n".join(x for x in read_text(file).splitlines() if not x.startswith("%"))
@@ -84,7 +105,7 @@ def _sensor(file: Path) -> tuple[Camera, Pose]:
         data: dict[str, Any] = yaml.safe_load(text)
         fx, fy, cx, cy = numbers(data["intrinsics"])
         width, height = (whole(number(x)) for x in data["resolution"])
-        model = _MODELS[data.get("distortion_model", "none")]
+        model = str(data.get("distortion_model", "none"))
         lens = numbers(data.get("distortion_coefficients", []))
         mounting = numbers(data["T_BS"]["data"])
         mounted = Pose.from_matrix([mounting[i : i + 4] for i in (0, 4, 8, 12)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -21,9 +22,12 @@ from crossfire_core.recordings.image_file import (
     read_image,
     turned,
 )
+from crossfire_core.recordings.image_message import PixelDepth
 from crossfire_core.recordings.lazy import FARTHEST, FrameInfo, Recording, kept
 from crossfire_core.recordings.options import NO_POSES, RecordingOptions
 from crossfire_core.recordings.text import BAD_VALUES, left_out
+
+_LOOKS_FOR_DEPTH = 20
 
 
 def no_pose() -> None:
@@ -65,12 +69,14 @@ class _ImageFile:
     listed: ListedImage
     path: Path
     turn: int | None
+    deep: bool
 
 
 @dataclass
 class _Losses:
     """Reasons why images cannot be used, by kind."""
 
+    repeated: list[str] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     uncalibrated: list[str] = field(default_factory=list)
@@ -78,8 +84,10 @@ class _Losses:
 
     def notes(self, listed: int) -> list[str]:
         """A line for each kind."""
-        usable = listed - len(self.absent) - len(self.unreadable) - len(self.uncalibrated)
+        lost = (self.repeated, self.absent, self.unreadable, self.uncalibrated)
+        usable = listed - sum(len(reasons) for reasons in lost)
         return [
+            *left_out(self.repeated, listed, "listed images repeat the name of another: left out"),
             *left_out(self.absent, listed, "listed images are absent: left out"),
             *left_out(self.unreadable, listed, "listed images cannot be read: left out"),
             *left_out(
@@ -118,11 +126,12 @@ class FolderRecording(Recording):
         """
         self.name, self.metric = name, metric
         self.pose_source = pose_source if options.pose_topic != NO_POSES else ""
-        listed = _calibrated(listed, options.calibration)
+        listed = _calibrated(listed, options)
         files, losses = _usable(listed, posed=bool(self.pose_source))
         self.notes = (*notes, *losses.notes(len(listed)))
         self._files = [files[i] for i in kept(len(files), options)]
         self._use_depth = options.use_depth
+        self._pixel_depth = _pixel_depth(self._files)
         because = f": {'; '.join(self.notes)}" if self.notes else ""
         if not files:
             kind = CalibrationError if losses.uncalibrated else RecordingError
@@ -144,7 +153,8 @@ class FolderRecording(Recording):
 
     def _read(self, file: _ImageFile) -> Frame:
         info, listed = file.info, file.listed
-        image = turned(read_image(file.path), file.turn)
+        # A copy, so that an image looks the same whatever was decoded before it.
+        image = turned(read_image(file.path, replace(self._pixel_depth)), file.turn)
         if (image.shape[1], image.shape[0]) != info.camera.size:
             raise RecordingError(f"{file.path} has changed since it was listed: open it again")
         depth = None
@@ -174,16 +184,16 @@ def pose_at(trajectory: Trajectory, stamp_ns: int, options: RecordingOptions) ->
     return pose
 
 
-def _calibrated(listed: Sequence[ListedImage], file: str) -> Sequence[ListedImage]:
+def _calibrated(listed: Sequence[ListedImage], options: RecordingOptions) -> Sequence[ListedImage]:
     """The same images with the calibration of a file, where one is given."""
-    if not file:
+    if not options.calibration:
         return listed
     # Which reads COLMAP's cameras, whose reader makes recordings of this kind.
     from crossfire_core.recordings.calibration_file import read_calibration
 
     @cache
     def camera(size: Size) -> Camera:
-        return read_calibration(file, size).camera
+        return read_calibration(options.calibration, size, rectified=options.rectified).camera
 
     return [replace(image, camera=camera) for image in listed]
 
@@ -192,9 +202,14 @@ def _usable(listed: Sequence[ListedImage], *, posed: bool) -> tuple[list[_ImageF
     """The images that can be read, with the pose of those that have one."""
     files: list[_ImageFile] = []
     losses = _Losses()
+    names: set[str] = set()
     for image in listed:
+        if image.name in names:
+            losses.repeated.append(image.name)
+            continue
+        names.add(image.name)
         if image.path is None or not image.path.is_file():
-            losses.absent.append("")
+            losses.absent.append(image.name)
             continue
         try:
             header = read_header(image.path)
@@ -208,8 +223,18 @@ def _usable(listed: Sequence[ListedImage], *, posed: bool) -> tuple[list[_ImageF
             continue
         pose = _pose(image, losses) if posed else None
         info = FrameInfo(image.name, image.stamp_ns, camera, pose)
-        files.append(_ImageFile(info, image, image.path, turn))
+        files.append(_ImageFile(info, image, image.path, turn, header.deep))
     return files, losses
+
+
+def _pixel_depth(files: Sequence[_ImageFile]) -> PixelDepth:
+    """How many bits images of 16 use, by some of them; one that cannot be read tells nothing."""
+    depth = PixelDepth()
+    deep = [file.path for file in files if file.deep]
+    for path in deep[:: max(1, len(deep) // _LOOKS_FOR_DEPTH)]:
+        with suppress(RecordingError):
+            read_image(path, depth)
+    return depth
 
 
 def _fitted(camera: Camera, header: ImageHeader) -> tuple[Camera, int | None]:

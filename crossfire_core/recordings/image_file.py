@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from crossfire_core.errors import RecordingError
 from crossfire_core.geometry import Camera
-from crossfire_core.recordings.image_message import decode_compressed, metres
+from crossfire_core.recordings.image_message import PixelDepth, decode_compressed, is_deep, metres
 
 Size = tuple[int, int]
 Pixels = TypeVar("Pixels", bound=NDArray[Any])
@@ -36,17 +36,19 @@ class ImageHeader:
     Attributes:
         size: (width, height) as stored.
         turn: OpenCV's code of the quarter turn that EXIF asks for, or None.
+        deep: whether it is a PNG of 16 bits a channel.
     """
 
     size: Size
     turn: int | None
+    deep: bool = False
 
 
 class ImageFinder:
     """Finds files that a list names, on whatever machine the list was written.
 
     Backslashes separate folders. An absolute path that is not here is looked for by its last
-    parts. Neither the case of a file's name matters nor, where endings are given, its ending.
+    parts. Neither the case of names matters nor, where endings are given, a file's ending.
     """
 
     def __init__(self, *folders: Path, endings: Sequence[str] = ()) -> None:
@@ -77,16 +79,27 @@ class ImageFinder:
             try:
                 if path.is_file():
                     return path
-                if found := self._listing(path.parent).get(path.name.casefold()):
-                    return found
+                found = self._alike(folder, Path(name + ending).parts)
             except (OSError, ValueError):  # a name that no file can have
                 return None
+            if found is not None and found.is_file():
+                return found
         return None
+
+    def _alike(self, folder: Path, parts: Sequence[str]) -> Path | None:
+        """What lies there under these names, in capitals or not."""
+        found: Path | None = folder
+        for part in parts:
+            if found is None:
+                return None
+            there = found / part
+            found = there if there.is_dir() else self._listing(found).get(part.casefold())
+        return found
 
     def _listing(self, folder: Path) -> dict[str, Path]:
         if folder not in self._names:
             paths = sorted(folder.iterdir()) if folder.is_dir() else []
-            self._names[folder] = {p.name.casefold(): p for p in paths if p.is_file()}
+            self._names[folder] = {p.name.casefold(): p for p in paths}
         return self._names[folder]
 
 
@@ -118,12 +131,13 @@ def read_header(path: Path) -> ImageHeader:
                 exif = image.getexif() if "exif" in image.info else {}
                 turn = _TURNS.get(exif.get(_ORIENTATION, 1))
                 complete = image.format not in _ENDING or _ends_well(path)
+                deep = image.format == "PNG" and _starts_deep(path)
     except Exception:  # each of its formats has its own; OpenCV may know better
-        size, turn, complete = (0, 0), None, False
+        size, turn, complete, deep = (0, 0), None, False, False
     if not complete:
         pixels = read_image(path)
         size = pixels.shape[1], pixels.shape[0]
-    return ImageHeader(size, turn)
+    return ImageHeader(size, turn, deep)
 
 
 def _ends_well(path: Path) -> bool:
@@ -132,19 +146,28 @@ def _ends_well(path: Path) -> bool:
         return file.read().endswith(_ENDS)
 
 
+def _starts_deep(path: Path) -> bool:
+    with path.open("rb") as file:
+        return is_deep(file.read(64))
+
+
 def turned(pixels: Pixels, turn: int | None) -> Pixels:
     """An image or depth image after a quarter turn, see :class:`ImageHeader`."""
     return pixels if turn is None else cv2.rotate(pixels, turn)  # type: ignore[return-value]
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, depth: PixelDepth | None = None) -> NDArray[np.uint8]:
     """An image file as ``[height, width, 3]`` uint8 RGB, as stored, whatever EXIF says.
+
+    Args:
+        path: of the file.
+        depth: what is known of the bits of this camera's pixels; by default the image tells.
 
     Raises:
         RecordingError: the file is missing or no complete image.
     """
     try:
-        return decode_compressed(path.read_bytes())
+        return decode_compressed(path.read_bytes(), depth=depth)
     except OSError as error:
         raise RecordingError(f"cannot read {path}: {error.strerror}") from error
     except RecordingError as error:

@@ -23,13 +23,15 @@ Bytes = bytes | bytearray | memoryview | NDArray[np.uint8]
 class _Layout:
     """How one encoding lies in memory, and OpenCV's conversion of it to RGB.
 
-    ``bits`` is 0 where the encoding does not say how many of its bits are used.
+    ``bits`` is 0 where the encoding does not say how many of its bits are used; ``tall`` says that
+    rows of colour, half as many, lie below those of brightness.
     """
 
     kind: str
     channels: int
     to_rgb: int | None
     bits: int = 0
+    tall: bool = False
 
 
 _USUAL_BITS = (8, 10, 12, 14, 16)
@@ -75,12 +77,16 @@ _LAYOUTS = {
     "rgba8": _Layout("u1", 4, cv2.COLOR_RGBA2RGB),
     "bgra8": _Layout("u1", 4, cv2.COLOR_BGRA2RGB),
     "8uc4": _Layout("u1", 4, cv2.COLOR_BGRA2RGB),
+    "rgba16": _Layout("u2", 4, cv2.COLOR_RGBA2RGB),
+    "bgra16": _Layout("u2", 4, cv2.COLOR_BGRA2RGB),
     "rgb16": _Layout("u2", 3, None),
     "bgr16": _Layout("u2", 3, cv2.COLOR_BGR2RGB),
     "yuv422": _Layout("u1", 2, cv2.COLOR_YUV2RGB_UYVY),
     "uyvy": _Layout("u1", 2, cv2.COLOR_YUV2RGB_UYVY),
     "yuv422_yuy2": _Layout("u1", 2, cv2.COLOR_YUV2RGB_YUYV),
     "yuyv": _Layout("u1", 2, cv2.COLOR_YUV2RGB_YUYV),
+    "nv12": _Layout("u1", 1, cv2.COLOR_YUV2RGB_NV12, tall=True),
+    "nv21": _Layout("u1", 1, cv2.COLOR_YUV2RGB_NV21, tall=True),
     **{f"mono{bits}": _Layout("u2", 1, cv2.COLOR_GRAY2RGB, bits) for bits in (10, 12, 14)},
     **{f"bayer_{name}8": _Layout("u1", 1, code) for name, code in _BAYER.items()},
     **{f"bayer_{name}16": _Layout("u2", 1, code) for name, code in _BAYER.items()},
@@ -134,9 +140,10 @@ def decode_image(
         RecordingError: an unknown encoding, or sizes that contradict each other.
     """
     layout = _layout(encoding)
-    pixels = _rows(layout, height, width, step, is_bigendian, data)
-    if layout.channels == 2 and width % 2:
-        raise RecordingError(f"image is {width} px wide, {encoding} needs an even width")
+    if (layout.channels == 2 and width % 2) or (layout.tall and (width % 2 or height % 2)):
+        raise RecordingError(f"image is {width}x{height}, {encoding} needs even sizes")
+    rows = height * 3 // 2 if layout.tall else height
+    pixels = _rows(layout, rows, width, step, is_bigendian, data)
     return _to_rgb(pixels, layout, depth)
 
 
@@ -216,7 +223,7 @@ def decode_compressed(
     _refuse_video(raw, format)
     _refuse_cut_jpeg(raw)
     layout = _LAYOUTS.get(original_encoding(format))
-    if layout is not None and layout.channels == 1:
+    if layout is not None and layout.channels == 1 and not layout.tall:
         stored = _imdecode(raw, cv2.IMREAD_UNCHANGED)
         if stored.ndim == 2:  # an encoder that had made colours of it stored three channels
             return _to_rgb(stored, layout, depth)

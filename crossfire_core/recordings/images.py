@@ -30,8 +30,13 @@ FILE_NAME = "transforms.json"
 _FILE_NAMES = (FILE_NAME, "transforms_train.json")
 # The file's cameras look along -z with y up, ours along +z with y down.
 OPENGL_FROM_OPENCV = Pose(np.diag([1.0, -1.0, -1.0]), np.zeros(3))
-_FISHEYE_MODELS = ("OPENCV_FISHEYE", "FISHEYE")
-_PINHOLE_MODELS = ("", "OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE")
+# nerfstudio's names, and COLMAP's, which other programs write.
+_FISHEYE_MODELS = ("OPENCV_FISHEYE", "FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
+_PINHOLE_MODELS = (
+    *("", "OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE", "SIMPLE_RADIAL", "RADIAL"),
+    "FULL_OPENCV",
+)
+_FOCAL_KEYS = {"fl_x", "fl_y", "camera_angle_x", "camera_angle_y"}
 _GUESSED_SUFFIXES = (".png", ".jpg", ".jpeg")
 _DEFAULT_DEPTH_UNIT = 1e-3
 
@@ -73,7 +78,7 @@ def read_transforms(path: Path, options: RecordingOptions) -> FolderRecording:
             name,
             place,
             finder.find(name),
-            partial(read_camera, ChainMap(entry, shared)),
+            partial(read_camera, _fields(entry, shared)),
             partial(_pose, entry.get("transform_matrix")),
             _depth_file(finder, entry),
             unit,
@@ -95,6 +100,15 @@ def _file_path(entry: Any) -> str:
     if not isinstance(listed, str) or not listed:
         raise RecordingError("it has no file_path")
     return listed
+
+
+def _fields(entry: Mapping[str, Any], shared: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A frame's fields over those of the file; a null stands for nothing."""
+    own = {key: value for key, value in entry.items() if value is not None}
+    # An angle of view of the frame's own goes before a focal length of the file's.
+    passed = _FOCAL_KEYS if _FOCAL_KEYS & own.keys() else set()
+    rest = {k: v for k, v in shared.items() if v is not None and k not in passed}
+    return ChainMap(own, rest)
 
 
 def _depth_file(finder: ImageFinder, entry: Mapping[str, Any]) -> Path | None:
@@ -144,16 +158,18 @@ def _focal_lengths(data: Mapping[str, Any], size: tuple[int, int]) -> tuple[floa
 
 def _distortion(data: Mapping[str, Any]) -> tuple[DistortionModel, tuple[float, ...]]:
     model = str(data.get("camera_model", ""))
-    k = [number(data.get(f"k{i}", 0.0)) for i in range(1, 5)]
+    k = [number(data.get(f"k{i}", 0.0)) for i in range(1, 7)]
     if model in _FISHEYE_MODELS or data.get("is_fisheye"):
-        return "equidistant", tuple(k)
+        return "equidistant", tuple(k[:4])
     if model not in _PINHOLE_MODELS:
         raise CalibrationError(
             f"camera_model {model!r} is not known: supported are OPENCV and OPENCV_FISHEYE"
         )
     p = [number(data.get(f"p{i}", 0.0)) for i in (1, 2)]
-    if k[3]:
-        raise CalibrationError("it has k4 with a pinhole camera_model")
+    if model == "FULL_OPENCV":
+        return "rational", (k[0], k[1], p[0], p[1], *k[2:])
+    if any(k[3:]):
+        raise CalibrationError(f"it has k4 with camera_model {model or 'OPENCV'}")
     if not any((*k, *p)):
         return "none", ()
     return "radtan", (k[0], k[1], p[0], p[1], *((k[2],) if k[2] else ()))

@@ -62,8 +62,10 @@ class Masks:
 
         Raises:
             RecordingError: the mask cannot be read, is of another shape than the image, or leaves
-                nothing.
+                nothing; or it is a folder and the frame has no name.
         """
+        if self._of_name and not name:
+            raise RecordingError(f"mask {self._path} is a folder: give one image for all frames")
         file = self._file(name)
         if file is None:
             return camera

@@ -31,7 +31,9 @@ def read_text(path: Path) -> str:
     """
     try:
         return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise RecordingError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise RecordingError(f"cannot read {path}: {error}") from error
 
 

@@ -146,14 +146,14 @@ def match_pairs(
         matches = match(features[i], features[j])
         if len(matches) >= _LEAST_MATCHES:
             limit = _EPIPOLAR_PX / cameras[i].fx
-            inlier = _agreeing(sights[i][matches[:, 0]], sights[j][matches[:, 1]], limit)
+            inlier = agreeing(sights[i][matches[:, 0]], sights[j][matches[:, 1]], limit)
             if inlier.sum() >= _LEAST_MATCHES:
                 found[i, j] = matches[inlier]
         tell(done, len(pairs))
     return found
 
 
-def _agreeing(a: FloatArray, b: FloatArray, limit: float) -> NDArray[np.bool_]:
+def agreeing(a: FloatArray, b: FloatArray, limit: float) -> NDArray[np.bool_]:
     """Which pairs of sights ``[n, 3, 3]`` fit one epipolar geometry to a limit in focal lengths.
 
     OpenCV finds it on the plane z = 1, from what lies ahead; what a wide lens sees aside is then

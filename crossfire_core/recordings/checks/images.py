@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -21,6 +21,9 @@ _DARK, _BRIGHT = 40.0, 215.0
 _BLACK, _WHITE = 8, 247
 _CLIPPED_SHARE = 0.35
 _SOME, _MOST = 0.15, 0.6
+# What is black in all of so many images, all four corners with it, is the border of a lens; a
+# circle across an image of 16:9 leaves 56 percent.
+_LEAST_LOOKS, _LEAST_BORDER, _MOST_BORDER = 5, 0.02, 0.65
 _THUMBNAIL = 240
 
 
@@ -34,6 +37,7 @@ class Look:
         brightness: mean of the grey values, 0 to 255.
         clipped: share of pixels that are black or white.
         thumbnail: ``[h, w, 3]`` small RGB copy.
+        black: ``[h, w]`` usable pixels of it that are black.
     """
 
     index: int
@@ -41,6 +45,7 @@ class Look:
     brightness: float
     clipped: float
     thumbnail: NDArray[np.uint8]
+    black: NDArray[np.bool_]
 
     @property
     def is_blurred(self) -> bool:
@@ -71,7 +76,36 @@ def look_at_images(
             on_progress(len(looks), len(indices))
     except CrossfireError as problem:
         return looks, [error("images", str(problem))]
-    return looks, judge_looks(looks)
+    looks, border = without_border(looks)
+    return looks, border + judge_looks(looks)
+
+
+def without_border(looks: list[Look]) -> tuple[list[Look], list[Finding]]:
+    """Exposure without what is black in all images: the border of a lens, not the scene.
+
+    Args:
+        looks: of the recording; those of several sizes are left as they are.
+
+    Returns:
+        The looks, and what to do about the border.
+    """
+    if len(looks) < _LEAST_LOOKS or len({look.thumbnail.shape for look in looks}) > 1:
+        return looks, []
+    always = np.logical_and.reduce([look.black for look in looks])
+    share = float(always.mean())
+    corners = always[[0, 0, -1, -1], [0, -1, 0, -1]]
+    if not (corners.all() and _LEAST_BORDER < share < _MOST_BORDER):
+        return looks, []
+    found = [
+        replace(
+            look,
+            brightness=min(255.0, look.brightness / (1.0 - share)),
+            clipped=max(0.0, look.clipped - share) / (1.0 - share),
+        )
+        for look in looks
+    ]
+    text = f"{share:.0%} of each image is black throughout the recording: leave it out with --mask"
+    return found, [warning("border", text)]
 
 
 def judge_looks(looks: Sequence[Look]) -> list[Finding]:
@@ -135,4 +169,7 @@ def _look(index: int, image: NDArray[np.uint8], camera: Camera) -> Look:
     width = min(_THUMBNAIL, grey.shape[1])
     size = (width, max(1, round(grey.shape[0] * width / grey.shape[1])))
     thumbnail = np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    return Look(index, blur_of(grey, usable), float(counted.mean()), clipped, thumbnail)
+    black = thumbnail.max(axis=2) < _BLACK
+    if (shown := camera.usable_cells(*size)) is not None:
+        black &= shown
+    return Look(index, blur_of(grey, usable), float(counted.mean()), clipped, thumbnail, black)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.recordings.lazy import FrameInfo, Recording
+from crossfire_core.vision.adjustment import agreeing
 from crossfire_core.vision.sift import root_sift
 
 FloatArray = NDArray[np.float64]
@@ -26,6 +27,7 @@ _FEATURES = 1200
 _RATIO = 0.8
 _MOST_MATCHES = 200
 _LEAST_MATCHES, _LEAST_INLIERS = 25, 0.5
+_WIDE_LIMIT = 3.0  # of focal lengths that are off by a tenth
 _PAIRS = 14
 _REACH = 90
 _MOST_TURN_DEG = 16.0
@@ -126,33 +128,52 @@ def _features(image: NDArray[np.uint8], camera: Camera) -> Features:
 def match(
     first: int, second: int, infos: Sequence[FrameInfo], features: Mapping[int, Features]
 ) -> Pair | None:
-    """Matches that some fundamental matrix explains; that takes neither poses nor focal length.
+    """Matches that some epipolar geometry explains, whatever the poses are.
 
     Returns:
         None where too few are left.
     """
     cameras = infos[first].camera, infos[second].camera
-    pixels = distinct_matches(features[first], features[second])
-    straight = [
-        camera.undistorted().project(camera.bearings(seen))
-        for camera, seen in zip(cameras, pixels, strict=True)
-    ]
-    seen = np.isfinite(np.hstack(straight)).all(axis=1)  # by both lenses where they are valid
-    if seen.sum() < _LEAST_MATCHES:
+    a, b = distinct_matches(features[first], features[second])
+    seen = np.isfinite(np.hstack([cameras[0].bearings(a), cameras[1].bearings(b)])).all(axis=1)
+    a, b = a[seen], b[seen]
+    if len(a) < _LEAST_MATCHES:
         return None
-    pixels, straight = (pixels[0][seen], pixels[1][seen]), [s[seen] for s in straight]
-    threshold = 1.5 * max(max(camera.size) for camera in cameras) / WIDTH
-    try:
-        _, mask = cv2.findFundamentalMat(
-            straight[0], straight[1], cv2.USAC_MAGSAC, threshold, 0.999, 2000
-        )
-    except cv2.error:  # as it says of some matches that no matrix explains
-        return None
-    inlier = np.asarray(mask).ravel() == 1  # None where no matrix was found
+    flat = all(camera.is_flat for camera in cameras)
+    inlier = _straight_inliers(a, b, cameras) if flat else _wide_inliers(a, b, cameras)
     if inlier.sum() < max(_LEAST_MATCHES, _LEAST_INLIERS * len(inlier)):
         return None
     kept = np.flatnonzero(inlier)[:: max(1, int(inlier.sum()) // _MOST_MATCHES)]
-    return Pair(first, second, cameras, (pixels[0][kept], pixels[1][kept]))
+    return Pair(first, second, cameras, (a[kept], b[kept]))
+
+
+def _straight_inliers(
+    a: FloatArray, b: FloatArray, cameras: tuple[Camera, Camera]
+) -> NDArray[np.bool_]:
+    """Matches that a fundamental matrix explains, whatever the focal length is."""
+    straight = [
+        camera.undistorted().project(camera.bearings(pixels))
+        for camera, pixels in zip(cameras, (a, b), strict=True)
+    ]
+    try:
+        _, mask = cv2.findFundamentalMat(
+            straight[0], straight[1], cv2.USAC_MAGSAC, _limit_px(cameras), 0.999, 2000
+        )
+    except cv2.error:  # as it says of some matches that no matrix explains
+        return np.zeros(len(a), bool)
+    return np.asarray(np.broadcast_to(np.asarray(mask).ravel() == 1, len(a)))
+
+
+def _wide_inliers(
+    a: FloatArray, b: FloatArray, cameras: tuple[Camera, Camera]
+) -> NDArray[np.bool_]:
+    """The same of lenses that see aside, as their calibration has it; a loose limit forgives it."""
+    limit = _WIDE_LIMIT * _limit_px(cameras) / cameras[0].fx
+    return agreeing(cameras[0].sights(a), cameras[1].sights(b), limit)
+
+
+def _limit_px(cameras: tuple[Camera, Camera]) -> float:
+    return 1.5 * max(max(camera.size) for camera in cameras) / WIDTH
 
 
 def distinct_matches(a: Features, b: Features) -> tuple[FloatArray, FloatArray]:
