@@ -127,6 +127,14 @@ def test_the_backend_option_beats_the_settings_file(tmp_path):
     assert (given("torch").backend, given(None).backend) == ("torch", "numba")
 
 
+@pytest.mark.parametrize("name", ["method", "localization.method"])
+def test_a_setting_goes_by_its_own_name_and_by_the_nodes(name):
+    from crossfire_core.cli.shell import configured
+    from crossfire_core.config import LocalizationConfig
+
+    assert configured(LocalizationConfig(), None, [f"{name}=crossfire"]).method == "crossfire"
+
+
 def test_settings_come_from_a_file_with_changes_on_top(tmp_path):
     from crossfire_core.cli.shell import configured
     from crossfire_core.config import LocalizationConfig

@@ -153,7 +153,8 @@ def configured(base: T, file: Path | None, changes: Sequence[str] | None, **give
     Args:
         base: what nothing else says otherwise.
         file: YAML of settings.
-        changes: as ``NAME=VALUE``.
+        changes: as ``NAME=VALUE``; the name may begin with the node's name for the section, as in
+            ``localization.method``.
         given: settings with options of their own, None where the option is not given.
 
     Raises:
@@ -164,6 +165,7 @@ def configured(base: T, file: Path | None, changes: Sequence[str] | None, **give
     from crossfire_core.config import load_yaml
 
     result = load_yaml(base, file) if file else base
+    section = type(base).__name__.removesuffix("Config").lower() + "."
     for change in changes or ():
         name, equals, text = change.partition("=")
         if not equals or not name:
@@ -172,7 +174,7 @@ def configured(base: T, file: Path | None, changes: Sequence[str] | None, **give
             value: Any = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {change!r}: the value is not YAML") from error
-        for part in reversed(name.split(".")):
+        for part in reversed(name.removeprefix(section).split(".")):
             value = {part: value}
         result = replace_from(result, value)
     return replace_from(result, {k: v for k, v in given.items() if v is not None})
