@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -171,6 +173,36 @@ def test_no_pose_from_too_little_or_from_noise() -> None:
     rng.shuffle(points)
     solved = solve_pose(pixels, points, np.ones(300), camera, 4.0, 500)
     assert solved is None or solved.inlier.sum() < 30
+
+
+@pytest.mark.parametrize("kind", ["one point", "one line", "far away", "one pixel"])
+def test_matches_that_fix_no_pose_give_none_or_a_finite_one(kind: str) -> None:
+    rng = np.random.default_rng(3)
+    for seed in range(20):
+        pixels, points = rng.uniform(0.0, 400.0, (60, 2)), rng.normal(0.0, 1.0, (60, 3))
+        if kind == "one point":
+            points[:] = points[0]
+        elif kind == "one line":
+            points = points[0] + rng.normal(0.0, 1.0, (60, 1)) * points[1]
+        elif kind == "far away":
+            points *= 10.0 ** rng.uniform(5.0, 300.0)
+        else:
+            pixels[:] = pixels[0]
+        for start in (None, Pose.identity()):
+            with np.errstate(all="ignore"):
+                found = solve_pose(
+                    pixels, points, np.ones(60), CAMERAS["none"], 4.0, 200, seed=seed, start=start
+                )
+            assert found is None or found.camera_from_map.is_finite()
+
+
+def test_poselibs_answer_that_is_no_pose_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    poselib = pytest.importorskip("poselib")
+    nothing = (SimpleNamespace(Rt=np.full((3, 4), np.nan)), {"inliers": [True] * 60})
+    monkeypatch.setattr(poselib, "estimate_absolute_pose", lambda *_: nothing)
+    rng = np.random.default_rng(4)
+    pixels, points = rng.uniform(0.0, 400.0, (60, 2)), rng.normal(0.0, 1.0, (60, 3))
+    assert solve_pose(pixels, points, np.ones(60), CAMERAS["none"], 4.0, 200) is None
 
 
 def test_surer_matches_pull_harder() -> None:

@@ -298,7 +298,7 @@ class Finder:
             pixels, space, weights, camera, limit, self.config.ransac_iterations,
             self.config.seed, start,
         )  # fmt: skip
-        if solved is None or not solved.camera_from_map.is_finite():
+        if solved is None:
             return None
         return solved, Matches(pixels, space, weights, solved.inlier)
 

@@ -264,8 +264,6 @@ class Localizer:
         count, spread = int(inlier.sum()), spread_of(fit.pixels[inlier], camera)
         if count < self.config.min_inliers or spread < self.config.min_spread:
             return None
-        if not solved.camera_from_map.is_finite():
-            return None
         residual = float(np.median(solved.error_px[inlier]))
         noise = max(residual, 0.3) * self.config.covariance_inflation
         matches = Matches(fit.pixels, fit.points, np.ones(len(fit.points)), inlier)

@@ -26,6 +26,7 @@ from crossfire_core.localization.nearness import ViewDistances, closeness
 from crossfire_core.localization.patch_search import search
 from crossfire_core.localization.pose_solver import (
     SolvedPose,
+    finite,
     refine_pose,
     solve_pose,
 )
@@ -159,9 +160,13 @@ class PatchAligner:
         pixels = (centres + shifts)[found] / scale
         points = self._patches.points[index[found]]
         focal = 0.5 * (camera.fx + camera.fy)
-        solved = refine_pose(
-            start.inverse(), camera.sights(pixels), points, weights[found], focal, max_error_px
+        solved = finite(
+            refine_pose(
+                start.inverse(), camera.sights(pixels), points, weights[found], focal, max_error_px
+            )
         )
+        if solved is None:
+            return None
         agrees = np.zeros(len(index), bool)
         agrees[np.flatnonzero(found)[solved.inlier]] = True
         agreement = Agreement.of(centres / scale, agrees, camera)

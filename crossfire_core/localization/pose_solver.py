@@ -93,7 +93,8 @@ def solve_pose(
     focal = 0.5 * (camera.fx + camera.fy)
     if start is not None:
         near = refine_pose(start, sights, points, weights, focal, 2.0 * max_error_px)
-        return refine_pose(near.camera_from_map, sights, points, weights, focal, max_error_px)
+        start = near.camera_from_map
+        return finite(refine_pose(start, sights, points, weights, focal, max_error_px))
     # PROSAC draws from the best first; the weakest matches would only slow the counting down
     order = np.argsort(-weights, kind="stable")[:_RANSAC_MATCHES]
     ransac = {"max_reproj_error": max_error_px, "max_iterations": max_iterations,
@@ -102,9 +103,14 @@ def solve_pose(
     found, inlier = sampled_pose(
         sights[order], points[order], camera, ransac, {"loss_scale": 0.5 * max_error_px}
     )
-    if inlier.sum() < 6:
+    if found is None or inlier.sum() < 6:
         return None
-    return refine_pose(found, sights, points, weights, focal, max_error_px)
+    return finite(refine_pose(found, sights, points, weights, focal, max_error_px))
+
+
+def finite(solved: SolvedPose) -> SolvedPose | None:
+    """The pose, unless the least squares diverged on matches that fix none."""
+    return solved if solved.camera_from_map.is_finite() else None
 
 
 def sampled_pose(
@@ -113,8 +119,10 @@ def sampled_pose(
     camera: Camera,
     ransac: dict[str, Any],
     bundle: dict[str, Any],
-) -> tuple[Pose, NDArray[np.bool_]]:
+) -> tuple[Pose | None, NDArray[np.bool_]]:
     """``camera_from_map`` by PoseLib's LO-RANSAC, and which matches agree ``[n]``.
+
+    The pose is None where PoseLib's is not finite, as on matches that fix no pose.
 
     Where PoseLib is not installed OpenCV finds it, from the side of the lens that sees most.
 
@@ -151,7 +159,13 @@ def sampled_pose(
         for part, agree in zip(parts, agreeing, strict=True):
             inlier[part.index] = agree
         return pose, inlier
-    return Pose.from_matrix(found.Rt), inlier
+    return pose_or_none(found), inlier
+
+
+def pose_or_none(found: Any) -> Pose | None:
+    """PoseLib's pose; None where it is no pose, as on matches that fix none."""
+    matrix = np.asarray(found.Rt)
+    return Pose.from_matrix(matrix) if np.isfinite(matrix).all() else None
 
 
 def has_poselib() -> bool:
@@ -166,8 +180,10 @@ def sampled_generalized_pose(
     focal: float,
     ransac: dict[str, Any],
     bundle: dict[str, Any],
-) -> tuple[Pose, list[NDArray[np.bool_]]]:
+) -> tuple[Pose | None, list[NDArray[np.bool_]]]:
     """``base_from_map`` of flat cameras that sit together, by PoseLib, and who agrees ``[n]``.
+
+    The pose is None where PoseLib's is not finite.
 
     Args:
         pixels: ``[n, 2]`` from the principal point, by camera.
@@ -182,7 +198,7 @@ def sampled_generalized_pose(
         pixels, points, [_poselib_pose(mount) for mount in mounts], [model] * len(mounts),
         ransac, bundle,
     )  # fmt: skip
-    return Pose.from_matrix(found.Rt), [np.asarray(agree, dtype=bool) for agree in info["inliers"]]
+    return pose_or_none(found), [np.asarray(agree, dtype=bool) for agree in info["inliers"]]
 
 
 def _poselib_pose(pose: Pose) -> Any:

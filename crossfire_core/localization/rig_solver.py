@@ -129,7 +129,8 @@ def _sampled(
          "min_iterations": 50, "success_prob": 0.9999, "seed": seed},
         {"loss_scale": 0.5 * max_error_px},
     )  # fmt: skip
-    return [found] if sum(int(agree.sum()) for agree in agreeing) >= 6 else []
+    agreed = sum(int(agree.sum()) for agree in agreeing) >= 6
+    return [found] if found is not None and agreed else []
 
 
 def _camera_by_camera(

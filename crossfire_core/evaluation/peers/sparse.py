@@ -293,7 +293,7 @@ def solve(
         camera.sights(pixels), points, camera, {"max_reproj_error": threshold, "seed": 0},
         {"loss_type": "CAUCHY"},
     )  # fmt: skip
-    return found.inverse() if inlier.sum() >= 4 else None, inlier
+    return found.inverse() if found is not None and inlier.sum() >= 4 else None, inlier
 
 
 def outcome(
