@@ -165,6 +165,7 @@ def _read(settings: Settings, path: Path) -> LoadedMap:
         ),
         _identity(header),
         base_frame=header.base_frame,
+        mounts=header.mounts,
     )
 
 

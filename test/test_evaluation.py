@@ -212,7 +212,7 @@ def test_frames_without_truth_take_no_part_and_none_at_all_is_an_error():
 
 
 def test_holdout_takes_exactly_the_frames_that_training_leaves_out():
-    selection = select_frames([path_pose(i) for i in range(12)], 1000, 5)
+    selection = select_frames(FakeRecording(12).infos, 1000, 5)
     trained = frozenset(f"f{i:03d}" for i in selection.mapping)
     options = EvaluationOptions(holdout_every=5)
     evaluation = evaluate(FakeLocalizer(), FakeRecording(12), options, trained=trained)

@@ -32,7 +32,8 @@ AROUND = np.ones((3, 3), bool)
 
 
 def surfaces_of(room: BoxRoom, config: ExportConfig = CONFIG, **views):
-    return cast(room, LENS, room.views(**views), config)
+    poses = room.views(**views)
+    return cast(room, [LENS] * len(poses), poses, config)
 
 
 def grid_of(room: BoxRoom, config: ExportConfig = CONFIG, **views) -> OccupancyGrid:
@@ -166,8 +167,8 @@ def test_the_grid_is_in_the_frame_that_poses_are_published_in():
     room = BoxRoom()
     shift = Pose(np.eye(3), np.array([0.31, -0.17, 0.05]))
     views = room.views(count=4)
-    moved_surfaces = cast(room, LENS, views, CONFIG, lambda pose: shift @ pose)
-    plain = cast(room, LENS, views, CONFIG)
+    moved_surfaces = cast(room, [LENS] * 4, views, CONFIG, lambda pose: shift @ pose)
+    plain = cast(room, [LENS] * 4, views, CONFIG)
     np.testing.assert_allclose(moved_surfaces.points, shift.apply(plain.points), atol=1e-5)
     np.testing.assert_allclose(moved_surfaces.origins, shift.apply(plain.origins))
 

@@ -391,20 +391,20 @@ def test_poses_that_do_not_belong_to_the_images_are_noticed(tmp_path: Path) -> N
 
 def test_held_out_frames_are_never_trained_on() -> None:
     room = ToyRoom(40)
-    chosen = select_frames(room.poses, max_views=10, holdout_every=4)
+    chosen = select_frames(room.infos, max_views=10, holdout_every=4)
     held = set(range(0, 40, 4))
     assert len(chosen.mapping) <= 10 and not held & set(chosen.mapping)
     assert chosen.test and set(chosen.test) <= held
     assert chosen.spare == tuple(sorted({*range(40)} - held - {*chosen.mapping}))
-    everything = select_frames(room.poses, max_views=100)
+    everything = select_frames(room.infos, max_views=100)
     assert everything.mapping == tuple(range(40)) and everything.test == everything.spare == ()
-    few = select_frames(ToyRoom(120).poses, max_views=10).spare
+    few = select_frames(ToyRoom(120).infos, max_views=10).spare
     assert len(few) == len(set(few)) == 48 and np.ptp(few) > 100  # all over the recording
 
 
 def test_kept_views_are_spread_over_the_path() -> None:
     """A robot that stood still for most of a recording is not mapped from that spot alone."""
-    moving = ToyRoom(20).poses
+    moving = ToyRoom(20).infos
     standing = [moving[0]] * 180
     chosen = select_frames([*standing, *moving], max_views=15)
     assert sum(i >= 180 for i in chosen.mapping) >= 12

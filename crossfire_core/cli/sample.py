@@ -16,7 +16,7 @@ def sample(
     place: Annotated[
         str,
         typer.Option(
-            help="room, corridor or building; by default what FOLDER is called, else room."
+            help="room, corridor, building or rig; by default what FOLDER is called, else room."
         ),
     ] = "",
     rooms: Annotated[
@@ -56,6 +56,9 @@ def sample(
 
     A building has floors of 40 x 25 m with corridors and rooms that are alike. The robot is carried
     from floor to floor, and its odometry does not notice.
+
+    A rig is a robot with two cameras, front and left, in the room with one wall white. The query
+    faces that wall. Read it with --image-topic as the tutorial has it.
 
     Example: crossfire sample room
 

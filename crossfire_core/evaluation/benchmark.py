@@ -230,8 +230,7 @@ def split(scene: Scene, plan: Plan) -> Split:
 
     mapping = open_recording(plan.path(scene.mapping), plan.reading())
     query = open_recording(plan.path(scene.query), plan.reading()) if scene.query else mapping
-    poses = [info.world_from_camera for info in mapping.infos]
-    selection = select_frames(poses, TrainingConfig().max_views, scene.holdout_every)
+    selection = select_frames(mapping.infos, TrainingConfig().max_views, scene.holdout_every)
     evaluation = EvaluationOptions(holdout_every=scene.holdout_every)
     return Split(mapping, selection.mapping, query, evaluation)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,12 +18,13 @@ from crossfire_core.evaluation.metrics import (
     pose_error,
     summarize,
 )
+from crossfire_core.evaluation.rigs import RigEvaluation, by_moment
 from crossfire_core.files import write_text
 from crossfire_core.geometry import Pose, Trajectory
 from crossfire_core.localization.estimate import ImageLocalizer, PoseEstimate
 from crossfire_core.mapping_poses.posed import qualified
 from crossfire_core.recordings.frame import Frame
-from crossfire_core.recordings.lazy import Recording, split_holdout
+from crossfire_core.recordings.lazy import Recording, hold_out
 
 PriorSource = Literal["retrieval", "previous", "odometry"]
 AlignMode = Literal["none", "rigid", "similarity"]
@@ -152,7 +153,7 @@ def evaluate(
     context: dict[str, Any] | None = None,
     on_frame: Callable[[int, int, FrameError], None] | None = None,
 ) -> Evaluation:
-    """Localize the frames of a recording one after the other.
+    """Localize the frames of a recording one after the other; of a rig, moment after moment.
 
     Args:
         localizer: what is evaluated.
@@ -168,16 +169,21 @@ def evaluate(
         RecordingError: no frame has a pose to compare with, or odometry is missing.
     """
     options = options or EvaluationOptions()
-    keeper = PriorKeeper(options.prior, recording.odometry(), recording.base_from_camera)
-    indices = chosen(len(recording), options.holdout_every)
+    rig = RigEvaluation(localizer, recording) if len(recording.mounts) > 1 else None
+    mount = recording.base_from_camera if rig is None else Pose.identity()
+    keeper = PriorKeeper(options.prior, recording.odometry(), mount)
+    indices = chosen(recording, options.holdout_every)
     errors: list[FrameError] = []
-    for done, frame in enumerate(recording.frames(indices), 1):
-        seen = bool(options.holdout_every) and not trained.isdisjoint(
-            (frame.name, qualified(recording.name, frame.name))
-        )
-        if frame.world_from_camera is None or seen:
+    done = 0
+    for frames in by_moment(recording, indices):
+        done += len(frames)
+        known = {n for f in frames for n in (f.name, qualified(recording.name, f.name))}
+        if options.holdout_every and not trained.isdisjoint(known):
             continue
-        errors.append(localize_frame(localizer, keeper, frame, frame.world_from_camera))
+        posed = [f for f in frames if f.world_from_camera is not None]
+        if not posed:
+            continue
+        errors.append(_localize_moment(localizer, rig, keeper, frames, posed[0]))
         if on_frame:
             on_frame(done, len(indices), errors[-1])
     if not errors:
@@ -187,6 +193,7 @@ def evaluate(
         "recording": recording.name,
         "prior": options.prior,
         "trained_on": len(trained & names),
+        **({"found alone by each camera": rig.alone} if rig else {}),
         **(context or {}),
     }
     alignment = None
@@ -207,16 +214,33 @@ def _nothing(name: str, options: EvaluationOptions, trained: frozenset[str]) -> 
     )
 
 
-def chosen(count: int, holdout_every: int) -> list[int]:
-    """Indices of the frames that take part, out of ``count``: all, or every n-th.
+def chosen(recording: Recording, holdout_every: int) -> list[int]:
+    """Indices of the frames that take part: all, or those of every n-th moment.
 
     Training with the same number keeps just these out.
 
     Raises:
         ConfigError: the number is negative or 1.
     """
-    every_one, held = split_holdout(range(count), holdout_every)
+    every_one, held = hold_out(recording.infos, holdout_every)
     return held if holdout_every else every_one
+
+
+def _localize_moment(
+    localizer: ImageLocalizer,
+    rig: RigEvaluation | None,
+    keeper: PriorKeeper,
+    frames: Sequence[Frame],
+    posed: Frame,
+) -> FrameError:
+    """The images of one time: of a single camera one, of a rig one a camera."""
+    if rig is None:
+        assert posed.world_from_camera is not None
+        return localize_frame(localizer, keeper, posed, posed.world_from_camera)
+    stamp = posed.stamp_ns
+    error, estimate = rig.localize(frames, keeper.at(stamp))
+    keeper.keep(stamp, estimate)
+    return error
 
 
 def localize_frame(

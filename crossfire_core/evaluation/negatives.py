@@ -250,7 +250,7 @@ def _asked(
 ) -> Row:
     from crossfire_core.evaluation.evaluate import chosen
 
-    indices = chosen(len(frames.query), frames.options.holdout_every)
+    indices = chosen(frames.query, frames.options.holdout_every)
     tell("its own images")
     own = answers(localizer, scene.query or scene.mapping, frames.query.frames(indices), own=True)
     others: list[Answer] = []

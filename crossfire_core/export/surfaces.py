@@ -90,12 +90,13 @@ def map_surfaces(
     given = [view.recorded or view.map_from_camera for view in header.views]
     frame = RecordedFrame(trained, given, header.spacing.knee)
     renderer = Renderer(neural_map.field, header.spacing, header.render).freeze()
-    return cast(renderer, header.camera, trained, config, frame.recorded, on_view)
+    cameras = [header.camera_of(view) for view in header.views]
+    return cast(renderer, cameras, trained, config, frame.recorded, on_view)
 
 
 def cast(
     renderer: SurfaceRenderer,
-    camera: Camera,
+    cameras: Sequence[Camera],
     poses: Sequence[Pose],
     config: ExportConfig,
     published: Callable[[Pose], Pose] = lambda pose: pose,
@@ -105,7 +106,7 @@ def cast(
 
     Args:
         renderer: of the map.
-        camera: of the mapping images; a smaller one of its shape is used.
+        cameras: of each mapping image; smaller ones of their shape are used.
         poses: ``map_from_camera`` as the map was trained with.
         config: how many rays, and which of them count.
         published: such a pose in the frame that localization answers in.
@@ -114,16 +115,13 @@ def cast(
     Raises:
         ExportError: no ray meets a clear surface.
     """
-    scale = min(config.columns / max(camera.size), 1.0)
-    small = camera.resized(
-        max(round(camera.width * scale), 2), max(round(camera.height * scale), 2)
-    )
     count = min(config.views, len(poses))
-    chosen = [poses[i] for i in np.linspace(0, len(poses) - 1, count).round().astype(int)]
-    answers = [published(pose) for pose in chosen]
+    chosen = np.linspace(0, len(poses) - 1, count).round().astype(int).tolist()
+    answers = [published(poses[i]) for i in chosen]
     seen: list[_Seen] = []
-    for number, (pose, answer) in enumerate(zip(chosen, answers, strict=True)):
-        seen.append(_look(renderer, small, pose, config, answer @ pose.inverse()))
+    for number, (index, answer) in enumerate(zip(chosen, answers, strict=True)):
+        pose, camera = poses[index], _small(cameras[index], config.columns)
+        seen.append(_look(renderer, camera, pose, config, answer @ pose.inverse()))
         if on_view:
             on_view(number + 1, count)
     surfaces = _joined(seen, answers)
@@ -133,6 +131,11 @@ def cast(
             "more with --set max_depth_spread=0.2"
         )
     return surfaces
+
+
+def _small(camera: Camera, columns: int) -> Camera:
+    scale = min(columns / max(camera.size), 1.0)
+    return camera.resized(max(round(camera.width * scale), 2), max(round(camera.height * scale), 2))
 
 
 @dataclass(frozen=True)

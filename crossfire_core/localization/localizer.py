@@ -63,7 +63,8 @@ class Localizer:
         )
         self.chance = header.chance
         self.upright = Upright(
-            [view.map_from_camera for view in header.views], [header.base_from_camera]
+            [view.map_from_camera for view in header.views],
+            list(header.mounts.values()) or [header.base_from_camera],
         )
         self.frame = RecordedFrame(
             poses,

@@ -9,7 +9,7 @@ together that has to suffice. A camera that does not agree with the pose is left
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -62,6 +62,7 @@ class RigEstimate:
         inliers: matches that agree with the pose, by camera.
         left_out: why each camera has no say; empty where it has.
         alone: what each camera finds by itself.
+        looks: what each finds at last, after another one has told it where to look.
         evidence: of all cameras together, decimal digits; see :mod:`.evidence`.
         residual_px: median reprojection error of the inliers, pixels of images 640 wide.
     """
@@ -73,6 +74,7 @@ class RigEstimate:
     inliers: tuple[int, ...] = ()
     left_out: tuple[str, ...] = ()
     alone: tuple[PoseEstimate, ...] = ()
+    looks: tuple[PoseEstimate, ...] = ()
     evidence: float = 0.0
     residual_px: float = float("nan")
 
@@ -82,10 +84,10 @@ class RigEstimate:
         Spread is that of the camera which sees most; times are sums.
         """
         timings: dict[str, float] = {}
-        for own in self.alone:
+        for own in self.looks:
             for stage, ms in own.timings_ms.items():
                 timings[stage] = timings.get(stage, 0.0) + ms
-        heard = [own for own, out in zip(self.alone, self.left_out, strict=False) if not out]
+        heard = [own for own, out in zip(self.looks, self.left_out, strict=False) if not out]
         ways = {own.way for own in heard}
         return PoseEstimate(
             self.ok, self.reason, self.map_from_base, self.covariance,
@@ -147,7 +149,7 @@ class RigLocalizer:
         alone = [self._alone(each, prior, **options) for each in images]
         order = sorted(range(len(images)), key=lambda i: _sureness(alone[i]), reverse=True)
         leaders = [i for i in order if alone[i].map_from_camera is not None]
-        best = RigEstimate(False, "no camera finds the place", alone=tuple(alone))
+        best = RigEstimate(False, "no camera finds the place")
         # who is sure leads the others; where nobody is, each may try
         for leader in leaders[:1] if any(own.ok for own in alone) else leaders:
             found = self._joint(images, self._led(images, alone, leader))
@@ -155,7 +157,7 @@ class RigLocalizer:
                 best = found
             if best.ok:
                 break
-        return best
+        return replace(best, alone=tuple(alone))
 
     def _joint(self, images: Sequence[RigImage], alone: Sequence[PoseEstimate]) -> RigEstimate:
         """The pose on which cameras agree: those sure of theirs, or else all of them."""
@@ -167,7 +169,7 @@ class RigLocalizer:
         c = self.config
         solved = solve_rig(sights, c.ransac_error_px, c.ransac_iterations, c.seed)
         if solved is None:
-            return RigEstimate(False, "no camera finds the place", alone=tuple(alone))
+            return RigEstimate(False, "no camera finds the place")
         heard = [
             inlier.sum() >= max(_LEAST_INLIERS, _LEAST_SHARE * own.inliers if own.ok else 0)
             for inlier, own in zip(solved.inliers, alone, strict=True)
@@ -182,8 +184,8 @@ class RigLocalizer:
         pose, covariance, residual = self._answer(images, alone, left_out, solved)
         return RigEstimate(
             not reason, reason, pose, covariance,
-            tuple(int(inlier.sum()) for inlier in solved.inliers), left_out, tuple(alone),
-            max(together(digits), *digits), residual,
+            tuple(int(inlier.sum()) for inlier in solved.inliers), left_out,
+            looks=tuple(alone), evidence=max(together(digits), *digits), residual_px=residual,
         )  # fmt: skip
 
     def _digits(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from crossfire_core.errors import ConfigError
 from crossfire_core.geometry import Camera, Pose, Trajectory
 from crossfire_core.recordings.frame import Frame
-from crossfire_core.recordings.lazy import FrameInfo, Recording, split_holdout
+from crossfire_core.recordings.lazy import FrameInfo, Recording, hold_out
 
 FloatArray = NDArray[np.float64]
 
@@ -64,7 +64,7 @@ def without_holdout(recording: Recording, every: int) -> Recording:
     Raises:
         ConfigError: nothing would be left.
     """
-    training, held = split_holdout(range(len(recording)), every)
+    training, held = hold_out(recording.infos, every)
     if not held:
         return recording
     if not training:

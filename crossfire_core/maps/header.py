@@ -29,6 +29,32 @@ _MAX_SIDE = 16384  # of the mapping camera's image, pixels
 
 
 @dataclass(frozen=True)
+class RigCamera:
+    """One of several cameras of the robot that mapped.
+
+    Attributes:
+        name: as the recording has it.
+        camera: at its recorded size.
+        base_from_camera: where it sat on the robot.
+    """
+
+    name: str
+    camera: Camera
+    base_from_camera: Pose
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain types."""
+        mount = self.base_from_camera.to_json()
+        return {"name": self.name, "camera": self.camera.to_json(), "base_from_camera": mount}
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> RigCamera:
+        """The inverse of :meth:`to_json`."""
+        mount = Pose.from_json(data["base_from_camera"])
+        return RigCamera(str(data["name"]), _camera(data["camera"]), mount)
+
+
+@dataclass(frozen=True)
 class MappingView:
     """One image that the map was made from.
 
@@ -37,23 +63,29 @@ class MappingView:
         stamp_ns: its stamp.
         map_from_camera: its pose, after any correction before or during training.
         recorded: its pose as the recording has it; None where that is the same.
+        rig_camera: name of the rig's camera that took it; empty where there was one camera.
     """
 
     name: str
     stamp_ns: int
     map_from_camera: Pose
     recorded: Pose | None = None
+    rig_camera: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As plain types."""
         plain = {"name": self.name, "stamp_ns": self.stamp_ns, **self.map_from_camera.to_json()}
+        plain |= {"rig_camera": self.rig_camera} if self.rig_camera else {}
         return {**plain, "recorded": self.recorded.to_json()} if self.recorded else plain
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> MappingView:
         """The inverse of :meth:`to_json`."""
         recorded = Pose.from_json(data["recorded"]) if "recorded" in data else None
-        return MappingView(str(data["name"]), int(data["stamp_ns"]), Pose.from_json(data), recorded)
+        return MappingView(
+            str(data["name"]), int(data["stamp_ns"]), Pose.from_json(data), recorded,
+            str(data.get("rig_camera", "")),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,8 +94,8 @@ class MapHeader:
 
     Attributes:
         frame_id: name of the map's frame, for ROS.
-        camera: of the mapping images, at their recorded size.
-        base_from_camera: where the camera sat on the mapping robot.
+        camera: of the mapping images, at their recorded size; of a rig, the first one.
+        base_from_camera: where the camera sat on the mapping robot; of a rig, the first one.
         box: the scene's inner box.
         spacing: how samples spread along rays.
         field: sizes of the field.
@@ -80,6 +112,7 @@ class MapHeader:
             holds a room, not a country's grid: far from its frame's origin a map has one of its
             own. Poses in the header are the map's; points and box are about this origin.
         base_frame: what that robot's frame was called; empty where it is not known.
+        rig: the cameras of a robot that mapped with several; empty where there was one.
     """
 
     frame_id: str
@@ -97,6 +130,17 @@ class MapHeader:
     chance: Chance = dataclasses.field(default_factory=Chance)
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
     base_frame: str = ""
+    rig: tuple[RigCamera, ...] = ()
+
+    @property
+    def mounts(self) -> dict[str, Pose]:
+        """``base_from_camera`` of each camera of a rig, by name."""
+        return {each.name: each.base_from_camera for each in self.rig}
+
+    def camera_of(self, view: MappingView) -> Camera:
+        """The camera that took a mapping view, at its recorded size."""
+        of_rig = (each.camera for each in self.rig if each.name == view.rig_camera)
+        return next(of_rig, self.camera)
 
     @property
     def trained_on(self) -> frozenset[str]:
@@ -136,6 +180,7 @@ class MapHeader:
             "chance": vars(self.chance),
             "origin": list(self.origin),
             "base_frame": self.base_frame,
+            "rig": [each.to_json() for each in self.rig],
         }
 
     @staticmethod
@@ -180,6 +225,7 @@ class MapHeader:
             chance,
             (east, north, up),
             str(data.get("base_frame", "")),
+            tuple(RigCamera.from_json(each) for each in data.get("rig", ())),
         )
 
 

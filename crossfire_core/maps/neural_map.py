@@ -128,6 +128,7 @@ class NeuralMap:
             "frame_id": h.frame_id,
             "map_bytes": self.file_bytes,
             "camera": h.camera.to_json(),
+            "rig": [each.name for each in h.rig],
             "mapping_views": len(h.views),
             "poses_moved_m": round(h.moved[0], 5),
             "poses_moved_deg": round(float(np.degrees(h.moved[1])), 3),

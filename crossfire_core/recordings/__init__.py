@@ -62,8 +62,7 @@ def open_recording(path: Path | str, options: RecordingOptions | None = None) ->
         raise RecordingError(f"no recording at {path}")
     for recognises, read in _readers():
         if recognises(path):
-            recording = read(path, options)
-            return _masked(recording, options.mask) if options.mask else recording
+            return _read(path, options, read)
     raise RecordingError(
         f"{path} is no recording that is known here: a rosbag2, a folder with transforms.json, a "
         "COLMAP model, or a folder of 7-Scenes, Cambridge Landmarks, TUM RGB-D, EuRoC, kapture "
@@ -78,7 +77,16 @@ def _known_inside(folder: Path) -> str:
     return f"; in it lie {', '.join(known)}" if known else ""
 
 
+def _read(path: Path, options: RecordingOptions, read: Reader) -> Recording:
+    # Heavier than the options, which the command line needs first.
+    from crossfire_core.recordings.rig import read_rig
+
+    return read_rig(options, lambda own: _masked(read(path, own), own.mask))
+
+
 def _masked(recording: Recording, masks: str) -> Recording:
+    if not masks:
+        return recording
     from crossfire_core.recordings.masks import MaskedRecording, Masks
 
     return MaskedRecording(recording, Masks(Path(masks)))

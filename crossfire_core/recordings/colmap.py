@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from crossfire_core.recordings.colmap_model import (
     read_model,
 )
 from crossfire_core.recordings.folder import FolderRecording, ListedImage
+from crossfire_core.recordings.frame import Mount
 from crossfire_core.recordings.image_file import ImageFinder, Size
 from crossfire_core.recordings.options import RecordingOptions
 from crossfire_core.recordings.text import natural_key
@@ -68,19 +69,21 @@ def read_colmap(path: Path, options: RecordingOptions) -> FolderRecording:
     """
     name, model, folder, notes = _largest(path)
     finder = _image_finder(folder, [image.name for image in model.images])
-    places = model.places()
+    places, together = model.places(), model.moments()
+    images = sorted(model.images, key=lambda image: natural_key(image.name))
+    numbers = {image.number: number for number, image in enumerate(images)}
     listed = [
         ListedImage(
             image.name,
-            number,
+            min(numbers.get(i, number) for i in together.get(image.number, [image.number])),
             finder.find(image.name),
             partial(_camera, model, image.camera),
             partial(_pose, image, places.get(image.number)),
+            mount=_mount(image, places) if image.number in together else None,
         )
-        for number, image in enumerate(
-            sorted(model.images, key=lambda image: natural_key(image.name))
-        )
+        for number, image in enumerate(images)
     ]
+    listed.sort(key=lambda image: image.stamp_ns)
     return FolderRecording(
         path.name,
         listed,
@@ -125,6 +128,16 @@ def _camera(model: Model, number: int, size: Size) -> Camera:
         raise CalibrationError(f"the model has no camera {number}")
     camera = model.cameras[number]
     return camera_of(camera.model, camera.width, camera.height, camera.parameters)
+
+
+def _mount(image: ModelImage, places: Mapping[int, tuple[Values, Values]]) -> Mount | None:
+    """Where a rig's camera sits; the rig is its robot's base."""
+    if image.number not in places:
+        return None
+    try:
+        return Mount(f"camera{image.camera}", pose_of(places[image.number][0]).inverse())
+    except ValueError:
+        return None  # as its pose, which is said of the image
 
 
 def _pose(image: ModelImage, place: tuple[Values, Values] | None) -> Pose:

@@ -109,6 +109,16 @@ class Model:
             and (mounted := self.rigs.get(frame.rig, {}).get(sensor)) is not None
         }
 
+    def moments(self) -> dict[int, list[int]]:
+        """By image: those that its rig took at the same time, of rigs that have several cameras."""
+        found: dict[int, list[int]] = {}
+        for frame in self.frames:
+            cameras = [s for s in self.rigs.get(frame.rig, {}) if s[0] == _CAMERA]
+            images = [image for s, image in frame.images.items() if s[0] == _CAMERA]
+            if len(cameras) > 1:
+                found.update(dict.fromkeys(images, images))
+        return found
+
 
 def pose_of(values: Values) -> Pose:
     """A pose from COLMAP's seven numbers.

@@ -12,7 +12,7 @@ import numpy as np
 
 from crossfire_core.errors import CalibrationError, CrossfireError, RecordingError
 from crossfire_core.geometry import Camera, Pose, Trajectory
-from crossfire_core.recordings.frame import Frame
+from crossfire_core.recordings.frame import Frame, Mount
 from crossfire_core.recordings.image_file import (
     ImageHeader,
     Size,
@@ -47,6 +47,7 @@ class ListedImage:
         depth: a 16-bit depth image of the same view, or None.
         depth_unit: metres in one of its units.
         depth_unknown: the number that stands for "unknown" besides 0.
+        mount: which camera of a rig took it, or None.
 
     Both callables may raise anything of ``BAD_VALUES`` or an error with a reason.
     """
@@ -59,6 +60,7 @@ class ListedImage:
     depth: Path | None = None
     depth_unit: float = 1e-3
     depth_unknown: int = 65535
+    mount: Mount | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,9 @@ class FolderRecording(Recording):
         files, losses = _usable(listed, posed=bool(self.pose_source))
         self.notes = (*notes, *losses.notes(len(listed)))
         self._files = [files[i] for i in kept(len(files), options)]
+        first = next((f.info.mount for f in self._files if f.info.mount), None)
+        if first is not None:
+            self.base_from_camera = first.base_from_camera
         self._use_depth = options.use_depth
         self._pixel_depth = _pixel_depth(self._files)
         because = f": {'; '.join(self.notes)}" if self.notes else ""
@@ -167,7 +172,9 @@ class FolderRecording(Recording):
                     f"{listed.depth.name} is {depth.shape[1]}x{depth.shape[0]}, "
                     f"{file.path.name} is {image.shape[1]}x{image.shape[0]}"
                 )
-        return Frame(info.name, image, info.camera, info.stamp_ns, info.world_from_camera, depth)
+        return Frame(
+            info.name, image, info.camera, info.stamp_ns, info.world_from_camera, depth, info.mount
+        )
 
 
 def pose_at(trajectory: Trajectory, stamp_ns: int, options: RecordingOptions) -> Pose:
@@ -222,7 +229,7 @@ def _usable(listed: Sequence[ListedImage], *, posed: bool) -> tuple[list[_ImageF
             losses.uncalibrated.append(f"{image.name}: {error}")
             continue
         pose = _pose(image, losses) if posed else None
-        info = FrameInfo(image.name, image.stamp_ns, camera, pose)
+        info = FrameInfo(image.name, image.stamp_ns, camera, pose, image.mount)
         files.append(_ImageFile(info, image, image.path, turn, header.deep))
     return files, losses
 

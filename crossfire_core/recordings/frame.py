@@ -11,6 +11,19 @@ from crossfire_core.geometry import Camera, Pose
 
 
 @dataclass(frozen=True)
+class Mount:
+    """One of several cameras of a robot.
+
+    Attributes:
+        camera: its name.
+        base_from_camera: where it sits on the robot.
+    """
+
+    camera: str
+    base_from_camera: Pose
+
+
+@dataclass(frozen=True)
 class Frame:
     """One image with what is known about it.
 
@@ -21,6 +34,7 @@ class Frame:
         stamp_ns: nanoseconds; for recordings without time, the frame's number.
         world_from_camera: where the recording says the camera was, or None.
         depth: ``[height, width]`` float32 along z in metres, 0 where unknown, or None.
+        mount: which camera of a rig took it; None where there is one camera only.
     """
 
     name: str
@@ -29,3 +43,4 @@ class Frame:
     stamp_ns: int
     world_from_camera: Pose | None = None
     depth: NDArray[np.float32] | None = None
+    mount: Mount | None = None

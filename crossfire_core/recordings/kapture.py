@@ -10,6 +10,7 @@ from crossfire_core.errors import CalibrationError, RecordingError
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.recordings.colmap import camera_of
 from crossfire_core.recordings.folder import FolderRecording, ListedImage
+from crossfire_core.recordings.frame import Mount
 from crossfire_core.recordings.image_file import ImageFinder, Size
 from crossfire_core.recordings.options import RecordingOptions
 from crossfire_core.recordings.text import natural_key, numbers, parse_rows, whole
@@ -39,7 +40,9 @@ def read_kapture(path: Path, options: RecordingOptions) -> FolderRecording:
     cameras = dict(parse_rows(sensors / "sensors.txt", _sensor, notes, ","))
     records = parse_rows(sensors / _RECORDS, _record, notes, ",")
     records.sort(key=lambda record: (record[0], record[1], natural_key(record[2])))
-    poses = _poses(sensors, notes)
+    rigs = _rigs(sensors, notes)
+    poses = _poses(sensors, rigs, notes)
+    mounts = _mounts(rigs)
     finder = ImageFinder(sensors / "records_data")
     devices = sorted({device for _, device, _ in records})
     if options.image_topic and options.image_topic not in devices:
@@ -54,6 +57,7 @@ def read_kapture(path: Path, options: RecordingOptions) -> FolderRecording:
             finder.find(name),
             cameras.get(device) or partial(_no_camera, device),
             partial(poses.get, (stamp, device)),
+            mount=mounts.get(device),
         )
         for stamp, device, name in records
         if options.image_topic in ("", device)
@@ -83,15 +87,31 @@ def _record(row: list[str]) -> tuple[int, str, str]:
     return whole(row[0]), row[1], row[2]
 
 
-def _poses(sensors: Path, notes: list[str]) -> dict[tuple[int, str], Pose]:
+Rigs = dict[str, list[tuple[str, Pose]]]
+
+
+def _rigs(sensors: Path, notes: list[str]) -> Rigs:
+    """Cameras and their ``camera_from_rig`` by rig."""
+    rigs: Rigs = {}
+    if (sensors / "rigs.txt").is_file():
+        for rig, camera, mounted in parse_rows(sensors / "rigs.txt", _mounting, notes, ","):
+            rigs.setdefault(rig, []).append((camera, mounted))
+    return rigs
+
+
+def _mounts(rigs: Rigs) -> dict[str, Mount]:
+    """Where cameras sit on their robot, of rigs that have several; the rig is its base."""
+    several = [cameras for cameras in rigs.values() if len(cameras) > 1]
+    return {
+        name: Mount(name, mounted.inverse()) for cameras in several for name, mounted in cameras
+    }
+
+
+def _poses(sensors: Path, mounts: Rigs, notes: list[str]) -> dict[tuple[int, str], Pose]:
     """``world_from_camera`` by time and device; rigs are resolved into their cameras."""
     file = sensors / "trajectories.txt"
     if not file.is_file():
         return {}
-    mounts: dict[str, list[tuple[str, Pose]]] = {}
-    if (sensors / "rigs.txt").is_file():
-        for rig, camera, mounted in parse_rows(sensors / "rigs.txt", _mounting, notes, ","):
-            mounts.setdefault(rig, []).append((camera, mounted))
     poses: dict[tuple[int, str], Pose] = {}
     for stamp, device, device_from_world in parse_rows(file, _placement, notes, ","):
         for camera, camera_from_device in mounts.get(device, [(device, Pose.identity())]):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crossfire_core.errors import CalibrationError, ConfigError
 from crossfire_core.geometry import Camera, Pose, Trajectory
-from crossfire_core.recordings.frame import Frame
+from crossfire_core.recordings.frame import Frame, Mount
 from crossfire_core.recordings.options import RecordingOptions
 
 T = TypeVar("T")
@@ -21,6 +21,8 @@ T = TypeVar("T")
 FARTHEST = 1e9
 # Numbers that stand for times are below both, as nanoseconds.
 _EARLIEST_TIME_NS, _LEAST_STEP_NS = 1_000_000_000_000, 1_000_000
+# Images of a rig's cameras are of one moment if their stamps are no further apart.
+TOGETHER_NS = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class FrameInfo:
     stamp_ns: int
     camera: Camera
     world_from_camera: Pose | None
+    mount: Mount | None = None
 
 
 class Recording(ABC):
@@ -41,7 +44,7 @@ class Recording(ABC):
     Attributes:
         name: for people: the folder's or file's name.
         world_frame: the frame of ``world_from_camera``.
-        base_from_camera: where the camera sits on the robot.
+        base_from_camera: where the camera sits on the robot; of a rig, the first one.
         base_frame: what the robot's frame is called; empty where nothing says.
         pose_source: for people: where the poses come from; empty without poses.
         poses_drift: whether they are odometry, whose errors grow along the path.
@@ -99,6 +102,39 @@ class Recording(ABC):
         """``odom_from_base`` over time, or None where the format has none."""
         return None
 
+    def mounted(self, frame: Frame | FrameInfo) -> Pose:
+        """Where the camera of a frame sits on the robot: ``base_from_camera``."""
+        return frame.mount.base_from_camera if frame.mount else self.base_from_camera
+
+    @property
+    def mounts(self) -> tuple[Mount, ...]:
+        """The cameras of a rig in the order of their first frames; empty where there is one."""
+        found: dict[str, Mount] = {}
+        for info in self.infos:
+            if info.mount is not None:
+                found.setdefault(info.mount.camera, info.mount)
+        return tuple(found.values())
+
+
+def moments(infos: Sequence[FrameInfo]) -> list[list[int]]:
+    """Positions of the frames that several cameras took at one time, in order of time.
+
+    A frame of a single camera is a moment of its own.
+    """
+    bound = TOGETHER_NS if is_timed(infos) else 0
+    found: list[list[int]] = []
+    cameras: set[str] = set()
+    for index, info in enumerate(infos):
+        name = info.mount.camera if info.mount else ""
+        first = infos[found[-1][0]].stamp_ns if found else 0
+        if name and name not in cameras and found and info.stamp_ns - first <= bound:
+            found[-1].append(index)
+            cameras.add(name)
+        else:
+            found.append([index])
+            cameras = {name, ""}
+    return found
+
 
 def is_timed(infos: Sequence[FrameInfo]) -> bool:
     """Whether stamps are times; photographs are only numbered, a nanosecond apart."""
@@ -137,6 +173,23 @@ def split_holdout(frames: Sequence[T], every: int) -> tuple[list[T], list[T]]:
         [frame for i, frame in enumerate(frames) if i not in held],
         [frame for i, frame in enumerate(frames) if i in held],
     )
+
+
+def hold_out(infos: Sequence[FrameInfo], every: int) -> tuple[list[int], list[int]]:
+    """Keep every n-th moment out of training, with the images of all its cameras.
+
+    Args:
+        infos: of a recording.
+        every: as for :func:`split_holdout`.
+
+    Returns:
+        (for training, held out): positions of frames.
+
+    Raises:
+        ConfigError: ``every`` would leave nothing to train on.
+    """
+    training, held = split_holdout(moments(infos), every)
+    return [i for moment in training for i in moment], [i for moment in held for i in moment]
 
 
 def check_size(image: NDArray[Any], camera: Camera, what: str) -> None:

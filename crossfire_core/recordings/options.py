@@ -17,7 +17,11 @@ class RecordingOptions:
     folder, and ``pose_topic`` of ``none`` leaves the poses of any format out.
     """
 
-    image_topic: str = option("", "topic of the images; empty takes the only one")
+    image_topic: str = option(
+        "",
+        "topic of the images; several, separated by commas, are cameras of one robot; empty takes "
+        "the only one",
+    )
     camera_info_topic: str = option("", "topic of the calibration; empty takes the image's own")
     calibration: str = option(
         "",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossfire_core.errors import ConfigError
-from crossfire_core.sample import building, corridor
+from crossfire_core.sample import building, corridor, rig
 from crossfire_core.sample.recording import CAMERA, MAPPING, QUERY, PassSettings, write_sample
 
 
@@ -66,6 +66,13 @@ def _building(request: Request) -> tuple[PassSettings, ...]:
     return building.building_passes(rooms, floors, request.seed)
 
 
+def _rig(request: Request) -> tuple[PassSettings, ...]:
+    if request.rooms is not None or request.alike:
+        raise ConfigError("a rig is in one room: --rooms and --alike belong to --place corridor")
+    _one_floor(request)
+    return rig.rig_passes()
+
+
 def _one_floor(request: Request) -> None:
     if request.floors is not None:
         raise ConfigError(f"a {request.place} has one floor: --floors belongs to --place building")
@@ -75,6 +82,7 @@ PLACES: dict[str, tuple[Callable[[Request], tuple[PassSettings, ...]], tuple[int
     "room": (_room, CAMERA.size),
     "corridor": (_corridor, corridor.SIZE),
     "building": (_building, building.SIZE),
+    "rig": (_rig, rig.IMAGE_SIZE),
 }
 
 

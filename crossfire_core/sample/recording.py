@@ -41,6 +41,24 @@ _EVENING = Light(
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """A camera on the robot.
+
+    Attributes:
+        name: of it, in topics and frames.
+        camera: its calibration.
+        base_from_camera: where it sits.
+    """
+
+    name: str
+    camera: Camera
+    base_from_camera: Pose
+
+
+ONE_CAMERA = (Fitted("camera", CAMERA, BASE_FROM_CAMERA),)
+
+
+@dataclass(frozen=True)
 class PassSettings:
     """What distinguishes a pass.
 
@@ -53,6 +71,7 @@ class PassSettings:
         patches: makes the place.
         copy: which of several places of the same makes it is; see :func:`.raycast.paint`.
         texel: side of a texel, metres.
+        cameras: of the robot.
     """
 
     name: str
@@ -63,6 +82,7 @@ class PassSettings:
     patches: Callable[[], list[Patch]] = furnished_room
     copy: int = 0
     texel: float = TEXEL
+    cameras: tuple[Fitted, ...] = ONE_CAMERA
 
 
 MAPPING = PassSettings(
@@ -74,14 +94,17 @@ QUERY = PassSettings(
 
 
 class SampleRecording(Recording):
-    """One pass through a place, ray cast when its frames are read."""
+    """What one camera sees of a pass through a place, ray cast when its frames are read."""
 
     world_frame = "map"
-    base_from_camera = BASE_FROM_CAMERA
     pose_source = "exact"
 
     def __init__(
-        self, settings: PassSettings, seed: int = 1, size: tuple[int, int] = CAMERA.size
+        self,
+        settings: PassSettings,
+        seed: int = 1,
+        size: tuple[int, int] = CAMERA.size,
+        fitted: Fitted | None = None,
     ) -> None:
         """Prepare; the place is built with the first frame.
 
@@ -89,18 +112,21 @@ class SampleRecording(Recording):
             settings: which pass.
             seed: of the place's surfaces and the camera's noise.
             size: (width, height) of the images, 4:3.
+            fitted: which camera; by default the first of the pass.
         """
         self.name = f"sample {settings.name} pass"
         self.settings = settings
+        self.fitted = fitted or settings.cameras[0]
+        self.base_from_camera = self.fitted.base_from_camera
         self._seed = seed
-        self._camera = CAMERA.resized(*size)
+        self._camera = self.fitted.camera.resized(*size)
 
     @cached_property
     def infos(self) -> Sequence[FrameInfo]:
         """All frames in order of time, without their pixels."""
         found = []
         for index, stamp in enumerate(self.settings.drive.stamps(self.settings.rate_hz)):
-            pose = self.map_from_base(stamp) @ BASE_FROM_CAMERA
+            pose = self.map_from_base(stamp) @ self.base_from_camera
             found.append(FrameInfo(f"{index:04d}", stamp, self._camera, pose))
         return found
 
@@ -223,36 +249,53 @@ def write_sample(
         RecordingError: the bag cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    total, done = sum(len(SampleRecording(p, seed, size)) for p in passes), 0
+    total, done = sum(len(SampleRecording(p)) * len(p.cameras) for p in passes), 0
     written: dict[str, Path] = {}
     for settings in passes:
-        recording = SampleRecording(settings, seed, size)  # one place in memory at a time
-        name = settings.name
+        # one place in memory at a time
+        recordings = [SampleRecording(settings, seed, size, fitted) for fitted in settings.cameras]
+        name, count = settings.name, len(recordings) * len(recordings[0])
         written[name] = folder / f"{name}_bag"
         if not written[name].exists():
             with BagWriter(written[name]) as bag:
-                for frame in write_messages(bag, recording):
+                for number, _ in enumerate(write_messages(bag, recordings), 1):
                     if on_frame:
-                        on_frame(done + int(frame.name) + 1, total, name)
-        done += len(recording)
+                        on_frame(done + number, total, name)
+        done += count
     return written
 
 
-def write_messages(bag: BagWriter, recording: SampleRecording) -> Iterator[Frame]:
-    """Write a pass in order of time, yielding each frame after it is written."""
-    odometry = recording.odometry()
+def write_messages(bag: BagWriter, recordings: Sequence[SampleRecording]) -> Iterator[Frame]:
+    """Write a pass in order of time, yielding each frame after it is written.
+
+    Args:
+        bag: to write to.
+        recordings: of the pass, one a camera.
+    """
+    first = recordings[0]
+    odometry = first.odometry()
     ticks = iter(zip(odometry.stamps_ns.tolist(), odometry.poses, strict=True))
-    bag.transforms(START_NS, [("base_link", "camera_optical_frame", BASE_FROM_CAMERA)], static=True)
+    mounted = [
+        ("base_link", optical_frame(each.fitted), each.base_from_camera) for each in recordings
+    ]
+    bag.transforms(START_NS, mounted, static=True)
     tick = next(ticks, None)
-    for frame in recording:
-        while tick is not None and tick[0] <= frame.stamp_ns + 1_000_000_000 // ODOMETRY_HZ:
-            _write_tick(bag, recording, *tick)
+    for index, info in enumerate(first.infos):
+        while tick is not None and tick[0] <= info.stamp_ns + 1_000_000_000 // ODOMETRY_HZ:
+            _write_tick(bag, first, *tick)
             tick = next(ticks, None)
-        _write_image(bag, frame)
-        yield frame
+        for recording in recordings:
+            for frame in recording.frames([index]):
+                _write_image(bag, frame, recording.fitted)
+                yield frame
     while tick is not None:
-        _write_tick(bag, recording, *tick)
+        _write_tick(bag, first, *tick)
         tick = next(ticks, None)
+
+
+def optical_frame(fitted: Fitted) -> str:
+    """The frame of a camera."""
+    return f"{fitted.name}_optical_frame"
 
 
 def _write_tick(
@@ -263,9 +306,9 @@ def _write_tick(
     bag.pose("/ground_truth/pose", stamp_ns, "map", recording.map_from_base(stamp_ns))
 
 
-def _write_image(bag: BagWriter, frame: Frame) -> None:
+def _write_image(bag: BagWriter, frame: Frame, fitted: Fitted) -> None:
     bgr = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 92])
-    topic, name = "/camera/image_raw/compressed", "camera_optical_frame"
+    topic, name = f"/{fitted.name}/image_raw/compressed", optical_frame(fitted)
     bag.compressed_image(topic, frame.stamp_ns, name, data.tobytes())
-    bag.camera_info("/camera/camera_info", frame.stamp_ns, name, frame.camera)
+    bag.camera_info(f"/{fitted.name}/camera_info", frame.stamp_ns, name, frame.camera)

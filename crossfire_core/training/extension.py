@@ -202,10 +202,12 @@ class Extension(Trainer):
             # not rehearsed, but seen all the same: they are no test of the map
             "earlier_views": [*old.provenance.get("earlier_views", []), *earlier],
         }
+        known = {each.name for each in old.rig}
         return replace(
             made, frame_id=old.frame_id, camera=old.camera,
             base_from_camera=old.base_from_camera, base_frame=old.base_frame,
             provenance=provenance,
+            rig=(*old.rig, *(each for each in made.rig if each.name not in known)),
         )  # fmt: skip
 
 
@@ -225,10 +227,11 @@ def rehearsal(old: NeuralMap, taken: set[str]) -> Iterator[View]:
     header = old.header
     renderer = Renderer(old.field, header.spacing, header.render)
     side = min(_SIDE, header.features.side)
-    camera = header.camera.resized(*fitted(*header.camera.size, side))
     names = {view.name for view in header.views}
     for number in rehearsed_views(header):
         view, pose = header.views[int(number)], header.field_poses[int(number)]
+        camera = header.camera_of(view)
+        camera = camera.resized(*fitted(*camera.size, side))
         seen = renderer.render(camera, pose)
         image = np.rint(255.0 * seen.colour).astype(np.uint8)
         depth = np.where(seen.opacity > LocalizationConfig().min_opacity, seen.z_depth, 0.0).astype(
@@ -238,7 +241,7 @@ def rehearsal(old: NeuralMap, taken: set[str]) -> Iterator[View]:
         if name in taken:
             while name in taken | names:
                 name = f"earlier/{name}"
-        yield View(name, view.stamp_ns, image, camera, pose, depth)
+        yield View(name, view.stamp_ns, image, camera, pose, depth, view.rig_camera)
 
 
 def _like(config: TrainingConfig, header: MapHeader) -> TrainingConfig:

@@ -26,12 +26,13 @@ from crossfire_core.field.scene_field import SceneField
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.maps.chance import Chance
-from crossfire_core.maps.header import MapHeader, MappingView
+from crossfire_core.maps.header import MapHeader, MappingView, RigCamera
 from crossfire_core.maps.neural_map import NeuralMap, round_as_stored
 from crossfire_core.maps.patches import Patches
 from crossfire_core.maps.places import Places, choose_words, signature
 from crossfire_core.recordings import Recording
 from crossfire_core.recordings.frame import Frame
+from crossfire_core.recordings.lazy import FrameInfo
 from crossfire_core.rendering.renderer import Renderer
 from crossfire_core.rendering.sampling import Spacing
 from crossfire_core.training import checkpoint
@@ -200,13 +201,13 @@ class Trainer:
     def read_frames(self) -> None:
         """Decode the mapping views and a few frames to test with."""
         infos = self.recording.infos
-        poses = [info.world_from_camera for info in infos]
         # where poses were found for training, held-out frames were left out before that
         every = 0 if self.recording.held_out else self.holdout_every
-        chosen = select_frames(poses, self.config.max_views, every)
+        chosen = select_frames(infos, self.config.max_views, every)
         self.views: list[View] = []
         self.test_frames: list[Frame] = []
         self.base_camera = infos[chosen.mapping[0]].camera
+        self.rig = _rig([infos[i] for i in chosen.mapping])
         # where poses are learned the recording's are no truth to measure answers by
         self.spare = () if self.config.geometry.pose_rate else chosen.spare
         testing = {infos[i].name for i in chosen.test}
@@ -457,6 +458,7 @@ class Trainer:
             self._mapping_views(), provenance, image_side=c.image_side,
             origin=(float(self.origin[0]), float(self.origin[1]), float(self.origin[2])),
             base_frame=self.recording.base_frame,
+            rig=self.rig,
         )  # fmt: skip
 
     def _mapping_views(self) -> tuple[MappingView, ...]:
@@ -467,7 +469,7 @@ class Trainer:
             same = learned or pose is view.map_from_camera
             recorded = None if same else pose.shifted(self.origin)
             trained = view.map_from_camera.shifted(self.origin)
-            views.append(MappingView(view.name, view.stamp_ns, trained, recorded))
+            views.append(MappingView(view.name, view.stamp_ns, trained, recorded, view.rig_camera))
         return tuple(views)
 
     @torch.no_grad()
@@ -629,6 +631,16 @@ class Trainer:
         kind = self.device.type  # random numbers of a GPU cannot be continued on a CPU
         what = [to_dict(self.config), names, self.steps, self.seconds, self.use_depth, kind]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def _rig(infos: Sequence[FrameInfo]) -> tuple[RigCamera, ...]:
+    """The cameras that frames of a rig are of, in the order of their first ones."""
+    found: dict[str, RigCamera] = {}
+    for info in infos:
+        if info.mount is not None and info.mount.camera not in found:
+            mount = info.mount
+            found[mount.camera] = RigCamera(mount.camera, info.camera, mount.base_from_camera)
+    return tuple(found.values())
 
 
 def _rank_within(group: Tensor) -> Tensor:

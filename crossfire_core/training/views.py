@@ -30,6 +30,7 @@ class View:
         camera: intrinsics of exactly this size.
         map_from_camera: its pose.
         depth: ``[height, width]`` float32 along z in metres, 0 where unknown, or None.
+        rig_camera: name of the rig's camera that took it; empty where there is one camera.
     """
 
     name: str
@@ -38,6 +39,7 @@ class View:
     camera: Camera
     map_from_camera: Pose
     depth: NDArray[np.float32] | None = None
+    rig_camera: str = ""
 
 
 def view_of(frame: Frame, side: int) -> View:
@@ -51,7 +53,8 @@ def view_of(frame: Frame, side: int) -> View:
         camera = camera.resized(*size)
     if depth is not None:
         depth = cv2.resize(depth, camera.size, interpolation=cv2.INTER_NEAREST).astype(np.float32)
-    return View(frame.name, frame.stamp_ns, image, camera, frame.world_from_camera, depth)
+    name = frame.mount.camera if frame.mount else ""
+    return View(frame.name, frame.stamp_ns, image, camera, frame.world_from_camera, depth, name)
 
 
 def rotate(rotation_vectors: Tensor, vectors: Tensor) -> Tensor:
