@@ -63,6 +63,30 @@ class TestWorker:
         go_on.set()
         assert worker.stop(10.0)
 
+    def test_held_waits_for_what_is_in_hand_and_lets_nothing_begin(self):
+        """Neither items, nor commands, nor ticks, however long it is held."""
+        begun, go_on, done = threading.Event(), threading.Event(), []
+        woken = threading.Event()
+
+        def command() -> None:
+            begun.set()
+            go_on.wait(10.0)
+            done.append("command")
+
+        worker = Worker(done.append, lambda: done.append("tick"), print, tick_s=0.01)
+        worker.call(command)
+        assert begun.wait(10.0)
+        threading.Timer(0.02, go_on.set).start()
+        with worker.held():
+            assert done[-1] == "command"
+            before = list(done)
+            worker.submit("item")
+            worker.call(lambda: done.append("next"))
+            assert not woken.wait(0.1) and done == before
+        worker.call(woken.set)
+        assert woken.wait(10.0) and "next" in done
+        assert worker.stop(10.0)
+
 
 class TestRateLimit:
     def test_every_third_image_of_a_jittering_camera(self):

@@ -75,6 +75,18 @@ def test_time_zero_is_the_latest_that_all_know(buffer):
     assert_same(transforms.pose_from_transform(answer.transform), pose(6.0, 45.0) @ pose(0.5))
 
 
+def test_what_the_node_asks_for_now_and_then(buffer):
+    """After half of the way odom has turned by 45 degrees; the camera is half a metre ahead."""
+    newest = Pose(pose(0.0, 45.0).rotation, np.array([6.0 + 0.5**1.5, 0.5**1.5, 0.0]))
+    assert_same(transforms.lookup(buffer, "map", "camera"), newest)
+    stamp_ns, there = transforms.latest(buffer, "map", "camera")
+    assert stamp_ns == 11 * S
+    assert_same(there, newest)
+    then = transforms.lookup(buffer, "map", "camera", int(10.5 * S))
+    assert_same(then, pose(5.0) @ pose(0.5, 22.5) @ pose(0.5))
+    assert_same(transforms.lookup(buffer, "nowhere", "nowhere", 1), Pose.identity())
+
+
 def test_static_ones_hold_at_any_time(buffer):
     assert_same(found(buffer, "base", "camera", 99.0), pose(0.5))
     assert_same(found(buffer, "base", "camera", 0.0), pose(0.5))

@@ -1,12 +1,15 @@
-"""Minutes of malformed messages mixed with good ones; says whether the node's memory stays flat.
+"""Says whether the node's memory stays flat; prints it over time, and ends with code 1 if not.
 
-``python tools/soak.py --minutes 10`` prints resident memory over time and ends with code 1 if it
-grew by more than the allowance after it had warmed up. The localizer is that of the tests.
+``python tools/soak.py --minutes 10`` mixes malformed messages with good ones; the localizer is that
+of the tests. ``--map M --bag B`` plays a bag over and over to the node with a real map, in its own
+process. ``--map M --activations 20`` loads that map and lets it go again, so many times.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
 import os
 import sys
 import time
@@ -23,14 +26,69 @@ from sensor_msgs.msg import Image
 from crossfire_core.geometry import Pose
 from crossfire_ros.conversions import image_to_message
 from crossfire_ros.domains import own_domain
+from crossfire_ros.map_loading import load_map
+from crossfire_ros.options import PlayOptions, ReplayOptions
+from crossfire_ros.replay import replay
 
 PAUSE_S = 0.005
+REPORT_S = 10.0
 
 
-def resident_mb() -> float:
-    """Memory of this process that lies in RAM."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+class EnoughError(Exception):
+    """The time is over."""
+
+
+def resident_mb(pid: int | str = "self") -> float:
+    """Memory of a process that lies in RAM."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+class Watch:
+    """Reports the memory of this process's only child, and raises when the time is over."""
+
+    def __init__(self, minutes: float) -> None:
+        """Begin now."""
+        self._minutes, self._begin, self._report = minutes, time.monotonic(), 0.0
+        self.base = self.last = 0.0
+
+    def __call__(self, *_: float) -> None:
+        """Look, if it is time to."""
+        elapsed = time.monotonic() - self._begin
+        if elapsed - self._report < REPORT_S:
+            return
+        self._report = elapsed
+        children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+        (pid,) = " ".join(path.read_text() for path in children).split()
+        self.last = resident_mb(pid)
+        self.base = self.base or (self.last if elapsed > min(120.0, 20 * self._minutes) else 0.0)
+        print(f"{elapsed:6.0f} s {self.last:7.1f} MB", flush=True)
+        if elapsed > 60 * self._minutes:
+            raise EnoughError
+
+
+def drive(map_file: Path, bag: Path, minutes: float) -> float:
+    """Play a bag to the node over and over; MB by which it has grown after warming up."""
+    watch = Watch(minutes)
+    with contextlib.suppress(EnoughError):
+        replay(map_file, bag, ReplayOptions(PlayOptions(loop=True)), print, watch)
+    return watch.last - watch.base
+
+
+def activate(map_file: Path, times: int) -> float:
+    """Load a map and let it go again; MB a time by which that grows, the first fifth left out."""
+    seen = []
+    with graph(load=load_map, map=str(map_file)) as g:
+        for number in range(times):
+            g.ready()
+            g.process_image()
+            g.node.trigger_deactivate()
+            g.node.trigger_cleanup()
+            gc.collect()
+            seen.append(resident_mb())
+            print(f"{number + 1:3d} {seen[-1]:7.1f} MB", flush=True)
+    first = len(seen) // 5
+    return (seen[-1] - seen[first]) / max(1, len(seen) - 1 - first)
 
 
 def send_something(g: Graph, number: int) -> None:
@@ -62,9 +120,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--allowance-mb", type=float, default=10.0)
+    parser.add_argument("--map", type=Path)
+    parser.add_argument("--bag", type=Path)
+    parser.add_argument("--activations", type=int, default=20)
     given = parser.parse_args()
+    if given.map and given.bag:
+        grown = drive(given.map, given.bag, given.minutes)
+        print(f"grown {grown:+.1f} MB")
+        return int(grown > given.allowance_mb)
     with own_domain() as domain:
         os.environ["ROS_DOMAIN_ID"] = str(domain)
+        if given.map:
+            grown = activate(given.map, given.activations)
+            print(f"grown {grown:+.2f} MB a time")
+            return int(grown > given.allowance_mb / given.activations)
         return soak(given.minutes, given.allowance_mb)
 
 
@@ -94,9 +163,10 @@ def soak(minutes: float, allowance_mb: float) -> int:
             # By then the history of the odometry is full.
             warm = time.monotonic() - begin > min(120.0, 20 * minutes)
             base = base or (resident_mb() if warm else 0.0)
-            if time.monotonic() - report > 10.0:
+            if time.monotonic() - report > REPORT_S:
                 report = time.monotonic()
-                print(f"{report - begin:6.0f} s {number:8d} messages {resident_mb():7.1f} MB")
+                said = f"{report - begin:6.0f} s {number:8d} messages {resident_mb():7.1f} MB"
+                print(said, flush=True)
         grown = resident_mb() - base
         tally = g.node.tally
         print(f"fixes {tally.fixes}, refused {dict(tally.refused)}, grown {grown:+.1f} MB")
