@@ -106,6 +106,14 @@ def test_left_jacobian_moves_the_rotation_from_the_left(
     np.testing.assert_allclose(moved, predicted @ still, atol=1e-10)
 
 
+def test_left_jacobian_of_a_tiny_turn() -> None:
+    """Half the turn to the left, and a sixth of its square less along x and y."""
+    angle = 8e-6
+    expected = np.array([[1.0, -4e-6, 0.0], [4e-6, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    expected[[0, 1], [0, 1]] -= angle**2 / 6.0
+    np.testing.assert_allclose(left_jacobian([0.0, 0.0, angle]), expected, rtol=0, atol=1e-14)
+
+
 @given(poses, st.floats(0.5, 2.0))
 def test_nearest_rotation_undoes_scale_and_never_mirrors(pose: Pose, scale: float) -> None:
     np.testing.assert_allclose(nearest_rotation(scale * pose.rotation), pose.rotation, atol=1e-9)

@@ -25,6 +25,7 @@ from rclpy.parameter import Parameter
 from ros_graph import (
     BASE_FROM_CAMERA,
     CAMERA,
+    DEADLINE_S,
     LATCHED,
     FakeLocalizer,
     Graph,
@@ -99,7 +100,7 @@ class TestBeginning:
         ready = threading.Event()
 
         def load(settings):
-            return lambda: ready.wait(30.0) and g.load(settings)()
+            return lambda: ready.wait(DEADLINE_S) and g.load(settings)()
 
         with graph(load=load) as g:
             try:
@@ -130,7 +131,7 @@ class TestBeginning:
         ready = threading.Event()
 
         def load(settings):
-            return lambda: ready.wait(30.0) and g.load(settings)()
+            return lambda: ready.wait(DEADLINE_S) and g.load(settings)()
 
         with graph(load=load) as g:
             g.node.trigger_configure()
@@ -319,7 +320,7 @@ class Floors:
 
         def read() -> LoadedMap:
             if file != "one.map":
-                self.ready.wait(30.0)
+                self.ready.wait(DEADLINE_S)
             if file == "broken.map":
                 raise MapFormatError("broken.map is cut short")
             localizer = FakeLocalizer(self.PLACES[file])
