@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -347,6 +348,18 @@ def test_the_camera_of_a_chain_is_chosen_by_topic_or_name(tmp_path: Path) -> Non
         read_calibration(f"{file}:cam7", SIZE)
 
 
+def test_a_camera_that_is_not_meant_need_not_be_right(tmp_path: Path) -> None:
+    chain, cameras = written(tmp_path, "camchain.yaml"), written(tmp_path, "cameras.txt")
+    chain.write_text(chain.read_text().replace("distortion_model: equidistant", "camera_model: x"))
+    cameras.write_text(cameras.read_text() + "2 DIVISION 64 48 60 61 32 24 0.1\n")
+    assert read_calibration(chain, SIZE, "/cam/image_raw").camera.fx == 60.0
+    assert read_calibration(f"{cameras}:1", SIZE).camera.fx == 60.0
+    with pytest.raises(CalibrationError, match="camera_model 'x'"):
+        read_calibration(f"{chain}:cam1", SIZE)
+    with pytest.raises(CalibrationError, match="DIVISION"):
+        read_calibration(f"{cameras}:2", SIZE)
+
+
 def test_a_file_of_ros_knows_the_rectified_camera(tmp_path: Path) -> None:
     camera = read_calibration(written(tmp_path, "ost.yaml"), SIZE, "/cam/image_rect").camera
     assert (camera.fx, camera.cx, camera.cy, camera.distortion) == (55.0, 30.5, 26.0, "none")
@@ -364,6 +377,18 @@ def test_files_that_are_no_calibration(tmp_path: Path, text: str, name: str) -> 
     with pytest.raises(CalibrationError) as caught:
         read_calibration(tmp_path / name, SIZE, IMAGE)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["ost.yaml", "opencv.yml", "camchain.yaml"])
+def test_a_lens_without_its_numbers_is_not_taken_for_none(tmp_path: Path, name: str) -> None:
+    file = written(tmp_path, name)
+    file.write_text(re.sub("distortion_coeff[a-z]*", "other_name", file.read_text(), count=1))
+    with pytest.raises(CalibrationError, match="distortion_coeff"):
+        read_calibration(file, SIZE, "/cam/image_raw")
+    said = "distortion_model: none"
+    text = re.sub("distortion_model: (radtan|plumb_bob)", said, file.read_text())
+    file.write_text(text if said in text else f"{text}{said}\n")
+    assert read_calibration(file, SIZE, "/cam/image_raw").camera.distortion == "none"
 
 
 def test_a_file_that_is_not_there_or_of_another_shape(tmp_path: Path) -> None:

@@ -143,6 +143,13 @@ def test_a_colmap_model_that_is_damaged(tmp_path: Path, write, file: str) -> Non
             (60, 32, 24, 1, 2),
             Camera(*SIZE, 60, 60, 32, 24, "equidistant", (1, 2, 0, 0)),
         ),
+        (
+            "EUCM",
+            (60, 61, 32, 24, 0.6, 1.1),
+            Camera(*SIZE, 60, 61, 32, 24, "eucm", (0.6, 1.1)),
+        ),
+        ("FISHEYE", (60, 61, 32, 24), Camera(*SIZE, 60, 61, 32, 24, "equidistant", (0,) * 4)),
+        ("SIMPLE_FISHEYE", (60, 32, 24), Camera(*SIZE, 60, 60, 32, 24, "equidistant", (0,) * 4)),
     ],
 )
 def test_colmap_camera_models(model: str, parameters: tuple, expected: Camera) -> None:
@@ -291,6 +298,29 @@ def test_euroc(tmp_path: Path) -> None:
         assert_poses_close(found, WORLD_FROM_CAMERA, metres=1e-3)
         assert recording.infos[0].camera == COLMAP_CAMERA
         assert len(list(recording)) == COUNT
+
+
+def test_the_cameras_of_euroc(tmp_path: Path) -> None:
+    folder = write_euroc(tmp_path / "MH_05") / "mav0"
+    with pytest.raises(RecordingError, match=r"cam9.*its cameras are cam0"):
+        open_recording(folder, RecordingOptions(image_topic="cam9"))
+    (folder / "cam0").rename(folder / "cam1")
+    assert len(open_recording(folder)) == COUNT
+    assert len(open_recording(folder.parent, RecordingOptions(image_topic="cam1"))) == COUNT
+
+
+def test_a_lens_of_euroc_without_its_numbers_is_none(tmp_path: Path) -> None:
+    """A name that is not read must not leave the lens out."""
+    folder = write_euroc(tmp_path / "MH_05")
+    file = folder / "mav0" / "cam0" / "sensor.yaml"
+    whole = file.read_text()
+    file.write_text(whole.replace("distortion_coefficients", "distortion_coeffs"))
+    assert open_recording(folder).infos[0].camera == COLMAP_CAMERA
+    file.write_text(whole.replace("distortion_coefficients", "lens"))
+    with pytest.raises(CalibrationError, match="no distortion_coefficients"):
+        open_recording(folder)
+    file.write_text(whole.replace("radial-tangential", "none").replace("distortion_coeff", "x"))
+    assert open_recording(folder).infos[0].camera.distortion == "none"
 
 
 def test_euroc_without_calibration(tmp_path: Path) -> None:

@@ -442,6 +442,23 @@ def test_bad_rows_absent_files_and_poses_of_nan_are_left_out_and_counted(
     assert len(list(recording)) == 2
 
 
+def test_a_row_of_another_kind_is_said_in_words(tmp_path: Path) -> None:
+    folder = write_tum(tmp_path / "tum")
+    edit(folder / "groundtruth.txt", lambda text: text.replace(" ", ","))
+    with pytest.raises(RecordingError, match=r"line 2: it has another number of columns"):
+        open_recording(folder)
+
+
+def test_a_scene_of_ace_without_calibrations(tmp_path: Path) -> None:
+    folder = write_ace(tmp_path / "ace", lambda i: "60\n", "{stem}.txt")
+    for file in folder.rglob("calibration/*"):
+        file.unlink()
+    for part in [*folder.rglob("calibration")]:
+        part.rmdir()
+    with pytest.raises(CalibrationError, match="--calibration"):
+        open_recording(folder)
+
+
 def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path) -> None:
     folder = write_tum(tmp_path / "own")
     edit(folder / "rgb.txt", lambda s: s + "99999999999999999999.5 rgb/0.png\nsome words\n")

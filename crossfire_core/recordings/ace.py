@@ -53,13 +53,14 @@ def read_ace(path: Path, options: RecordingOptions) -> FolderRecording:
 
 def _root(path: Path) -> Path | None:
     for folder in (path, path / _TRAINING):
-        if all((folder / part).is_dir() for part in _PARTS):
+        if all((folder / part).is_dir() for part in _PARTS[:2]):
             return folder
     return None
 
 
 def _files(folder: Path) -> list[Path]:
-    files = (p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    there = folder.iterdir() if folder.is_dir() else ()
+    files = (p for p in there if p.is_file() and not p.name.startswith("."))
     return sorted(files, key=lambda p: natural_key(p.name))
 
 
@@ -84,7 +85,7 @@ def _pose(file: Path | None) -> Pose | None:
 def _camera(file: Path | None, size: Size) -> Camera:
     """From one focal length, or a 3x3 matrix whose pixel centres are at .5."""
     if file is None:
-        raise CalibrationError("no file in calibration belongs to it")
+        raise CalibrationError("no file in calibration belongs to it: give one with --calibration")
     matrix = read_matrix(file)
     if matrix.shape == (1, 1):
         focal = float(matrix[0, 0])

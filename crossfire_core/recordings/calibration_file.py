@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from crossfire_core.errors import CalibrationError, RecordingError
+from crossfire_core.errors import CalibrationError, CrossfireError, RecordingError
 from crossfire_core.geometry import Camera
 from crossfire_core.geometry.lens_names import lens_named
 from crossfire_core.recordings.camera_info import Calibration, CameraView, chosen_view
 from crossfire_core.recordings.colmap import camera_of
 from crossfire_core.recordings.image_file import scaled_to
-from crossfire_core.recordings.text import numbers, read_lines, read_text
+from crossfire_core.recordings.text import BAD_VALUES, numbers, read_lines, read_text
 
 _HELP = (
     "a calibration is a YAML file of ROS (camera_matrix) or OpenCV, kalibr's camchain, or "
@@ -31,10 +31,8 @@ _MATRIX_KEYS = ("camera_matrix", "Camera_Matrix", "cameraMatrix", "CameraMatrix"
 _LENS_KEYS = (
     "distortion_coefficients",
     "Distortion_Coefficients",
-    "dist_coeffs",
-    "distCoeffs",
-    "DistCoeffs",
-    "D",
+    *("dist_coeffs", "dist_coeff", "distCoeffs", "distCoeff", "DistCoeffs"),
+    *("distortion", "Distortion", "dist", "D"),
 )
 
 
@@ -47,12 +45,14 @@ class NamedCamera:
         topic: that it was calibrated on, or empty.
         calibration: its numbers, or None where :attr:`camera` holds them.
         camera: for files that know one image size and no rectified image.
+        problem: why it is of no use, which matters only where it is the one that is meant.
     """
 
     name: str
     topic: str = ""
     calibration: Calibration | None = None
     camera: Camera | None = None
+    problem: str = ""
 
 
 def read_calibration(
@@ -76,11 +76,16 @@ def read_calibration(
     """
     path, name = _split(str(file))
     chosen = _chosen(_read(path), name, topic, size, path)
+    if chosen.problem:
+        raise CalibrationError(f"{path} holds no calibration ({chosen.problem}): {_HELP}")
     if chosen.calibration is None:
         assert chosen.camera is not None
         return CameraView(_scaled(chosen.camera, size, path))
     whole = chosen.calibration.of_size(*size)
-    view, _ = chosen_view(whole, topic, rectified)
+    try:
+        view, _ = chosen_view(whole, topic, rectified)
+    except CalibrationError as error:
+        raise CalibrationError(f"{path}: {error}") from error
     return CameraView(_scaled(view.camera, size, path), view.frame_from_camera)
 
 
@@ -96,13 +101,33 @@ def _read(path: Path) -> list[NamedCamera]:
         data = _yaml(path)
         kalibr = {k: v for k, v in data.items() if isinstance(v, dict) and "intrinsics" in v}
         if kalibr:
-            return [_kalibr_camera(str(name), values) for name, values in kalibr.items()]
-        return [NamedCamera("camera", calibration=_matrix_calibration(data))]
+            return [
+                _camera_or_problem(str(name), str(values.get("rostopic", "")), _kalibr, values)
+                for name, values in kalibr.items()
+            ]
+        return [_camera_or_problem("camera", "", _matrix_calibration, data)]
     except RecordingError as error:
         raise CalibrationError(str(error)) from error
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        reason = (str(error).splitlines() or ["empty"])[0]
-        raise CalibrationError(f"{path} holds no calibration ({reason}): {_HELP}") from error
+    except BAD_VALUES as error:
+        raise CalibrationError(f"{path} holds no calibration ({_first(error)}): {_HELP}") from error
+
+
+def _camera_or_problem(
+    name: str, topic: str, parse: Callable[[Any], Calibration | Camera], values: Any
+) -> NamedCamera:
+    try:
+        found = parse(values)
+    except (*BAD_VALUES, CrossfireError) as error:
+        return NamedCamera(name, topic, problem=_first(error))
+    if isinstance(found, Camera):
+        return NamedCamera(name, topic, camera=found)
+    return NamedCamera(name, topic, calibration=found)
+
+
+def _first(error: Exception) -> str:
+    """The first line of what is wrong."""
+    said = (str(error).splitlines() or ["empty"])[0]
+    return f"no {said.strip(chr(39))}" if isinstance(error, KeyError) else said
 
 
 def _chosen(
@@ -128,8 +153,8 @@ def _raw_topic(topic: str) -> str:
 def _size_of(camera: NamedCamera) -> tuple[int, int]:
     if camera.camera is not None:
         return camera.camera.size
-    assert camera.calibration is not None
-    return camera.calibration.width, camera.calibration.height
+    known = camera.calibration
+    return (known.width, known.height) if known is not None else (0, 0)
 
 
 def _scaled(camera: Camera, size: tuple[int, int], path: Path) -> Camera:
@@ -146,13 +171,11 @@ def _colmap_cameras(path: Path) -> list[NamedCamera]:
     rows = [line.split() for _, line in read_lines(path)]
     if not rows or any(len(row) < 5 for row in rows):
         raise ValueError("no lines of CAMERA_ID MODEL WIDTH HEIGHT PARAMETERS")
-    return [
-        NamedCamera(
-            row[0],
-            camera=camera_of(row[1], int(row[2]), int(row[3]), numbers(row[4:])),
-        )
-        for row in rows
-    ]
+    return [_camera_or_problem(row[0], "", _colmap, row) for row in rows]
+
+
+def _colmap(row: Sequence[str]) -> Camera:
+    return camera_of(row[1], int(row[2]), int(row[3]), numbers(row[4:]))
 
 
 class _Loader(yaml.SafeLoader):
@@ -178,35 +201,35 @@ def _yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def _kalibr_camera(name: str, values: Mapping[str, Any]) -> NamedCamera:
+def _kalibr(values: Mapping[str, Any]) -> Calibration:
     """One camera of a camchain; pixel centres at integers."""
     projection = str(values.get("camera_model", "pinhole"))
     lens = lens_named(str(values.get("distortion_model", "none")))
     if (projection, lens) not in _KALIBR_LENSES:
         raise CalibrationError(
-            f"{name} has kalibr's camera_model {projection!r} with distortion_model "
+            f"it has kalibr's camera_model {projection!r} with distortion_model "
             f"{values.get('distortion_model', 'none')!r}: calibrate with pinhole-radtan, "
             "pinhole-equi, pinhole-fov, omni-radtan, omni-none, eucm-none or ds-none"
         )
     *shape, fx, fy, cx, cy = (float(v) for v in values["intrinsics"])
-    bend = tuple(float(v) for v in values.get("distortion_coeffs", ()))
+    bend = tuple(float(v) for v in (values["distortion_coeffs"] if lens != "none" else ()))
     own = projection != "pinhole"
     width, height = (int(v) for v in values["resolution"])
-    calibration = Calibration(
+    return Calibration(
         width,
         height,
         projection if own else str(values.get("distortion_model", "none")),
         (fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0),
         (*shape, *(bend if lens != "none" else ())) if own else bend,
     )
-    return NamedCamera(name, str(values.get("rostopic", "")), calibration)
 
 
 def _matrix_calibration(data: Mapping[str, Any]) -> Calibration:
     """Of ROS's camera_calibration or of OpenCV."""
     k = _matrix(_field(data, _MATRIX_KEYS, "camera_matrix"), 9)
-    lens = _field(data, _LENS_KEYS, "") or ()
     model = str(data.get("distortion_model") or "plumb_bob")
+    bends = lens_named(model) != "none"
+    lens = _field(data, _LENS_KEYS, "distortion_coefficients, zeros for none" if bends else "")
     if data.get("fisheye_model"):
         model = "fisheye"
     r = _matrix(data.get("rectification_matrix", (0.0,) * 9), 9)
@@ -215,7 +238,7 @@ def _matrix_calibration(data: Mapping[str, Any]) -> Calibration:
         int(data.get(f"image_{side}", data.get(f"image_{side.capitalize()}", 0)))
         for side in ("width", "height")
     )
-    return Calibration(width, height, model, k, _matrix(lens), r, p)
+    return Calibration(width, height, model, k, _matrix(lens or ()), r, p)
 
 
 def _field(data: Mapping[str, Any], names: tuple[str, ...], needed: str) -> Any:

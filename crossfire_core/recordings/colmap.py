@@ -33,6 +33,7 @@ _ONE_FOCAL_LENGTH = (
     "SIMPLE_PINHOLE",
     "SIMPLE_RADIAL",
     "RADIAL",
+    "SIMPLE_FISHEYE",
     "SIMPLE_RADIAL_FISHEYE",
     "RADIAL_FISHEYE",
 )
@@ -45,6 +46,9 @@ _DISTORTIONS: dict[str, tuple[DistortionModel, int]] = {
     "OPENCV": ("radtan", 4),
     "FULL_OPENCV": ("rational", 8),
     "FOV": ("fov", 1),
+    "EUCM": ("eucm", 2),
+    "SIMPLE_FISHEYE": ("equidistant", 4),
+    "FISHEYE": ("equidistant", 4),
     "OPENCV_FISHEYE": ("equidistant", 4),
     "SIMPLE_RADIAL_FISHEYE": ("equidistant", 4),
     "RADIAL_FISHEYE": ("equidistant", 4),

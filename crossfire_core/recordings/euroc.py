@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,29 @@ import yaml
 
 from crossfire_core.errors import CalibrationError, RecordingError
 from crossfire_core.geometry import Camera, Pose, Trajectory
+from crossfire_core.geometry.lens_names import lens_named
 from crossfire_core.recordings.folder import FolderRecording, ListedImage, no_pose, pose_at
 from crossfire_core.recordings.image_file import ImageFinder, Size
 from crossfire_core.recordings.options import RecordingOptions
-from crossfire_core.recordings.text import BAD_VALUES, number, numbers, parse_rows, read_text, whole
+from crossfire_core.recordings.text import (
+    BAD_VALUES,
+    natural_key,
+    number,
+    numbers,
+    parse_rows,
+    read_text,
+    whole,
+)
 
-_FIRST_CAMERA = "cam0"
+_LENS_KEYS = ("distortion_coefficients", "distortion_coeffs")
+_CAMERAS = "cam*"
 # Of EuRoC, and of data sets in its format whose truth is that of a motion capture.
 _TRUTHS = ("state_groundtruth_estimate0", "mocap0")
 
 
 def is_euroc(path: Path) -> bool:
     """Whether a folder is such a sequence, or its ``mav0``."""
-    return (_root(path) / _FIRST_CAMERA / "data.csv").is_file()
+    return bool(_cameras(_root(path)))
 
 
 def read_euroc(path: Path, options: RecordingOptions) -> FolderRecording:
@@ -31,14 +41,20 @@ def read_euroc(path: Path, options: RecordingOptions) -> FolderRecording:
 
     Args:
         path: the sequence's folder or its ``mav0``.
-        options: how much of it; ``image_topic`` names another camera than cam0.
+        options: how much of it; ``image_topic`` names another camera than the first.
 
     Raises:
-        RecordingError: no frame is usable.
+        RecordingError: no frame is usable, or no camera has that name.
         CalibrationError: sensor.yaml holds no calibration.
     """
     root = _root(path)
-    folder = root / (options.image_topic or _FIRST_CAMERA)
+    cameras = _cameras(root)
+    if options.image_topic and options.image_topic not in cameras:
+        raise RecordingError(
+            f"no images of {options.image_topic} (--image-topic) in {path.name}: its cameras are "
+            f"{', '.join(cameras)}"
+        )
+    folder = root / (options.image_topic or cameras[0])
     notes: list[str] = []
     camera, base_from_camera = _calibration(folder / "sensor.yaml", options, notes)
     source = next((name for name in _TRUTHS if (root / name / "data.csv").is_file()), "")
@@ -65,6 +81,12 @@ def read_euroc(path: Path, options: RecordingOptions) -> FolderRecording:
 
 def _root(path: Path) -> Path:
     return path / "mav0" if (path / "mav0").is_dir() else path
+
+
+def _cameras(root: Path) -> list[str]:
+    """Names of the cameras that have images, the first one first."""
+    lists = root.glob(f"{_CAMERAS}/data.csv") if root.is_dir() else ()
+    return sorted((file.parent.name for file in lists), key=natural_key)
 
 
 def _stamped_name(row: list[str]) -> tuple[int, str]:
@@ -94,6 +116,14 @@ def _calibration(
     return lambda size: camera, mounted
 
 
+def _lens(data: Mapping[str, Any]) -> Any:
+    """Its coefficients, under the name of the data set or that of kalibr."""
+    found = [data[name] for name in _LENS_KEYS if name in data]
+    if not found:
+        raise RecordingError("no distortion_coefficients")
+    return found[0]
+
+
 def _refuse(error: CalibrationError, size: Size) -> Camera:
     raise error
 
@@ -106,7 +136,7 @@ def _sensor(file: Path) -> tuple[Camera, Pose]:
         fx, fy, cx, cy = numbers(data["intrinsics"])
         width, height = (whole(number(x)) for x in data["resolution"])
         model = str(data.get("distortion_model", "none"))
-        lens = numbers(data.get("distortion_coefficients", []))
+        lens = numbers(() if lens_named(model) == "none" else _lens(data))
         mounting = numbers(data["T_BS"]["data"])
         mounted = Pose.from_matrix([mounting[i : i + 4] for i in (0, 4, 8, 12)])
     except (yaml.YAMLError, *BAD_VALUES, AttributeError, RecordingError) as error:

@@ -100,9 +100,16 @@ def parse_each(
         try:
             good.append(parse(item))
         except (*BAD_VALUES, CrossfireError) as error:
-            bad.append(f"{place}: {error}")
+            bad.append(f"{place}: {_reason(error)}")
     notes += left_out(bad, len(items), f"{what} cannot be read: left out")
     return good
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a row, in words where Python speaks of itself."""
+    if isinstance(error, IndexError) or "unpack" in str(error):
+        return "it has another number of columns than its kind of file"
+    return f"{error}"
 
 
 def left_out(examples: Sequence[str], total: int, what: str) -> list[str]:
