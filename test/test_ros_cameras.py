@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 
+import cv2
 import numpy as np
 import pytest
 from ros_graph import BASE_FROM_CAMERA, CAMERA, FakeLocalizer, camera_info, graph
 from sensor_msgs.msg import CameraInfo, Image
 
 from crossfire_core.config import LocalizationConfig
-from crossfire_core.errors import ConfigError
+from crossfire_core.errors import ConfigError, RecordingError
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.estimate import Matches, PoseEstimate
 from crossfire_core.localization.evidence import Agreement
 from crossfire_core.maps.chance import Chance
-from crossfire_ros.cameras import Moments, Shot
+from crossfire_ros.cameras import CameraInput, Moments, Shot
 from crossfire_ros.conversions import image_to_message, stamp_from_ns, transform_from_pose
 from crossfire_ros.map_loading import LoadedMap
 from crossfire_ros.settings import settings_from
@@ -33,6 +34,24 @@ def moments(shots: str, bound_s: float = 0.005, cameras=("front", "left")) -> li
         shot = Shot(names[word[0]], int(word[1:]) * MS, word)
         found += ["+".join(each.message for each in m) for m in pairing.add(shot)]
     return found
+
+
+def test_a_mask_is_put_on_the_camera_of_each_image(tmp_path):
+    """One image for all, at the images' size; a folder, whose masks have names, is refused."""
+    usable = np.ones((96, 128), np.uint8)
+    usable[80:] = 0
+    cv2.imwrite(str(tmp_path / "front.png"), 255 * usable)
+    config = settings_from({"mask": str(tmp_path / "{camera}.png")}).node
+    front = CameraInput("front", config)
+    front.take_info(camera_info(CAMERA))
+    camera = front.view(64, 48).camera
+    assert camera.usable is not None and replace(camera, mask=None) == CAMERA
+    assert camera.usable.all(axis=1).tolist() == [True] * 40 + [False] * 8
+    assert front.view(64, 48).camera is camera  # worked out once
+    several = CameraInput("", settings_from({"mask": str(tmp_path)}).node)
+    several.take_info(camera_info(CAMERA))
+    with pytest.raises(RecordingError, match="one image for all frames"):
+        several.view(64, 48)
 
 
 class TestMoments:

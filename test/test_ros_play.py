@@ -28,13 +28,21 @@ from crossfire_core.cli import run
 from crossfire_core.errors import ConfigError, RecordingError
 from crossfire_core.localization.tracker import TrackingState
 from crossfire_core.recordings import open_recording
+from crossfire_core.recordings.options import RecordingOptions
 from crossfire_core.reports.plots import TopView
 from crossfire_ros.bag_clock import BagClock
 from crossfire_ros.conversions import image_from_message, stamp_to_ns, view_from_message
 from crossfire_ros.offline import settings_for, track_offline
 from crossfire_ros.options import PlayOptions, ReplayOptions
 from crossfire_ros.play import Player
-from crossfire_ros.replay import ReplayError, find_topics, replay, spinning_node
+from crossfire_ros.replay import (
+    ReplayError,
+    Topics,
+    find_topics,
+    node_arguments,
+    replay,
+    spinning_node,
+)
 from crossfire_ros.replay_report import ReplayOutcome, truth_of, write_report
 
 STATIC = QoSProfile(
@@ -342,6 +350,15 @@ class TestOffline:
     def test_a_parameter_that_was_replaced_names_the_new_one(self):
         with pytest.raises(ConfigError, match=r"tracking.lost_after_failures.*coast_after_s"):
             settings_for(("tracking.lost_after_failures:=2",), None)
+
+
+def test_the_node_is_told_what_was_said_about_the_camera():
+    said = RecordingOptions(calibration="cam.yaml:cam1", mask="hood.png", rectified=True)
+    line = node_arguments(
+        Path("room.map"), Topics("/cam/image", "", ""), ReplayOptions(recording=said)
+    )
+    given = {line[i + 1] for i, word in enumerate(line) if word == "-p"}
+    assert {"calibration:=cam.yaml:cam1", "mask:=hood.png", "rectified:=true"} <= given
 
 
 def test_recovery_is_counted_from_images_behind_the_jump():
