@@ -323,6 +323,7 @@ def test_a_lens_without_coefficients_may_have_any_name(name: str) -> None:
         ((64, 48, np.zeros(9), "plumb_bob", []), "uncalibrated"),
         ((0, 48, K, "plumb_bob", []), "uncalibrated"),
         ((64, 48, (-50.0, *K[1:]), "plumb_bob", []), "uncalibrated"),
+        ((10**400, 48, K, "plumb_bob", []), "more than 1000000 pixels"),
         ((64, 48, (np.nan, *K[1:]), "plumb_bob", []), "NaN"),
         ((64, 48, K, "plumb_bob", [np.nan] * 5), "NaN"),
         ((64, 48, K, "ftheta", [0.1]), "ftheta"),

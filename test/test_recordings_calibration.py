@@ -348,6 +348,15 @@ def test_the_camera_of_a_chain_is_chosen_by_topic_or_name(tmp_path: Path) -> Non
         read_calibration(f"{file}:cam7", SIZE)
 
 
+@pytest.mark.parametrize("width", ["1" + "0" * 400, "[" * 3000, ".inf", "1e999", "null", "-64"])
+def test_any_width_is_a_camera_or_one_line(tmp_path: Path, width: str) -> None:
+    file = written(tmp_path, "ost.yaml")
+    file.write_text(file.read_text().replace("image_width: 64", f"image_width: {width}"))
+    with pytest.raises(CalibrationError) as caught:
+        read_calibration(file, SIZE)
+    assert "ost.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_a_camera_that_is_not_meant_need_not_be_right(tmp_path: Path) -> None:
     chain, cameras = written(tmp_path, "camchain.yaml"), written(tmp_path, "cameras.txt")
     chain.write_text(chain.read_text().replace("distortion_model: equidistant", "camera_model: x"))

@@ -35,6 +35,7 @@ _RANGES: dict[str, tuple[tuple[float, float], ...]] = {
     "eucm": ((0.0, 1.0), (1e-6, 1e6)),
     "ds": ((-1.0, 100.0), (0.0, 1.0)),
 }
+_LARGEST_SIDE = 1_000_000
 _FLAT = ("none", "radtan", "rational")
 
 
@@ -83,6 +84,8 @@ class Camera:
                 f"the mask is {columns}x{rows}, its images are {self.width}x{self.height}: "
                 "make it of their size"
             )
+        if max(self.width, self.height) > _LARGEST_SIDE:
+            raise CalibrationError(f"camera has more than {_LARGEST_SIDE} pixels along a side")
         numbers = (self.fx, self.fy, self.cx, self.cy, *self.coefficients)
         if not all(np.isfinite(numbers)):
             raise CalibrationError("camera calibration has NaN or infinite numbers")
