@@ -293,6 +293,11 @@ class TrackingConfig:
     covariance_scale: float = option(
         2.0, "factor on the standard deviations that the pose solver reports", min=0.1, max=100.0
     )
+    smooth: bool = option(
+        False,
+        "weigh each fix against odometry, so that the pose and map -> odom do not step with the "
+        "scatter of fixes; their covariances stay those of the fixes",
+    )
     floor_m: float = option(
         0.01, "smallest standard deviation of a position, metres", min=0.0, max=1.0
     )

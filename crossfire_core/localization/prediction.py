@@ -32,6 +32,20 @@ class PriorKind(str, Enum):
 
 
 @dataclass(frozen=True)
+class Smoothed:
+    """A pose with all that fixes and odometry have said so far.
+
+    Attributes:
+        map_from_base: the pose.
+        covariance: ``[6, 6]`` of it, if errors of fixes were independent; they are not, so it
+            weighs the next fix and is not for publishing.
+    """
+
+    map_from_base: Pose
+    covariance: FloatArray
+
+
+@dataclass(frozen=True)
 class Anchor:
     """A pose at a time, from which later poses are predicted.
 
@@ -43,6 +57,8 @@ class Anchor:
         velocity: ``[6]`` twist of the base in its own axes, a second, or None.
         waits: without odometry, whether the pose stays as certain as it was (a hint that
             somebody gave does; a fix on a moving robot does not).
+        shown: of a fix, the pose to publish where fixes are smoothed, else None; predictions
+            start from the fix itself.
     """
 
     stamp_ns: int
@@ -51,6 +67,12 @@ class Anchor:
     odometry: OdometrySample | None = None
     velocity: FloatArray | None = None
     waits: bool = False
+    shown: Smoothed | None = None
+
+    @property
+    def published(self) -> Pose:
+        """``map_from_base`` for others."""
+        return self.map_from_base if self.shown is None else self.shown.map_from_base
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,12 @@ from crossfire_core.localization.prediction import (
     Anchor,
     Prediction,
     PriorKind,
+    Smoothed,
     carried,
     velocity_between,
 )
 from crossfire_core.localization.rig import RigImage, RigLocalizer, RigWitness
+from crossfire_core.localization.smoothing import smoothed
 from crossfire_core.localization.uncertainty import (
     FloatArray,
     at_lever,
@@ -198,7 +200,7 @@ class Tracker:
         tied = self._tied
         if tied is None or tied.odometry is None or self._odometry_broke_since(tied):
             return None
-        return tied.map_from_base @ tied.odometry.odom_from_base.inverse()
+        return tied.published @ tied.odometry.odom_from_base.inverse()
 
     def configure(self, config: TrackingConfig) -> None:
         """Change the thresholds from the next image on."""
@@ -678,7 +680,8 @@ class Tracker:
         self, found: Anchor, prior: PriorKind, estimate: PoseEstimate, jumped: bool = False
     ) -> TrackResult:
         velocity = None if jumped else velocity_between(self._fix, found)
-        self._fix = replace(found, velocity=velocity)
+        shown = self._smoothed(found, jumped) if self.config.smooth else None
+        self._fix = replace(found, velocity=velocity, shown=shown)
         if found.odometry is not None or jumped:  # else the correction from before still holds
             self._tied = self._fix
         self._hint, self._candidate, self._contradiction = None, None, None
@@ -687,6 +690,19 @@ class Tracker:
         self._state = TrackingState.TRACKING
         self._pace.gone(found.stamp_ns, estimate)
         return self._result(found.stamp_ns, "", prior, estimate, self._fix, jumped)
+
+    def _smoothed(self, found: Anchor, jumped: bool) -> Smoothed:
+        """A fix weighed against the smoothed pose before it, as odometry has carried that on."""
+        before, expected = self._fix, None
+        if before is not None and before.shown is not None and not jumped:
+            last = before.shown
+            start = replace(before, map_from_base=last.map_from_base, covariance=last.covariance)
+            if not self._odometry_broke_since(start):
+                expected = self._move(start, found.stamp_ns)
+        pose = smoothed(found.map_from_base, found.covariance, expected)
+        if not self.config.two_d:
+            return pose
+        return replace(pose, map_from_base=flat(pose.map_from_base, self.config.floor_z))
 
     def _failed(
         self,
@@ -712,7 +728,7 @@ class Tracker:
             stamp_ns=stamp_ns,
             reason=reason,
             prior=prior,
-            map_from_base=None if fix is None else fix.map_from_base,
+            map_from_base=None if fix is None else fix.published,
             covariance=None if fix is None else fix.covariance,
             map_from_odom=None if fix is None else self.map_from_odom,
             jumped=jumped,
