@@ -113,3 +113,14 @@ def test_every_situation_is_shown_by_a_test_that_exists():
         assert named, f"nothing shows: {row}"
         missing = [name for name in named if f"def {name}(" not in tests]
         assert not missing, f"there is no {missing}"
+
+
+def test_tests_that_are_named_are_there():
+    text = (ROOT / "docs" / "recordings.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", text)
+    absent = [
+        (file, name)
+        for file, name in named
+        if f"def {name}(" not in (ROOT / "test" / file).read_text(encoding="utf-8")
+    ]
+    assert named and not absent

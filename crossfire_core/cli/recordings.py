@@ -64,7 +64,7 @@ def convert(
     rate: Annotated[
         float, typer.Option(min=0.01, help="Images a second where the recording has no time.")
     ] = 10.0,
-    depth: Annotated[bool, typer.Option("--depth", help="Take depth images along.")] = False,
+    depth: Annotated[bool, typer.Option("--depth", help="Convert depth images as well.")] = False,
     json: shell.JsonFile = None,
 ) -> None:
     """Write a recording as a rosbag2, to replay it to a robot, or as transforms.json.

@@ -53,9 +53,9 @@ class Camera:
     Attributes:
         width: pixels.
         height: pixels.
-        fx: focal length along x in pixels; likewise ``fy``.
+        fx: focal length along x in pixels, as ``fy`` is along y.
         fy: see ``fx``.
-        cx: principal point in pixels, centres at .5; likewise ``cy``.
+        cx: principal point in pixels, centres at .5, as is ``cy``.
         cy: see ``cx``.
         distortion: ``none``, ``radtan`` (k1 k2 p1 p2 [k3]), ``rational``
             (k1 k2 p1 p2 k3 k4 k5 k6 [s1 s2 s3 s4 [tx ty]]), ``equidistant`` (k1 k2 k3 k4), ``fov``

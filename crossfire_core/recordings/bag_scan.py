@@ -88,7 +88,7 @@ class BagScan:
         camera_frame: frame that the images name.
         images: in order of recording.
         pixel_depth: of 16-bit images.
-        depths: likewise of the depth images.
+        depths: the depth images, in the same order.
         depth_view: camera of the depth images, or None where the bag has no calibration of them.
         depth_frame: their frame, or empty.
         poses: by topic.

@@ -47,7 +47,7 @@ class Calibration:
 
     Attributes:
         width: pixels of the full sensor, 0 where unknown.
-        height: likewise.
+        height: of it, too.
         model: name of the distortion model.
         k: ``[9]`` matrix of the raw image, row by row.
         d: distortion of the raw image.

@@ -27,7 +27,7 @@ from crossfire_core.recordings.lazy import FARTHEST, FrameInfo, Recording, kept
 from crossfire_core.recordings.options import NO_POSES, RecordingOptions
 from crossfire_core.recordings.text import BAD_VALUES, left_out
 
-_LOOKS_FOR_DEPTH = 20
+_LOOKS_FOR_DEPTH = 20  # images that tell how many bits all of them use
 
 
 def no_pose() -> None:

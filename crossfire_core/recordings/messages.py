@@ -29,7 +29,7 @@ _NS = 1_000_000_000
 _DEPTH_ENCODINGS = ("16uc1", "32fc1", "64fc1")
 # Some drivers send depth under these names, most send pictures.
 _GREY_ENCODINGS = ("mono16", "mono8", "8uc1")
-_SEEN_COMPRESSED = 20
+_SEEN_COMPRESSED = 20  # every so many are decoded, which takes long, and tell enough
 
 
 def stamp_ns(header: Any) -> int:
