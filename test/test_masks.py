@@ -195,6 +195,30 @@ def test_a_folder_of_masks(tmp_path: Path, name: str) -> None:
         masks.masked(PLAIN)  # as a node has it, whose images have no names
 
 
+def test_masks_that_a_transforms_json_names(tmp_path: Path) -> None:
+    """One more of the user's leaves out what either leaves out."""
+    folder = write_transforms(tmp_path / "scene")
+    file = folder / "transforms.json"
+    data = json.loads(file.read_text())
+    for frame in data["frames"][:2]:
+        frame["mask_path"] = "masks/hood.png"
+    file.write_text(json.dumps(data))
+    written(folder / "masks" / "hood.png", body().usable)
+    recording = open_recording(folder)
+    assert "1 of 3 images have no mask: used whole" in recording.notes
+    assert not recording.metric and recording.masks
+    first, _, last = (frame.camera.usable for frame in recording)
+    assert first is not None and last is None
+    np.testing.assert_array_equal(first, body().usable)
+    left = np.ones((48, 64), bool)
+    left[:, :9] = False
+    both = open_recording(folder, RecordingOptions(mask=str(written(tmp_path / "left.png", left))))
+    first, _, last = (frame.camera.usable for frame in both)
+    assert first is not None and last is not None
+    np.testing.assert_array_equal(first, body().usable & left)
+    np.testing.assert_array_equal(last, left)
+
+
 def test_masks_of_no_use_say_so(tmp_path: Path) -> None:
     folder = write_transforms(tmp_path / "scene")
     other = written(tmp_path / "other" / "nothing_alike.png", body().usable)

@@ -16,6 +16,8 @@ from crossfire_core.geometry import Camera, Pose
 from crossfire_core.geometry.camera import DistortionModel
 from crossfire_core.recordings.folder import FolderRecording, ListedImage
 from crossfire_core.recordings.image_file import ImageFinder, Size
+from crossfire_core.recordings.lazy import Recording
+from crossfire_core.recordings.masks import MaskedRecording, Masks
 from crossfire_core.recordings.options import RecordingOptions
 from crossfire_core.recordings.text import (
     BAD_VALUES,
@@ -46,7 +48,7 @@ def is_transforms(path: Path) -> bool:
     return _json_path(path).is_file()
 
 
-def read_transforms(path: Path, options: RecordingOptions) -> FolderRecording:
+def read_transforms(path: Path, options: RecordingOptions) -> Recording:
     """Read a transforms.json and list its images.
 
     Args:
@@ -80,13 +82,17 @@ def read_transforms(path: Path, options: RecordingOptions) -> FolderRecording:
             finder.find(name),
             partial(read_camera, _fields(entry, shared)),
             partial(_pose, entry.get("transform_matrix")),
-            _depth_file(finder, entry),
+            _file(finder, entry, "depth_file_path"),
             unit,
         )
         for place, (name, entry) in enumerate(named)
     ]
     name = file.parent.name if file.name == FILE_NAME else file.stem
-    return FolderRecording(name, listed, options, notes=notes, pose_source=file.name, metric=False)
+    recording = FolderRecording(
+        name, listed, options, notes=notes, pose_source=file.name, metric=False
+    )
+    masks = {name: mask for name, entry in named if (mask := _file(finder, entry, "mask_path"))}
+    return MaskedRecording(recording, Masks.listed(file, masks)) if masks else recording
 
 
 def _json_path(path: Path) -> Path:
@@ -111,8 +117,8 @@ def _fields(entry: Mapping[str, Any], shared: Mapping[str, Any]) -> Mapping[str,
     return ChainMap(own, rest)
 
 
-def _depth_file(finder: ImageFinder, entry: Mapping[str, Any]) -> Path | None:
-    listed = entry.get("depth_file_path")
+def _file(finder: ImageFinder, entry: Mapping[str, Any], key: str) -> Path | None:
+    listed = entry.get(key)
     return finder.find(listed) if isinstance(listed, str) and listed else None
 
 

@@ -7,7 +7,7 @@ COLMAP and nerfstudio have it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,18 @@ class Masks:
                 raise RecordingError(f"{path} holds no mask: give it images named like the frames'")
         self._masked: dict[tuple[Camera, Path], Camera] = {}
 
+    @staticmethod
+    def listed(path: Path, files: Mapping[str, Path]) -> Masks:
+        """Masks that a recording itself names.
+
+        Args:
+            path: of the list, for messages.
+            files: by the name of the frame.
+        """
+        masks = Masks(path)
+        masks._of_name = dict(files)
+        return masks
+
     def masks(self, name: str) -> bool:
         """Whether there is a mask for a frame of that name."""
         return self._file(name) is not None
@@ -70,7 +82,10 @@ class Masks:
         if file is None:
             return camera
         if (camera, file) not in self._masked:
-            self._masked[camera, file] = replace(camera, mask=_read(file, camera))
+            mask = _read(file, camera)
+            if camera.mask is not None:
+                mask = Mask(mask.usable & camera.mask.usable)
+            self._masked[camera, file] = replace(camera, mask=mask)
         return self._masked[camera, file]
 
     def digest(self) -> str:
@@ -128,7 +143,7 @@ class MaskedRecording(Recording):
                 f"none of the masks has the name of a frame of {base.name}, such as {bare[0]}"
             )
         self.describe_as(base)
-        self.masks = masks.digest()
+        self.masks = " ".join(filter(None, (base.masks, masks.digest())))
         if bare:
             self.notes += (f"{len(bare)} of {len(base.infos)} images have no mask: used whole",)
 
