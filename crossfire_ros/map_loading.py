@@ -125,7 +125,7 @@ def load_map(settings: Settings) -> ReadMap:
     if not settings.node.map:
         raise ConfigError("no map: set the parameter `map` to a file made with `crossfire train`")
     path = Path(settings.node.map).expanduser()
-    if not path.is_file():
+    if not path.exists():
         raise MapFormatError(f"there is no map at {path}: make one with 'crossfire train'")
     return partial(_read, settings, path)
 
@@ -141,16 +141,15 @@ def _read(settings: Settings, path: Path) -> LoadedMap:
     import torch
 
     from crossfire_core.export.geometry import map_geometry
-    from crossfire_core.localization.localizer import Localizer
-    from crossfire_core.maps.neural_map import NeuralMap
+    from crossfire_core.localization.place import open_localizer
 
     if settings.node.threads:
         torch.set_num_threads(settings.node.threads)
         os.environ[THREADS] = str(settings.node.threads)  # for the compiled kernels
-    neural_map = NeuralMap.load(path, settings.node.device, settings.node.backend)
-    localizer = Localizer(neural_map, settings.localization)
+    node = settings.node
+    localizer = open_localizer(path, settings.localization, node.device, node.backend)
     localizer.warm_up()
-    header = neural_map.header
+    header = localizer.neural_map.header
     return LoadedMap(
         localizer,
         header.frame_id,
@@ -158,10 +157,10 @@ def _read(settings: Settings, path: Path) -> LoadedMap:
         path.name,
         [view.map_from_camera for view in header.views],
         map_geometry(
-            neural_map,
+            localizer.neural_map,
             settings.export,
-            grid=settings.node.publish_map,
-            points=settings.node.publish_cloud,
+            grid=node.publish_map,
+            points=node.publish_cloud,
         ),
         _identity(header),
         base_frame=header.base_frame,

@@ -12,6 +12,7 @@ for _module in (
     "doctor",
     "recordings",
     "mapping",
+    "joining",
     "evaluation",
     "viewing",
     "exporting",

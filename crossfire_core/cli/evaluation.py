@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from crossfire_core.evaluation.evaluate import Evaluation, EvaluationOptions
     from crossfire_core.geometry import Pose
     from crossfire_core.localization.estimate import PoseEstimate
-    from crossfire_core.localization.localizer import Localizer
+    from crossfire_core.localization.place import MapLocalizer
     from crossfire_core.recordings.lazy import Recording
     from crossfire_core.recordings.masks import Masks
 
@@ -93,7 +93,7 @@ def load_localizer(
     backend: str | None = None,
     config: Path | None = None,
     changes: list[str] | None = None,
-) -> Localizer:
+) -> MapLocalizer:
     """Open a map for localization.
 
     Raises:
@@ -106,19 +106,19 @@ def load_localizer(
 
     settings = shell.configured(LocalizationConfig(), config, changes)
     with display.working("opening the map"):
-        from crossfire_core.localization.localizer import Localizer
-        from crossfire_core.maps.neural_map import NeuralMap
+        from crossfire_core.localization.place import open_localizer
 
-        return Localizer(NeuralMap.load(map_file, device, backend or "auto"), settings)
+        return open_localizer(map_file, settings, device, backend or "auto")
 
 
 def measure(
-    localizer: Localizer, source: Recording, options: EvaluationOptions, map_file: Path
+    localizer: MapLocalizer, source: Recording, options: EvaluationOptions, map_file: Path
 ) -> Evaluation:
     """Evaluate with a progress bar."""
     from crossfire_core.cli import display
     from crossfire_core.evaluation.evaluate import evaluate as run
     from crossfire_core.evaluation.report import describe
+    from crossfire_core.maps.place import map_bytes
 
     context = {"map": map_file.name, "localization": dataclasses.asdict(localizer.config)}
     with display.working("warming up"):
@@ -128,7 +128,7 @@ def measure(
             localizer,
             source,
             options,
-            map_bytes=map_file.stat().st_size,
+            map_bytes=map_bytes(map_file),
             trained=localizer.neural_map.header.trained_on,
             context=context,
             on_frame=lambda done, total, error: update(done, total, describe(error)),
@@ -149,7 +149,7 @@ def print_summary(evaluation: Evaluation) -> None:
 
 
 def write_report(
-    folder: Path, evaluation: Evaluation, source: Recording, localizer: Localizer
+    folder: Path, evaluation: Evaluation, source: Recording, localizer: MapLocalizer
 ) -> Path:
     """Write the report of an evaluation, with the map drawn in it; returns the page."""
     from crossfire_core.cli import display
@@ -220,7 +220,7 @@ def localize(
 
 
 def localize_file(
-    localizer: Localizer,
+    localizer: MapLocalizer,
     path: Path,
     prior: Pose | None,
     calibration: str = "",

@@ -101,9 +101,9 @@ def _surfaces(map_file: Path, device: str, backend: str, settings: ExportConfig)
 
     with display.working("opening the map"):
         from crossfire_core.export.surfaces import map_surfaces
-        from crossfire_core.maps.neural_map import NeuralMap
+        from crossfire_core.maps.place import open_map
 
-        neural_map = NeuralMap.load(map_file, device, backend)
+        neural_map = open_map(map_file, device, backend)
     with display.counting("looking at the map") as update:
         return map_surfaces(neural_map, settings, update)
 

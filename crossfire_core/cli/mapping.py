@@ -18,7 +18,10 @@ from crossfire_core.recordings.options import RecordingOptions
 
 if TYPE_CHECKING:
     from crossfire_core.geometry import Pose
+    from crossfire_core.localization.place import MapLocalizer
+    from crossfire_core.maps.header import MapHeader
     from crossfire_core.maps.neural_map import NeuralMap
+    from crossfire_core.maps.place import Place
     from crossfire_core.recordings import Recording
 
 
@@ -58,10 +61,25 @@ def train(
     minutes: Annotated[
         float | None,
         typer.Option(
-            min=0.01, help="Time to train, 15 by default; the schedule fits itself to it."
+            min=0.01,
+            help="Time to train; the schedule fits itself to it. By default 15, and 7 more for "
+            "each further tile; tiles share it.",
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps to train instead.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps to train instead, of all tiles together.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Train so many tiles of a large place at a time.")
+    ] = 1,
+    ray: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Train the tiles of a large place on a Ray cluster, or `local` for one of this "
+            "machine; needs the extra [cluster].",
+        ),
+    ] = "",
     holdout_every: Annotated[
         int, typer.Option(help="Keep every n-th frame out of training, for evaluation.")
     ] = 0,
@@ -85,12 +103,16 @@ def train(
     needs the extra [sfm]), or are those of the odometry, corrected. Ctrl-C keeps
     what was done; the same command with --resume goes on from it.
 
+    A place that is larger than a few rooms becomes several tiles, and MAP a folder of them; every
+    command takes it as it takes a file.
+
     Example: crossfire train room/mapping_bag --map room.map --minutes 15
     """
     from crossfire_core.cli import display
     from crossfire_core.config import TrainingConfig
     from crossfire_core.mapping_poses import sources
     from crossfire_core.mapping_poses.workspace import workspace_path
+    from crossfire_core.maps.place import map_bytes
 
     settings = shell.configured(TrainingConfig(), config, changes, backend=backend)
     workspace = workspace_path(map_file)
@@ -105,6 +127,7 @@ def train(
     made = train_with_bar(
         source,
         map_file,
+        train=trainer_of(source, map_file, workers, ray, steps, minutes),
         config=settings,
         steps=steps,
         minutes=minutes,
@@ -118,8 +141,54 @@ def train(
     shutil.rmtree(workspace, ignore_errors=True)
     tell_moved(made, can_refine=len(recording) == 1)
     merged = tell_merged(source)
-    display.out.print(f"map: {map_file} ({map_file.stat().st_size / 1e6:.1f} MB)")
+    display.out.print(f"map: {map_file} ({map_bytes(map_file) / 1e6:.1f} MB)")
+    tell_tiles(made)
     shell.emit({"map": str(map_file), **made.summary(), "warnings": merged}, json)
+
+
+def trainer_of(
+    source: Recording,
+    map_file: Path,
+    workers: int,
+    ray: str,
+    steps: int | None,
+    minutes: float | None,
+) -> Callable[..., NeuralMap | Place]:
+    """What trains a recording: one map, or the tiles that it needs; says so.
+
+    Raises:
+        ConfigError: a room's map would go where a folder is.
+        MissingDependencyError: Ray is not installed.
+        TrainingError: there is no Ray cluster at the address.
+    """
+    from crossfire_core.cli import display
+    from crossfire_core.errors import ConfigError
+    from crossfire_core.training.engines import Cluster, Workers
+    from crossfire_core.training.tiles import default_minutes, train_place
+    from crossfire_core.training.tiling import parts_of
+    from crossfire_core.training.trainer import train_map
+
+    with display.working("looking how large the place is"):
+        parts = parts_of(source)
+    if len(parts) == 1:
+        if map_file.is_dir():
+            raise ConfigError(f"{map_file} is a folder, and this map is one file: name another")
+        return train_map
+    engine = Cluster(ray) if ray else Workers(workers) if workers > 1 else None
+    length = f"{steps} steps" if steps else f"{minutes or default_minutes(len(parts)):g} minutes"
+    longest = max(max(part.high - part.low) for part in parts)
+    display.err.print(f"  {len(parts)} tiles, up to {longest:.1f} m long; {length} for all of them")
+    return partial(train_place, parts=parts, engine=engine)
+
+
+def tell_tiles(made: NeuralMap | Place) -> None:
+    """Say what the tiles of a place resolve."""
+    from crossfire_core.cli import display
+    from crossfire_core.maps.place import Place
+
+    if isinstance(made, Place):
+        cells = [100.0 * header.cell_m for header in made.headers]
+        display.out.print(f"{len(cells)} tiles, {min(cells):.1f} to {max(cells):.1f} cm a cell")
 
 
 @contextmanager
@@ -138,8 +207,10 @@ def keeping(workspace: Path) -> Iterator[None]:
 def can_resume(map_file: Path, workspace: Path) -> bool:
     """Whether training itself was begun; a stop before that left a workspace only."""
     from crossfire_core.training.checkpoint import checkpoint_path
+    from crossfire_core.training.tiles import work_folder
 
-    return checkpoint_path(map_file).exists() or not workspace.exists()
+    begun = checkpoint_path(map_file).exists() or work_folder(map_file).exists()
+    return begun or not workspace.exists()
 
 
 @shell.command("Make a map")
@@ -177,33 +248,55 @@ def extend(
 ) -> None:
     """Continue a map with a new recording of the same place or of what lies beside it.
 
-    The old place is rehearsed from the map itself, its recording is not needed.
+    The old place is rehearsed from the map itself, its recording is not needed. Where the new
+    recording goes further than one map can hold, what is new becomes tiles of their own, and what
+    was known stays as it is; a map of one file then becomes a folder.
 
     Example: crossfire extend room.map room/second_bag --output room2.map --minutes 10
     """
     from crossfire_core.cli import display
     from crossfire_core.config import TrainingConfig
-    from crossfire_core.maps.neural_map import NeuralMap
-    from crossfire_core.training.extension import extend_map
+    from crossfire_core.localization.place import open_localizer
+    from crossfire_core.maps.place import map_bytes
 
     settings = shell.configured(TrainingConfig(), config, changes, backend=backend)
-    old = NeuralMap.load(map_file, device, settings.backend)
+    old = open_localizer(map_file, None, device, settings.backend)
     source = _placed(
         old, map_file.name, recording, options, poses, settings.sfm.keyframes, holdout_every
     )
     tell_source(source)
     target = output or map_file
     made = train_with_bar(
-        source, target, train=partial(extend_map, old), config=settings, steps=steps,
+        source, target, train=extender_of(old, map_file, source), config=settings, steps=steps,
         minutes=minutes, holdout_every=holdout_every, resume=resume,
         device=device, seed=seed,
     )  # fmt: skip
-    display.out.print(f"map: {target} ({target.stat().st_size / 1e6:.1f} MB)")
+    display.out.print(f"map: {target} ({map_bytes(target) / 1e6:.1f} MB)")
+    tell_tiles(made)
     shell.emit({"map": str(target), **made.summary()}, json)
 
 
+def extender_of(
+    old: MapLocalizer, map_file: Path, source: Recording
+) -> Callable[..., NeuralMap | Place]:
+    """What continues a map with a recording in its frame: the map itself, or further tiles.
+
+    Raises:
+        TrainingError: a place knows all of the recording already.
+    """
+    from crossfire_core.cli import display
+    from crossfire_core.maps.neural_map import NeuralMap
+    from crossfire_core.training.extension import extend_map, extend_place, new_parts
+
+    parts = new_parts(old.neural_map, source)
+    if isinstance(old.neural_map, NeuralMap) and not parts:
+        return partial(extend_map, old.neural_map)
+    display.err.print(f"  {len(parts)} further tiles")
+    return partial(extend_place, map_file, parts=parts)
+
+
 def _placed(
-    old: NeuralMap,
+    old: MapLocalizer,
     name: str,
     path: Path,
     options: RecordingOptions,
@@ -219,7 +312,6 @@ def _placed(
     """
     from crossfire_core.cli import display
     from crossfire_core.errors import ConfigError
-    from crossfire_core.localization.localizer import Localizer
     from crossfire_core.mapping_poses.from_map import poses_from_map
     from crossfire_core.mapping_poses.posed import without_holdout
     from crossfire_core.recordings import open_recording
@@ -232,15 +324,15 @@ def _placed(
     unposed = dataclasses.replace(options, pose_topic=NO_POSES, require_poses=False)
     source = without_holdout(open_recording(path, unposed), holdout_every)
     with display.stages() as update:
-        return poses_from_map(source, Localizer(old), keyframes, name, update)
+        return poses_from_map(source, old, keyframes, name, update)
 
 
 def train_with_bar(
     source: Recording,
     map_file: Path,
-    train: Callable[..., NeuralMap] | None = None,
+    train: Callable[..., NeuralMap | Place] | None = None,
     **options: Any,
-) -> NeuralMap:
+) -> NeuralMap | Place:
     """Train with a progress bar; Ctrl-C says how to go on.
 
     Args:
@@ -251,13 +343,14 @@ def train_with_bar(
     """
     from crossfire_core.cli import display
     from crossfire_core.training.checkpoint import checkpoint_path
+    from crossfire_core.training.tiles import work_folder
     from crossfire_core.training.trainer import train_map
 
     try:
         with display.training() as update:
-            return (train or train_map)(source, map_file, on_progress=update, **options)
+            return (train or train_map)(source, output=map_file, on_progress=update, **options)
     except KeyboardInterrupt:
-        if checkpoint_path(map_file).exists():
+        if checkpoint_path(map_file).exists() or work_folder(map_file).exists():
             how = "the same command with --resume goes on from the checkpoint"
         else:
             how = "the first step was not reached, the same command starts training again"
@@ -301,7 +394,7 @@ def tell_merged(source: Recording) -> list[str]:
 _PLAINLY_WRONG = (0.01, 0.5)  # metres, degrees
 
 
-def tell_moved(made: NeuralMap, can_refine: bool) -> None:
+def tell_moved(made: NeuralMap | Place, can_refine: bool) -> None:
     """Say where the images do not believe the recording's poses.
 
     Args:
@@ -329,9 +422,9 @@ def info(map_file: shell.MapFile, json: shell.JsonFile = None) -> None:
     Example: crossfire info room.map
     """
     from crossfire_core.cli import display
-    from crossfire_core.maps.neural_map import NeuralMap
+    from crossfire_core.maps.place import open_map
 
-    summary = NeuralMap.load(map_file).summary()
+    summary = open_map(map_file).summary()
     shell.emit(summary, json)
     if json is None:
         display.table(list(_flat(summary)), title=str(map_file))
@@ -388,9 +481,9 @@ def render(
     )
 
     localizer = load_localizer(map_file, device, backend)
-    neural_map = localizer.neural_map
-    at = parse_pose(pose) if pose else view_pose(neural_map, view)
-    camera = resized_camera(neural_map.header.camera, width)
+    header = localizer.neural_map.header
+    at = parse_pose(pose) if pose else view_pose(header, view)
+    camera = resized_camera(header.camera, width)
     with display.working("rendering"):
         rendering = localizer.renderer.render(camera, at)
     write_bytes(output, encode_png(to_bytes(rendering.colour)))
@@ -399,7 +492,7 @@ def render(
     display.out.print(f"picture: {output} ({camera.width}x{camera.height})")
 
 
-def view_pose(neural_map: NeuralMap, number: int) -> Pose:
+def view_pose(header: MapHeader, number: int) -> Pose:
     """Pose of a mapping view by its number.
 
     Raises:
@@ -407,7 +500,7 @@ def view_pose(neural_map: NeuralMap, number: int) -> Pose:
     """
     from crossfire_core.errors import ConfigError
 
-    views = neural_map.header.views
+    views = header.views
     if number >= len(views):
         raise ConfigError(f"the map has mapping views 0 to {len(views) - 1}, not {number}")
     return views[number].map_from_camera

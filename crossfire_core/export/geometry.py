@@ -11,6 +11,7 @@ from crossfire_core.export.occupancy import OccupancyGrid, occupancy
 from crossfire_core.export.surfaces import map_surfaces
 from crossfire_core.geometry import Pose
 from crossfire_core.maps.neural_map import NeuralMap
+from crossfire_core.maps.place import Place
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class MapGeometry:
 
 
 def map_geometry(
-    neural_map: NeuralMap, config: ExportConfig, *, grid: bool, points: bool
+    neural_map: NeuralMap | Place, config: ExportConfig, *, grid: bool, points: bool
 ) -> MapGeometry:
     """Make what is asked for; without anything the map is not looked at.
 

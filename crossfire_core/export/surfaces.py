@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from crossfire_core.geometry import Camera, Pose
 from crossfire_core.geometry.upright import up_direction
 from crossfire_core.localization.recorded_frame import RecordedFrame
 from crossfire_core.maps.neural_map import NeuralMap
+from crossfire_core.maps.place import Place
 from crossfire_core.rendering.renderer import Rays, Renderer
 
 FloatArray = NDArray[np.float64]
@@ -66,11 +67,22 @@ class Surfaces:
     normals: Single
     colours: Single
 
+    def moved(self, target_from_map: Pose) -> Surfaces:
+        """The same in another frame."""
+        turn = target_from_map.rotation
+        return replace(
+            self,
+            origins=target_from_map.apply(self.origins),
+            up=turn @ self.up,
+            points=target_from_map.apply(self.points).astype(np.float32),
+            normals=(self.normals @ turn.T).astype(np.float32),
+        )
+
 
 def map_surfaces(
-    neural_map: NeuralMap, config: ExportConfig, on_view: Progress | None = None
+    neural_map: NeuralMap | Place, config: ExportConfig, on_view: Progress | None = None
 ) -> Surfaces:
-    """Cast the rays of a map's mapping views.
+    """Cast the rays of a map's mapping views; of a place, those of every tile into that tile.
 
     Args:
         neural_map: the map.
@@ -80,6 +92,8 @@ def map_surfaces(
     Raises:
         ExportError: no ray meets a clear surface, or the map lies too far from its frame's origin.
     """
+    if isinstance(neural_map, Place):
+        return _of_tiles(neural_map, config, on_view)
     header = neural_map.header
     if any(header.origin):
         raise ExportError(
@@ -92,6 +106,23 @@ def map_surfaces(
     renderer = Renderer(neural_map.field, header.spacing, header.render).freeze()
     cameras = [header.camera_of(view) for view in header.views]
     return cast(renderer, cameras, trained, config, frame.recorded, on_view)
+
+
+def _of_tiles(place: Place, config: ExportConfig, on_view: Progress | None) -> Surfaces:
+    found = []
+    for number, tile in enumerate(place.tiles):
+        seen = map_surfaces(place.load(number), config)
+        found.append(seen.moved(tile.map_from_tile))
+        if on_view:
+            on_view(number + 1, len(place.tiles))
+    first = np.cumsum([0, *(len(seen.origins) for seen in found)])
+    up = np.mean([seen.up for seen in found], axis=0)
+    names = ("origins", "points", "clear", "solid", "normals", "colours")
+    columns = {name: np.concatenate([getattr(seen, name) for seen in found]) for name in names}
+    views = [seen.view + offset for seen, offset in zip(found, first[:-1], strict=True)]
+    return Surfaces(
+        up=up / np.linalg.norm(up), view=np.concatenate(views).astype(np.int32), **columns
+    )
 
 
 def cast(

@@ -9,7 +9,7 @@ import numpy as np
 from crossfire_core.errors import TrainingError
 from crossfire_core.geometry import Pose
 from crossfire_core.geometry.pose import rotation_angle
-from crossfire_core.localization.localizer import Localizer
+from crossfire_core.localization.estimate import ImageLocalizer
 from crossfire_core.mapping_poses.from_motion import odometry_poses
 from crossfire_core.mapping_poses.keyframes import choose_keyframes, glance
 from crossfire_core.mapping_poses.posed import PosedRecording
@@ -26,7 +26,7 @@ Fixes = dict[int, Pose]
 
 def poses_from_map(
     recording: Recording,
-    localizer: Localizer,
+    localizer: ImageLocalizer,
     keyframes: int,
     name: str,
     tell: Callable[[str, int, int], None] = lambda stage, done, total: None,
@@ -103,7 +103,7 @@ def carried(index: int, fixes: Fixes, odometry: Sequence[Pose | None]) -> Pose |
 
 def _fixes(
     recording: Recording,
-    localizer: Localizer,
+    localizer: ImageLocalizer,
     chosen: Sequence[int],
     odometry: Sequence[Pose | None],
     tell: Callable[[str, int, int], None],

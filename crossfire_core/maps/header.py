@@ -154,6 +154,13 @@ class MapHeader:
         return [view.map_from_camera.shifted(-np.array(self.origin)) for view in self.views]
 
     @property
+    def cell_m(self) -> float:
+        """Side of the finest cells that descriptors are told apart by, metres."""
+        grid = self.field.descriptor
+        finest = grid.base_resolution * grid.per_level_scale ** (grid.levels - 1)
+        return 4.0 * self.box.half_size / finest  # the box takes the middle half of an axis
+
+    @property
     def moved(self) -> tuple[float, float]:
         """By how much training moved the recording's poses, medians in metres and radians."""
         pairs = [(view.map_from_camera, view.recorded) for view in self.views]

@@ -188,7 +188,16 @@ def write_atomically(path: Path, data: bytes) -> None:
         ) from error
 
 
-def _read(path: Path) -> tuple[MapHeader, dict[str, Tensor]]:
+def read_map_header(path: Path) -> MapHeader:
+    """What a map file says about itself; its arrays are not read.
+
+    Raises:
+        MapFormatError: no such file, of another version, or not a map.
+    """
+    return _read(path, arrays=False)[0]
+
+
+def _read(path: Path, arrays: bool = True) -> tuple[MapHeader, dict[str, Tensor]]:
     if not path.is_file():
         raise MapFormatError(f"there is no map at {path}: make one with 'crossfire train'")
     try:
@@ -197,6 +206,8 @@ def _read(path: Path) -> tuple[MapHeader, dict[str, Tensor]]:
             if text is None:
                 raise MapFormatError(f"{path} is not a crossfire map")
             header = read_header(path, text)
+            if not arrays:
+                return header, {}
             _check_arrays(path, file, header)  # before any of them is read
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except ConfigError as error:

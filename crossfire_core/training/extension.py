@@ -6,6 +6,7 @@ its mapping poses, and these pictures are trained on beside the new ones.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,14 @@ import torch
 from numpy.typing import NDArray
 
 from crossfire_core.config import LocalizationConfig, TrainingConfig
+from crossfire_core.errors import TrainingError
 from crossfire_core.features.network import fitted
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.maps.header import MapHeader
-from crossfire_core.maps.neural_map import NeuralMap
+from crossfire_core.maps.neural_map import NeuralMap, read_map_header
 from crossfire_core.maps.patches import Patches
+from crossfire_core.maps.place import Place, beyond, is_place, tile_of, write_place
 from crossfire_core.recordings.lazy import Recording
 from crossfire_core.rendering.renderer import Renderer
 from crossfire_core.training.sparse_points import (
@@ -29,12 +32,15 @@ from crossfire_core.training.sparse_points import (
     depth_image_points,
 )
 from crossfire_core.training.survey import Survey
+from crossfire_core.training.tiles import train_place
+from crossfire_core.training.tiling import MARGIN, Part, cut
 from crossfire_core.training.trainer import DEFAULT_MINUTES, Progress, Trainer
 from crossfire_core.training.views import View
 
 FloatArray = NDArray[np.float64]
 _SIDE = 224  # of a rehearsed view, pixels: about what the image network sees
 _VIEWS = 80
+_KNOWN = 0.5  # median distances of surfaces beyond a tile's core: what lies nearer is known
 # A trained map needs smaller steps than a new one.
 _RATE = 0.3
 
@@ -82,6 +88,74 @@ def extend_map(
     trainer = Extension(old, recording, output, settings, steps, minutes, holdout_every)
     trainer.observe(on_progress, None)
     return trainer.run(device, resume)
+
+
+def new_parts(old: NeuralMap | Place, recording: Recording) -> list[Part]:
+    """Tiles for what a recording shows beyond a map.
+
+    Args:
+        old: a map or a place.
+        recording: with poses in its frame.
+
+    Returns:
+        None of them where both together are one map's size.
+
+    Raises:
+        TrainingError: a place knows all of it already.
+    """
+    headers = [old.header] if isinstance(old, NeuralMap) else old.headers
+    distance = float(np.median([header.spacing.knee for header in headers]))
+    poses = [info.world_from_camera for info in recording.infos]
+    posed = np.array([i for i, pose in enumerate(poses) if pose is not None], dtype=np.int64)
+    centres = np.array([poses[i].translation for i in posed]).reshape(-1, 3)
+    if isinstance(old, NeuralMap):
+        before = np.stack([view.map_from_camera.translation for view in old.header.views])
+        if len(cut(np.concatenate([before, centres]), distance)) == 1:
+            return []
+        away = beyond(before.min(axis=0), before.max(axis=0), centres)
+    else:
+        away = np.array([min(tile.outside(centre) for tile in old.tiles) for centre in centres])
+    new = np.flatnonzero(away > _KNOWN * distance)
+    if len(new) < 2:
+        raise TrainingError(
+            "all of this recording lies where the map knows its way already: nothing to add"
+        )
+    found = []
+    for part in cut(centres[new], distance):
+        near = beyond(part.low, part.high, centres) <= MARGIN * distance
+        found.append(Part(part.low, part.high, posed[near]))
+    return found
+
+
+def extend_place(
+    old: Path,
+    recording: Recording,
+    output: Path,
+    config: TrainingConfig | None = None,
+    *,
+    parts: Sequence[Part],
+    **options: Any,
+) -> Place:
+    """Add tiles to a place, or to a map that then becomes one; what is known stays as it is.
+
+    Args:
+        old: the place's folder or the map's file.
+        recording: images with poses in its frame.
+        output: the new place's folder; it may be the old one's.
+        config: settings of training; sizes are the old map's own.
+        parts: of :func:`new_parts`.
+        **options: of :func:`.tiles.train_place`.
+
+    Raises:
+        TrainingError: too few frames, a diverging loss, a work folder of another training.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        known = Place.open(old) if is_place(old) else None
+        if known is None:
+            frame_id = read_map_header(old).frame_id
+            known = write_place(Path(folder) / old.name, frame_id, tile_of(old))
+        settings = _like(config or TrainingConfig(), known.headers[0])
+        return train_place(recording, parts, output, settings, known=known, **options)
 
 
 class Extension(Trainer):

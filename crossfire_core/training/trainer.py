@@ -353,18 +353,19 @@ class Trainer:
         """The field's descriptors and the image network."""
         assert self.surfaces is not None
         self.stage = "descriptors"
-        self.descriptors = DescriptorStage(
-            self.field,
-            self.network,
-            self.views,
-            self.surfaces,
-            self.survey.spacing.knee,
-            self.config,
-        )
+        self.descriptors = self.descriptor_stage()
         self._release_images()
         if self._moments:
             checkpoint.restore_optimizer(self.descriptors.optimizer, self._moments, "descriptors.")
         self._loop(self.descriptor_budget, self.descriptors.step)
+
+    def descriptor_stage(self) -> DescriptorStage:
+        """How the field's descriptors and the network learn."""
+        assert self.surfaces is not None
+        return DescriptorStage(
+            self.field, self.network, self.views, self.surfaces, self.survey.spacing.knee,
+            self.config,
+        )  # fmt: skip
 
     def _release_images(self) -> None:
         """Give back what only the first stage needs; the second has small images of its own."""
@@ -481,12 +482,16 @@ class Trainer:
         rank = _rank_within(view[order])
         chosen = order[rank < _POINTS_A_VIEW].sort().values
         points, view = points[chosen].to(self.device), view[chosen]
-        words = choose_words(self.field.descriptors(points), _WORDS)
+        words = self.words(points)
         signatures = [
             signature(self.network(image.to(self.device).float() / 255.0)[0], words)
             for image, _ in self.descriptors.images
         ]
         return Places(words.cpu(), torch.stack(signatures).cpu(), points.cpu(), view)
+
+    def words(self, points: Tensor) -> Tensor:
+        """The vocabulary ``[k, d]`` that images are compared by, from surface points ``[n, 3]``."""
+        return choose_words(self.field.descriptors(points), _WORDS)
 
     # -- reports and checkpoints ---------------------------------------------------------------
 
