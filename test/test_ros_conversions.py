@@ -16,6 +16,7 @@ from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from crossfire_core.geometry import Pose
+from crossfire_core.recordings.image_message import PixelDepth
 from crossfire_ros import conversions as c
 
 RNG = np.random.default_rng(0)
@@ -82,8 +83,18 @@ class TestOdometry:
         message = self.message()
         message.header.frame_id, message.child_frame_id = "/odom", ""
         c.odometry_from_message(message, "odom", "base_link")
+        message.child_frame_id = "/base_link"
+        c.odometry_from_message(message, "odom", "base_link")
         message.child_frame_id = "base_footprint"
         with pytest.raises(c.MessageError, match="base_footprint"):
+            c.odometry_from_message(message, "odom", "base_link")
+
+    def test_no_stamp_is_told_from_the_first_nanosecond(self):
+        message = self.message()
+        message.header.stamp = Time(nanosec=1)
+        assert c.odometry_from_message(message, "odom", "base_link")[0] == 1
+        message.header.stamp = Time()
+        with pytest.raises(c.MessageError, match="has no stamp"):
             c.odometry_from_message(message, "odom", "base_link")
 
 
@@ -104,6 +115,15 @@ class TestCamera:
         message.binning_x = message.binning_y = 2
         camera = c.view_from_message(message, "", False)[0].camera
         assert camera.size == (320, 240) and camera.fx == 250.0 and camera.cx == 160.0
+
+    def test_what_the_user_says_about_rectified_images_holds(self):
+        message = self.message()
+        message.p = [400.0, 0, 309.5, 0, 0, 410.0, 229.5, 0, 0, 0, 1, 0]
+        view, other = c.view_from_message(message, "image_raw", True)
+        assert (view.camera.fx, view.camera.fy, view.camera.cx) == (400.0, 410.0, 310.0)
+        assert view.camera.distortion == "none" and other is None
+        view, other = c.view_from_message(message, "image_rect", False)
+        assert view.camera.fx == 500.0 and other is None
 
     @pytest.mark.parametrize("d", [[0.1], [0.1] * 15])
     def test_wrong_number_of_coefficients_is_refused(self, d):
@@ -132,6 +152,15 @@ class TestImages:
         message.data.frombytes(padded.tobytes())
         assert (c.image_from_message(message) == self.PIXELS).all()
 
+    def test_a_dark_image_is_scaled_as_the_bright_one_before_it(self):
+        """A pixel of 4,000 needs 12 bits: then 160 is 160 / 16."""
+        depth, seen = PixelDepth(), []
+        for value in (4000, 160):
+            message = Image(height=2, width=2, encoding="mono16", step=4)
+            message.data.frombytes(np.full((2, 2), value, np.uint16).tobytes())
+            seen.append(int(c.image_from_message(message, depth)[0, 0, 0]))
+        assert seen == [250, 10]
+
     def test_compressed(self):
         png = cv2.imencode(".png", self.PIXELS[..., ::-1])[1].tobytes()
         message = CompressedImage(format="png", data=png)
@@ -139,7 +168,7 @@ class TestImages:
 
     @pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", b"GIF89a", bytes(1000)])
     def test_bytes_that_are_no_image(self, data):
-        with pytest.raises(c.MessageError):
+        with pytest.raises(c.MessageError, match="image"):
             c.image_from_message(CompressedImage(format="jpeg", data=data))
 
     @given(
