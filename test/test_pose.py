@@ -138,6 +138,15 @@ def test_poses_that_are_none(quaternion: tuple, translation: tuple) -> None:
         Pose.from_quaternion(quaternion, translation)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_numbers_that_are_none_are_noticed(bad: float) -> None:
+    turned = np.eye(3)
+    turned[2, 1] = bad
+    assert Pose.identity().is_finite()
+    assert not Pose(turned, np.zeros(3)).is_finite()
+    assert not Pose(np.eye(3), np.array([0.0, bad, 0.0])).is_finite()
+
+
 @pytest.mark.parametrize("matrix", [np.eye(3), np.full((4, 4), np.nan), np.zeros(16)])
 def test_matrices_that_are_none(matrix: np.ndarray) -> None:
     with pytest.raises(ValueError, match="pose matrix"):

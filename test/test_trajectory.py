@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfire_core.geometry import Pose, Trajectory
+from crossfire_core.geometry.trajectory import motion_along
 
 
 def at(x: float) -> Pose:
@@ -50,6 +51,23 @@ def test_nanoseconds_since_1970_keep_their_last_digit() -> None:
     pose = line.at(start + 1)
     assert pose is not None
     assert pose.translation[0] == pytest.approx(0.001, abs=1e-12)
+
+
+def test_half_a_second_is_bridged_unless_said_otherwise() -> None:
+    for gap, known in ((500_000_000, True), (500_000_001, False)):
+        line = Trajectory.from_samples([(0, at(0.0)), (gap, at(1.0))])
+        assert (line.at(gap // 2) is not None) == known
+
+
+def test_motion_counts_turns_as_much_as_steps() -> None:
+    """3 m ahead, a quarter turn, 1 m ahead with a quarter turn: two quarters are worth 4 m."""
+    quarter = Pose.exp([0.0, 0.0, 0.0, 0.0, 0.0, np.pi / 2])
+    poses = [at(0.0), at(3.0), at(3.0) @ quarter, at(4.0) @ quarter @ quarter]
+    np.testing.assert_allclose(motion_along(poses), [0.0, 3.0, 5.0, 8.0], atol=1e-8)
+    np.testing.assert_allclose(motion_along([at(1.0), at(0.0)]), [0.0, 1.0], atol=1e-8)
+    np.testing.assert_allclose(motion_along([at(1.0)]), [0.0])
+    still = motion_along([at(1.0)] * 3)
+    assert 0.0 == still[0] < still[1] < still[2] < 1e-6
 
 
 def test_an_empty_trajectory_knows_nothing() -> None:
