@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from crossfire_core.cli import run
 from crossfire_core.config import SfmConfig
 from crossfire_core.errors import CalibrationError, CrossfireError, RecordingError, TrainingError
 from crossfire_core.features.network import DenseDescriptors
@@ -217,6 +218,19 @@ def test_masks_that_a_transforms_json_names(tmp_path: Path) -> None:
     assert first is not None and last is not None
     np.testing.assert_array_equal(first, body().usable & left)
     np.testing.assert_array_equal(last, left)
+
+
+def test_a_conversion_keeps_masks_or_says_that_they_are_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_transforms(tmp_path / "scene")
+    mask = ["--mask", str(written(tmp_path / "mask.png", body().usable))]
+    assert run(["convert", str(folder), str(tmp_path / "again"), "--to", "transforms", *mask]) == 0
+    for frame in open_recording(tmp_path / "again"):
+        np.testing.assert_array_equal(frame.camera.usable, body().usable)
+    assert "no masks" not in capsys.readouterr().err
+    assert run(["convert", str(folder), str(tmp_path / "bag"), *mask]) == 0
+    assert "no masks" in capsys.readouterr().err
 
 
 def test_masks_of_no_use_say_so(tmp_path: Path) -> None:

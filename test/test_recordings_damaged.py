@@ -12,9 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recording_samples import SIZE
+from test_recordings_calibration import FILES
 from test_recordings_datasets import (
     write_cambridge,
     write_colmap_binary,
@@ -26,8 +29,9 @@ from test_recordings_datasets import (
 from test_recordings_files import with_rig, write_ace
 from test_recordings_images import write_scene, write_transforms
 
-from crossfire_core.errors import CrossfireError
+from crossfire_core.errors import CalibrationError, CrossfireError
 from crossfire_core.recordings import open_recording
+from crossfire_core.recordings.calibration_file import read_calibration
 
 COUNT = int(os.environ.get("CROSSFIRE_DAMAGES", "30"))
 WORDS = [
@@ -72,6 +76,22 @@ def test_a_damaged_file_is_one_line_or_fewer_frames(recording: Path, seed: int) 
         look(recording)
     finally:
         file.write_bytes(whole)
+
+
+@settings(max_examples=COUNT)
+@given(name=st.sampled_from(sorted(FILES)), seed=st.integers(0, 2**32))
+def test_a_damaged_calibration_is_one_line_or_a_camera(
+    tmp_path_factory: pytest.TempPathFactory, name: str, seed: int
+) -> None:
+    chance = random.Random(seed)
+    file = tmp_path_factory.getbasetemp() / f"damaged {name}"
+    file.write_bytes(damaged(FILES[name].encode(), ".txt", chance))
+    try:
+        camera = read_calibration(file, SIZE, "/cam/image_raw", chance.choice((True, False))).camera
+    except CalibrationError as error:
+        assert "\n" not in str(error)
+    else:
+        assert camera.size == SIZE and np.isfinite(camera.matrix).all()
 
 
 def look(path: Path) -> None:

@@ -287,6 +287,17 @@ def spoilt(data: bytes, rng: np.random.Generator) -> bytes:
 FUZZED = int(os.environ.get("CROSSFIRE_LONG_RUN", "8"))
 
 
+def test_spoilt_ros_1_bags_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
+    file = as_ros_1(RobotBag(count=2).write(tmp_path / "bag"), tmp_path / "a.bag", None)
+    good, rng = file.read_bytes(), np.random.default_rng(11)
+    for _ in range(FUZZED):
+        file.write_bytes(spoilt(good, rng))
+        try:
+            list(open_recording(file))
+        except CrossfireError as error:
+            assert "\n" not in str(error)
+
+
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_spoilt_bags_are_read_or_refused_in_one_line(tmp_path: Path, storage: str) -> None:
     path = RobotBag(count=2, storage=storage).write(tmp_path / "bag")

@@ -88,6 +88,8 @@ def convert(
     with display.counting("writing") as update:
         done = write(source, output, to, settings, update)  # type: ignore[arg-type]
     shell.emit(dataclasses.asdict(done), json)
+    if source.masks and to == "bag":
+        display.err.print("warning: a bag holds no masks: give --mask again when you read it")
     if json is None:
         left = f", {done.left_out} left out without a pose" if done.left_out else ""
         display.out.print(f"{output}: {done.frames} images, {done.posed} with a pose{left}")

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,7 +75,8 @@ def convert(
 
     A bag holds images, camera_info, the mounting of the camera in /tf_static, odometry in /odom
     and /tf where there is any, depth images where they were read, and the poses of base_link in
-    /ground_truth/pose. A folder holds the images that have a pose and a transforms.json.
+    /ground_truth/pose. A folder holds the images that have a pose, their masks, and a
+    transforms.json.
 
     Args:
         recording: what to write.
@@ -177,7 +178,7 @@ def encoded(image: NDArray[np.uint8], options: ConvertOptions) -> bytes:
     """An image as a JPEG or PNG file.
 
     Args:
-        image: ``[height, width, 3]`` RGB, or ``[height, width]`` uint16.
+        image: ``[height, width, 3]`` RGB, or ``[height, width]`` uint8 or uint16.
         options: which one.
     """
     jpeg = options.images == "jpeg" and image.dtype == np.uint8
@@ -222,6 +223,12 @@ def _write_entry(
         millimetres = np.clip(np.rint(frame.depth * 1000.0), 0, 65534).astype(np.uint16)
         entry["depth_file_path"] = f"depth/{number:06d}.png"
         (folder / entry["depth_file_path"]).write_bytes(encoded(millimetres, options))
+    if frame.camera.mask is not None:
+        (folder / "masks").mkdir(exist_ok=True)
+        entry["mask_path"] = f"masks/{number:06d}.png"
+        usable = 255 * frame.camera.mask.usable.astype(np.uint8)
+        lossless = replace(options, images="png")
+        (folder / entry["mask_path"]).write_bytes(encoded(usable, lossless))
     return entry if one else {**entry, **_intrinsics(frame.camera)}
 
 

@@ -77,10 +77,8 @@ class RigRecording(Recording):
         self._mounts = [
             Mount(name, part.base_from_camera) for name, part in zip(cameras, parts, strict=True)
         ]
-        self.name, self.world_frame = first.name, first.world_frame
-        self.base_from_camera = first.base_from_camera
-        self.pose_source, self.poses_drift = first.pose_source, first.poses_drift
-        self.metric = first.metric
+        self.describe_as(first)
+        self.masks = ",".join(part.masks for part in parts)
         shared = set.intersection(*(set(part.notes) for part in parts))
         own = [
             f"{name}: {note}"
