@@ -14,6 +14,9 @@ from crossfire_core.training.sparse_points import SparsePoints
 from crossfire_core.training.views import View
 
 
+_OPEN = 2.0  # a scene that reaches so many times beyond what the cameras mostly see is open
+
+
 @dataclass(frozen=True)
 class Survey:
     """The frame in which the field is built.
@@ -39,10 +42,14 @@ def survey(views: Sequence[View], sparse: SparsePoints) -> Survey:
     points = sparse.point if len(sparse) >= 200 else _guessed_points(views, centres)
     low, high = np.percentile(points, [3, 97], axis=0)
     low, high = np.minimum(low, centres.min(axis=0)), np.maximum(high, centres.max(axis=0))
-    half = max(float((high - low).max()) / 2 * 1.1, 1e-3)
-    middle = (low + high) / 2
+    half, middle = float((high - low).max()) / 2, (low + high) / 2
+    spacing = _spacing(views, sparse, half)
+    near = float(np.ptp(centres, axis=0).max()) / 2 + spacing.knee
+    if half > _OPEN * near:
+        half, middle = near, (centres.max(axis=0) + centres.min(axis=0)) / 2
+    half = max(1.1 * half, 1e-3)
     box = SceneBox((float(middle[0]), float(middle[1]), float(middle[2])), half)
-    return Survey(box, _spacing(views, sparse, half), sparse)
+    return Survey(box, spacing, sparse)
 
 
 def _spacing(views: Sequence[View], sparse: SparsePoints, half: float) -> Spacing:
