@@ -14,7 +14,8 @@ from crossfire_core.training.sparse_points import SparsePoints
 from crossfire_core.training.views import View
 
 
-_OPEN = 2.0  # a scene that reaches so many times beyond what the cameras mostly see is open
+_OPEN = 2.0  # a scene that reaches so many times beyond the cameras' foreground is open
+_FOREGROUND = 3.0  # ends so many times further off than the nearest tenth of all points
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,11 @@ def _spacing(views: Sequence[View], sparse: SparsePoints, half: float) -> Spacin
         return Spacing(0.02 * half, 20.0 * half, half)
     centres = np.stack([views[i].map_from_camera.translation for i in sparse.view])
     distance = np.linalg.norm(sparse.point - centres, axis=1)
-    near, middle, far = np.percentile(distance, [0.2, 50, 99])
+    near, few, middle, far = np.percentile(distance, [0.2, 10, 50, 99])
+    # what is near says where a camera is, also where most of an image is the horizon
+    knee = min(middle, _FOREGROUND * few)
     # rooms end soon behind the farthest point; outdoors the farthest points stand for the sky
-    return Spacing(0.4 * float(near), 2.0 * float(far), float(middle))
+    return Spacing(0.4 * float(near), 2.0 * float(far), float(knee))
 
 
 def _guessed_points(views: Sequence[View], centres: NDArray[np.float64]) -> NDArray[np.float64]:
