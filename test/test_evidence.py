@@ -32,10 +32,11 @@ def test_a_crowd_in_one_cell_is_one_witness() -> None:
     assert Agreement.of(pixels, agrees, CAMERA) == Agreement(4, 0.25)
 
 
-def test_a_cell_in_which_some_agree_counts_in_part_and_what_lies_outside_not_at_all() -> None:
-    pixels = np.array([[10.0, 10.0], [20.0, 20.0], [110.0, 10.0], [-5.0, 10.0], [np.nan, 3.0]])
-    seen = Agreement.of(pixels, np.array([True, False, True, True, True]), CAMERA)
-    assert seen == Agreement(2, 0.75)
+def test_a_cell_agrees_where_three_in_ten_do_and_what_lies_outside_has_no_say() -> None:
+    half, quarter = [[10.0, 10.0], [20.0, 20.0]], [[110.0, 10.0 + i] for i in range(4)]
+    pixels = np.array([*half, *quarter, [-5.0, 10.0], [np.nan, 3.0]])
+    agrees = np.array([True, False, True, False, False, False, True, True])
+    assert Agreement.of(pixels, agrees, CAMERA) == Agreement(2, 0.5)
     assert Agreement.of(np.zeros((0, 2)), np.zeros(0, bool), CAMERA) == NOTHING
 
 

@@ -3,10 +3,11 @@
 Another place can agree with a map by chance: a corridor has the doors and lamps of the next one.
 So an answer is judged a contrario (Desolneux, Moisan and Morel, "Meaningful alignments", 2000): how
 often would so much agreement be expected where there is nothing to agree with? The image is cut
-into cells, because neighbouring matches are no independent witnesses; a cell's say is the share of
-its matches, or of its patches, that agree with the pose. What shares come about in a place that is
-not this one is measured when a map is made, on its own mapping images seen in a mirror: the same
-light, surfaces and shapes, in a place that does not exist (:mod:`crossfire_core.training.honesty`).
+into cells, because neighbouring matches are no independent witnesses; a cell agrees where three in
+ten of its matches, or of its patches, do: the others may be hidden or changed. How many cells
+agree in a place that is not this one is measured when a map is made, on its own mapping images seen
+in a mirror: the same light, surfaces and shapes, in a place that does not exist
+(:mod:`crossfire_core.training.honesty`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from crossfire_core.maps.chance import Chance
 FloatArray = NDArray[np.float64]
 PATCH_CELLS = 12  # along an image's longer side: patches of several views lie on each other
 MATCH_CELLS = 24  # matches lie on a grid, about three to a cell
+_AGREES = 0.3  # of a cell's witnesses; half of a place that is partly hidden still has as many
 _MOST_DIGITS = 99.0
 _USUAL, _MORE_ALIKE = 0.9, 1.5  # a quantile of what was measured, and a factor on it
 _RANGE = (0.03, 0.9)
@@ -35,7 +37,7 @@ class Agreement:
 
     Attributes:
         cells: of the image that have a say.
-        share: of them that agree, 0 to 1; a cell in which half agrees counts half.
+        share: of them that agree, 0 to 1.
     """
 
     cells: int
@@ -59,7 +61,7 @@ class Agreement:
         at = (pixels[inside] * (along / max(camera.size))).astype(np.int64) @ np.array([1, along])
         _, cell, count = np.unique(at, return_inverse=True, return_counts=True)
         good = np.bincount(cell, agrees[inside], minlength=len(count))
-        return Agreement(len(count), float((good / count).mean()))
+        return Agreement(len(count), float((good > _AGREES * count).mean()))
 
 
 def digits(chance: Chance, matches: Agreement, patches: Agreement, trials: int = 1) -> float:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Chance:
-    """What shares agree in a place that is not the map's.
+    """What shares of an image's cells agree in a place that is not the map's.
 
     Attributes:
-        matches: of the finder's matches.
-        patches: of the map's patches.
+        matches: by the finder's matches.
+        patches: by the map's patches.
     """
 
     matches: float = 0.05

@@ -25,6 +25,7 @@ from crossfire_core.rendering.sampling import Spacing
 
 FORMAT_VERSION = 3
 _MAX_HEADER_BYTES = 32 << 20
+_UNMEASURED = {"matches": 0.2, "patches": 0.2}  # a map that was not measured asks for more
 _MAX_SIDE = 16384  # of the mapping camera's image, pixels
 
 
@@ -184,7 +185,7 @@ class MapHeader:
             "provenance": self.provenance,
             "covariance_factor": self.covariance_factor,
             "image_side": self.image_side,
-            "chance": vars(self.chance),
+            "chance_cells": vars(self.chance),
             "origin": list(self.origin),
             "base_frame": self.base_frame,
             "rig": [each.to_json() for each in self.rig],
@@ -210,7 +211,8 @@ class MapHeader:
         side = int(data.get("image_side", 640))
         if not 1 <= side <= _MAX_SIDE:
             raise ValueError("the side of the mapping images is out of range")
-        chance = Chance(**{k: float(v) for k, v in data.get("chance", {}).items()})
+        measured = data.get("chance_cells", _UNMEASURED)
+        chance = Chance(**{k: float(v) for k, v in measured.items()})
         if not (0.0 < chance.matches < 1.0 and 0.0 < chance.patches < 1.0):
             raise ValueError("chances of agreement are out of range")
         east, north, up = (float(c) for c in data.get("origin", (0.0, 0.0, 0.0)))

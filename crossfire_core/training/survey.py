@@ -13,7 +13,6 @@ from crossfire_core.rendering.sampling import Spacing
 from crossfire_core.training.sparse_points import SparsePoints
 from crossfire_core.training.views import View
 
-
 _OPEN = 2.0  # a scene that reaches so many times beyond the cameras' foreground is open
 _FOREGROUND = 3.0  # ends so many times further off than the nearest tenth of all points
 
