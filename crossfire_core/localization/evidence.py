@@ -23,7 +23,7 @@ from crossfire_core.geometry import Camera
 from crossfire_core.maps.chance import Chance
 
 FloatArray = NDArray[np.float64]
-PATCH_CELLS = 12  # along an image's longer side: patches of several views lie on each other
+PATCH_CELLS = 16  # along an image's longer side, 40 px of 640: two patches side by side
 MATCH_CELLS = 24  # matches lie on a grid, about three to a cell
 _AGREES = 0.3  # of a cell's witnesses; half of a place that is partly hidden still has as many
 _MOST_DIGITS = 99.0
