@@ -33,8 +33,9 @@ from crossfire_core.rendering.renderer import Rays, Renderer
 
 FloatArray = NDArray[np.float64]
 _KEPT_GRIDS = 16  # two a camera, of eight
-_RENDERED_PLACES = 2  # of the places that retrieval proposes, the best ones are rendered
-POINTS_OF_PLACE, _POINTS_OF_ALL = 800, 3000  # surface points that stand for a place, for the map
+_RENDERED_PLACES = 2  # of the places on which surface points agree, the best are rendered
+_RENDERED_VIEWS = 2  # and where none of them is right, the map at the poses of so many views
+POINTS_OF_PLACE = 800  # surface points that stand for a place
 _HOPELESS = 0.4  # of the inliers that are needed: another look will not help
 _LEAST_AGREED = 10  # matches of a place with the image that are worth rendering it
 
@@ -109,36 +110,52 @@ class Finder:
     def search(
         self, dense: DenseDescriptors, camera: Camera, iterations: int, clock: Stopwatch
     ) -> PoseEstimate:
-        """Find an image anywhere in the map: its likeliest places are rendered and matched."""
+        """Find an image anywhere in the map: its likeliest places are rendered and matched.
+
+        Places are poses on which surface points of the retrieved views agree; where none is the
+        right one, the map is rendered at the poses of the views themselves.
+        """
         best = PoseEstimate(False, "no place of the map looks like this image")
         with clock.time("retrieve"):
-            places = self.places(dense, camera)
-        for pose, _ in places[:_RENDERED_PLACES]:
-            found = self.refine(dense, camera, pose, self.wide_sigma(camera), iterations, clock)
+            views = self._alike(dense)
+            places = self.places(dense, camera, views)
+        near = self.wide_sigma(camera)
+        starts = [(pose, near) for pose, _ in places[:_RENDERED_PLACES]]
+        poses = self.neural_map.header.field_poses
+        starts += [(poses[view], None) for view in views[:_RENDERED_VIEWS]]
+        for pose, sigma in starts:
+            found = self.refine(dense, camera, pose, sigma, iterations, clock)
             if found.inliers > best.inliers or found.ok:
                 best = found
             if found.ok:
                 break
         return best
 
-    def places(self, dense: DenseDescriptors, camera: Camera) -> list[tuple[Pose, int]]:
+    def _alike(self, dense: DenseDescriptors) -> list[int]:
+        """Mapping views in the order of how much the image looks like them."""
+        likeness = self._signatures @ signature(dense.values, self._words)
+        return likeness.argsort(descending=True).cpu().tolist()  # type: ignore[no-any-return]
+
+    def places(
+        self, dense: DenseDescriptors, camera: Camera, views: Sequence[int]
+    ) -> list[tuple[Pose, int]]:
         """Poses worth rendering without a prior, and how many matches agree on each, best first.
 
         The image's descriptors are matched with the surface points of the best retrieved views,
-        those that see the same at a time; where no match is convincing, with some of the whole map.
+        those that see the same at a time.
+
+        Args:
+            dense: of the image.
+            camera: of the image.
+            views: mapping views, the likeliest first.
         """
-        likeness = self._signatures @ signature(dense.values, self._words)
-        order = likeness.argsort(descending=True).cpu().numpy()
-        groups = grouped(order[: 4 * self.config.candidates].tolist(), self._shared)
+        groups = grouped(views[: 4 * self.config.candidates], self._shared)
         of_view = self.neural_map.places.point_view.numpy()
         chosen = [
             some(np.flatnonzero(np.isin(of_view, group)), POINTS_OF_PLACE)
             for group in groups[: self.config.candidates]
         ]
-        found = self._agreeing(dense, camera, chosen)
-        if not found or found[0][1] < self.config.min_inliers:
-            found += self._agreeing(dense, camera, [some(np.arange(len(of_view)), _POINTS_OF_ALL)])
-        return sorted(found, key=lambda each: -each[1])
+        return self._agreeing(dense, camera, chosen)
 
     def _agreeing(
         self, dense: DenseDescriptors, camera: Camera, chosen: Sequence[NDArray[np.int64]]
