@@ -12,7 +12,7 @@ from crossfire_core.localization.estimate import PoseEstimate
 from crossfire_core.localization.evidence import Agreement, digits, measured_chance, together
 from crossfire_core.maps.chance import Chance
 
-CAMERA = Camera(600, 400, 500.0, 510.0, 300.0, 200.0)  # cells of 50 px
+CAMERA = Camera(640, 400, 500.0, 510.0, 320.0, 200.0)  # cells of 40 px
 NOTHING = Agreement(0, 0.0)
 
 
@@ -25,15 +25,15 @@ def tail(agreed: int, cells: int, chance: float) -> float:
 
 def test_a_crowd_in_one_cell_is_one_witness() -> None:
     rng = np.random.default_rng(0)
-    crowd = rng.uniform([0, 0], [50, 50], (900, 2))
-    others = np.array([[75.0, 25.0], [25.0, 75.0], [125.0, 25.0]])
+    crowd = rng.uniform([0, 0], [40, 40], (900, 2))
+    others = np.array([[60.0, 20.0], [20.0, 60.0], [100.0, 20.0]])
     pixels = np.concatenate([crowd, others])
     agrees = np.concatenate([np.ones(900, bool), np.zeros(3, bool)])
     assert Agreement.of(pixels, agrees, CAMERA) == Agreement(4, 0.25)
 
 
 def test_a_cell_agrees_where_three_in_ten_do_and_what_lies_outside_has_no_say() -> None:
-    half, quarter = [[10.0, 10.0], [20.0, 20.0]], [[110.0, 10.0 + i] for i in range(4)]
+    half, quarter = [[10.0, 10.0], [20.0, 20.0]], [[100.0, 10.0 + i] for i in range(4)]
     pixels = np.array([*half, *quarter, [-5.0, 10.0], [np.nan, 3.0]])
     agrees = np.array([True, False, True, False, False, False, True, True])
     assert Agreement.of(pixels, agrees, CAMERA) == Agreement(2, 0.5)

@@ -120,7 +120,9 @@ class Finder:
             views = self._alike(dense)
             places = self.places(dense, camera, views)
         near = self.wide_sigma(camera)
-        starts = [(pose, near) for pose, _ in places[:_RENDERED_PLACES]]
+        starts: list[tuple[Pose, tuple[float, float] | None]] = [
+            (pose, near) for pose, _ in places[:_RENDERED_PLACES]
+        ]
         poses = self.neural_map.header.field_poses
         starts += [(poses[view], None) for view in views[:_RENDERED_VIEWS]]
         for pose, sigma in starts:
@@ -134,7 +136,7 @@ class Finder:
     def _alike(self, dense: DenseDescriptors) -> list[int]:
         """Mapping views in the order of how much the image looks like them."""
         likeness = self._signatures @ signature(dense.values, self._words)
-        return likeness.argsort(descending=True).cpu().tolist()  # type: ignore[no-any-return]
+        return [int(view) for view in likeness.argsort(descending=True).cpu().numpy()]
 
     def places(
         self, dense: DenseDescriptors, camera: Camera, views: Sequence[int]
