@@ -17,6 +17,7 @@ from crossfire_core.geometry import Camera, Pose
 from crossfire_core.geometry.mask import Mask
 from crossfire_core.recordings.check import CheckReport, check_recording
 from crossfire_core.recordings.checks import calibration
+from crossfire_core.recordings.checks.calibration import judge_centres
 from crossfire_core.recordings.checks.conventions import axis_turns, describe
 from crossfire_core.recordings.checks.images import Look, _look, without_border
 from crossfire_core.recordings.checks.motion import judge_motion, measure_motion
@@ -183,6 +184,16 @@ def test_the_black_around_a_round_image_is_no_fault_of_the_exposure(radius: int)
     assert [f.code for f in findings] == ["border"] and "--mask" in findings[0].text
     masked = [look_at(np.where(inside, 90, 2).astype(np.uint8), Mask(inside)) for _ in range(6)]
     assert without_border(masked) == (masked, [])
+
+
+@pytest.mark.parametrize(("scale", "codes"), [(0.7, []), (1.0, []), (2.0, ["principal_point"])])
+def test_a_calibration_of_another_size_shows_in_its_principal_point(scale, codes) -> None:
+    """An intrinsics file that does not say its size is taken at the images'."""
+    camera = Camera(320, 240, 260.0 * scale, 260.0 * scale, 160.0 * scale, 120.0 * scale)
+    frames = [FrameInfo("0", 0, CAMERA, None), FrameInfo("1", 1, camera, None)]
+    found = judge_centres(frames)
+    assert [f.code for f in found] == codes
+    assert all("(320, 240)" in f.text and "320x240" in f.text for f in found)
 
 
 def test_a_dark_recording_has_no_border() -> None:

@@ -198,7 +198,7 @@ class _Builder:
         looks, found = images.look_at_images(
             recording, _LOOKS, lambda done, total: tell(done, total, "looking at images")
         )
-        self.findings += found
+        self.findings += found + calibration.judge_centres(infos)
         if looks:
             self.drawings += [partial(plots.images_plot, looks), partial(plots.sheet, looks)]
         path = motion.measure_motion(infos, metric=recording.metric)

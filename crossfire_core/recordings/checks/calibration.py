@@ -32,6 +32,7 @@ TIME_SHIFTS_S = np.arange(-20, 21, 2) / 100
 _FOCAL_TOLERANCE, _TIME_TOLERANCE_S = 0.05, 0.03
 # A focal length that is off by a tenth must show by so much, or it cannot be told from the images.
 _LEAST_EFFECT_PX = 0.1
+_OFF_CENTRE = 0.25  # of the image; lenses and sensors are off by a few hundredths
 _BAD_ERROR_PX, _HOPELESS_ERROR_PX = 6.0, 20.0
 # Another convention is the right one if its error is small, and small against that of the given.
 _FITTING_ERROR_PX, _FITTING_SHARE = 2.0, 0.25
@@ -131,6 +132,22 @@ def judge_fit(fit: Fit | None, *, mounted: bool) -> list[Finding]:
     if fit.convention_error_px < min(_FITTING_ERROR_PX, _FITTING_SHARE * fit.error_px):
         return [_other_convention(fit, mounted=mounted)]
     return [_wrong_focal(fit) or _wrong_time(fit) or _wrong_poses(fit, mounted=mounted)]
+
+
+def judge_centres(infos: Sequence[FrameInfo]) -> list[Finding]:
+    """Whether a principal point lies far from the middle, as if of another size of image."""
+    for camera in dict.fromkeys(info.camera for info in infos):
+        x, y = camera.cx / camera.width, camera.cy / camera.height
+        if max(abs(x - 0.5), abs(y - 0.5)) > _OFF_CENTRE:
+            return [
+                warning(
+                    "principal_point",
+                    f"the principal point ({camera.cx:.0f}, {camera.cy:.0f}) lies far from the "
+                    f"middle of images of {camera.width}x{camera.height}: is the calibration for "
+                    "images of another size, or for the uncut ones?",
+                )
+            ]
+    return []
 
 
 def _other_convention(fit: Fit, *, mounted: bool) -> Finding:
