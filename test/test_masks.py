@@ -16,7 +16,7 @@ from crossfire_core.config import SfmConfig
 from crossfire_core.errors import CalibrationError, CrossfireError, RecordingError, TrainingError
 from crossfire_core.features.network import DenseDescriptors
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.geometry.mask import Mask
+from crossfire_core.geometry.mask import Mask, clearance_of
 from crossfire_core.mapping_poses.from_motion import fingerprint
 from crossfire_core.mapping_poses.posed import without_holdout
 from crossfire_core.recordings import Recording, RecordingOptions, open_recording
@@ -277,3 +277,13 @@ def test_wide_lenses_of_kalibr(
     file.write_text(json.dumps({"cam0": {**camera, "camera_model": "evenwider"}}))
     with pytest.raises(CalibrationError, match="evenwider"):
         read_calibration(str(file), (640, 480))
+
+
+def test_clearance_is_measured_as_the_crow_flies() -> None:
+    """From a single pixel that is left out, 3 to the right and 4 down: 5, not 7."""
+    usable = np.ones((10, 12), dtype=bool)
+    usable[2, 1] = False
+    clearance = clearance_of(usable)
+    assert clearance.dtype == np.float32
+    assert clearance[6, 4] == pytest.approx(5.0)
+    assert clearance[2, 1] == 0.0 and clearance[2, 6] == 5.0

@@ -159,12 +159,6 @@ class Tracker:
         self._left_out: dict[str, str] = {}
         self._state = TrackingState.UNINITIALIZED
         self._last_stamp: int | None = None
-        self._fix: Anchor | None = None
-        self._tied: Anchor | None = None  # the last pose whose odometry is known
-        self._hint: Anchor | None = None
-        self._hint_tried_ns: int | None = None
-        self._candidate: _Candidate | None = None
-        self._contradiction: _Contradiction | None = None
         self._forget()
 
     @property
@@ -360,9 +354,12 @@ class Tracker:
         return usable, "; ".join(f"{name}: {why}" for name, why in self._left_out.items())
 
     def _forget(self) -> None:
-        self._fix = self._tied = self._hint = None
-        self._hint_tried_ns = None
-        self._candidate, self._contradiction = None, None
+        self._fix: Anchor | None = None
+        self._tied: Anchor | None = None  # the last pose whose odometry is known
+        self._hint: Anchor | None = None
+        self._hint_tried_ns: int | None = None
+        self._candidate: _Candidate | None = None
+        self._contradiction: _Contradiction | None = None
         self._pace = Pace()
         self._failures = 0
         self._attempts = 0
