@@ -16,7 +16,7 @@ from crossfire_core.config import SfmConfig
 from crossfire_core.errors import CalibrationError, CrossfireError, RecordingError, TrainingError
 from crossfire_core.features.network import DenseDescriptors
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.geometry.mask import Mask, clearance_of
+from crossfire_core.geometry.mask import Mask, clearance_of, whole_cells
 from crossfire_core.mapping_poses.from_motion import fingerprint
 from crossfire_core.mapping_poses.posed import without_holdout
 from crossfire_core.recordings import Recording, RecordingOptions, open_recording
@@ -277,6 +277,14 @@ def test_wide_lenses_of_kalibr(
     file.write_text(json.dumps({"cam0": {**camera, "camera_model": "evenwider"}}))
     with pytest.raises(CalibrationError, match="evenwider"):
         read_calibration(str(file), (640, 480))
+
+
+def test_a_cell_is_whole_only_if_all_of_its_pixels_are() -> None:
+    usable = np.ones((12, 16), dtype=bool)
+    usable[1, 6] = False  # no corner and no middle of its cell of four by four
+    expected = np.ones((3, 4), dtype=bool)
+    expected[0, 1] = False
+    np.testing.assert_array_equal(whole_cells(usable, 4, 3), expected)
 
 
 def test_clearance_is_measured_as_the_crow_flies() -> None:

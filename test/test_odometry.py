@@ -29,6 +29,20 @@ def test_interpolates_between_samples():
     assert middle.travelled_m == pytest.approx(0.2)
 
 
+def test_path_and_turns_are_interpolated_where_there_were_some_before():
+    """After 0.1 m and 10 degrees, three quarters of 0.4 m more and of 20 degrees more."""
+    h = history()
+    told = [np.diag([0.01, 0.02, 0.03, 0.04, 0.05, 0.06]) * k for k in (1.0, 1.0, 5.0)]
+    h.add(0, turned(0.0), told[0])
+    h.add(100 * MS, turned(10.0, 0.1), told[1])
+    h.add(200 * MS, turned(30.0, 0.5), told[2])
+    later = h.at(175 * MS)
+    assert later.travelled_m == pytest.approx(0.4)
+    assert later.turned_rad == pytest.approx(np.radians(25.0))
+    assert later.reported == pytest.approx(np.array([0.01, 0.02, 0.03, 0.04, 0.05, 0.06]) * 4.0)
+    assert (later.stamp_ns, later.epoch, later.ahead_s) == (175 * MS, 0, 0.0)
+
+
 def test_carries_on_a_little_past_its_end_and_not_further():
     h = history()
     for i in range(5):

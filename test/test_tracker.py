@@ -207,6 +207,33 @@ def test_covariance_of_the_fix_belongs_to_the_base_not_the_camera():
     assert sigmas(covariance)[0] == pytest.approx(worst, rel=1e-6)
 
 
+def test_covariance_of_the_base_worked_out_by_hand():
+    """The base lies 0.2 m behind and 0.5 m below the camera, of a robot along the map's axes.
+
+    A turn of the camera by (rx, ry, rz) moves it by (-0.5 ry, 0.5 rx - 0.2 rz, 0.2 ry).
+    """
+    position, (rx, ry, rz) = np.array([1.0, 4.0, 9.0]) * 1e-4, np.array([2.0, 3.0, 5.0]) * 1e-4
+    localizer = ScriptedLocalizer(BASE_FROM_CAMERA)
+    localizer.override = {
+        "covariance": np.diag([*position, rx, ry, rz]),
+        "map_from_camera": BASE_FROM_CAMERA,
+    }
+    config = TrackingConfig(covariance_scale=3.0, floor_m=0.02, floor_deg=np.degrees(0.03))
+    tracker = Tracker(localizer, config, BASE_FROM_CAMERA)
+    images = np.random.default_rng(0).integers(0, 255, (2, 48, 64, 3), dtype=np.uint8)
+    for number, image in enumerate(images):
+        found = tracker.update(image, CAMERA, number * 100 * MS)
+    assert found.map_from_base.distance(Pose.identity())[0] < 1e-12
+    px, py, pz = 9.0 * position + 4e-4
+    rx, ry, rz = 9.0 * np.array([rx, ry, rz]) + 9e-4
+    expected = np.diag([px + 0.25 * ry, py + 0.25 * rx + 0.04 * rz, pz + 0.04 * ry, rx, ry, rz])
+    for row, column, value in [
+        (0, 2, -0.1 * ry), (0, 4, -0.5 * ry), (1, 3, 0.5 * rx), (1, 5, -0.2 * rz), (2, 4, 0.2 * ry),
+    ]:  # fmt: skip
+        expected[row, column] = expected[column, row] = value
+    np.testing.assert_allclose(found.covariance, expected, atol=1e-15)
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
