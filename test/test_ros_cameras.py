@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import cv2
 import numpy as np
 import pytest
-from ros_graph import BASE_FROM_CAMERA, CAMERA, FakeLocalizer, camera_info, graph
+from ros_graph import BASE_FROM_CAMERA, CAMERA, DEADLINE_S, FakeLocalizer, camera_info, graph
 from sensor_msgs.msg import CameraInfo, Image
 
 from crossfire_core.config import LocalizationConfig
@@ -157,7 +157,7 @@ class Rig:
             self.g.publisher(f"{name}/image", Image).publish(image_to_message(pixels, name, stamp))
 
     def drive_until(self, condition, *names: str, dark: str = "") -> None:
-        deadline = time.monotonic() + 30.0
+        deadline = time.monotonic() + DEADLINE_S
         while not condition():
             assert time.monotonic() < deadline, self.g.status()
             before = self.g.node.tally.processed
