@@ -31,3 +31,15 @@ def data_dir() -> Path:
     if not path.is_dir():
         pytest.skip("no real recordings: set CROSSFIRE_DATA to the folder that holds them")
     return path
+
+
+@pytest.fixture(scope="session")
+def toy_map(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A map of the toy room that localizes, as a file: not to be changed."""
+    from toy_map import train_toy_map  # torch is slow to import
+
+    path = tmp_path_factory.mktemp("toy") / "toy.map"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CROSSFIRE_THREADS", "2")  # a step is split by their number
+        train_toy_map(path)
+    return path

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ WAITS = {
     aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.equal, aten.bincount,
     aten._unique2, aten.unique_dim, aten.unique_consecutive, aten.is_nonzero,
 }  # fmt: skip
+NUMBER = aten.scalar_tensor.default
 INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 
 
@@ -162,13 +164,12 @@ class StandInGpu(TorchDispatchMode):
         """One operation of torch: judged, computed on the CPU, and recorded."""
         tensors = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor)]
         own = [t for t in tensors if isinstance(t, GpuTensor)]
-        place = self._place(own, kwargs.get("device"))
+        # a number that torch makes a tensor of lies where it is needed
+        place = None if func is NUMBER else self._place(own, kwargs.get("device"))
         if not own and place is None:
-            return func(*args, **kwargs)
+            return func(*args, **_on_cpu(kwargs))
         self._judge(func, args, kwargs, tensors, own, place)
-        plain_args, plain = tree_map(_held, (args, kwargs))
-        if "device" in plain:
-            plain["device"] = torch.device("cpu")
+        plain_args, plain = tree_map(_held, (args, _on_cpu(kwargs)))
         out = func(*plain_args, **plain)
         if self.graph is not None:
             self.graph.operations.append((func, plain_args, plain, out))
@@ -197,14 +198,19 @@ class StandInGpu(TorchDispatchMode):
             self.waits(func)
         if packet in INDEXING:
             indices = [i for i in args[1] if i is not None]
-            if any(i.dtype in (torch.bool, torch.uint8) or i in foreign for i in indices):
+            from_host = any(i is t for i in indices for t in foreign)
+            if from_host or any(i.dtype in (torch.bool, torch.uint8) for i in indices):
                 self.waits(func)
             foreign = [] if isinstance(args[0], GpuTensor) else foreign
-        if torch.Tag.pointwise in func.tags:
+        if torch.Tag.pointwise in func.tags or packet is aten.fill_:
             foreign = [t for t in foreign if t.dim()]
         if own and (foreign or len({t.place for t in own}) > 1):
             found = ", ".join(sorted({str(t.device) for t in tensors}))
             raise RuntimeError(f"Expected all tensors to be on the same device: {found} in {func}")
+
+
+def _on_cpu(options: dict[str, Any]) -> dict[str, Any]:
+    return {**options, "device": torch.device("cpu")} if options.get("device") else options
 
 
 def _held(value: Any) -> Any:
@@ -298,6 +304,10 @@ class Calls(TorchFunctionMode):
         if func in (torch.tensor, torch.as_tensor) and kwargs.get("device") is not None:
             where = torch.device(kwargs.pop("device"))
             return func(*args, **kwargs).to(_indexed(where))
+        if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], GpuTensor):
+            place = args[0].place
+            with torch.cuda.device(place.index):
+                return func(args[0], _moved(args[1], place), *args[2:])
         if func is Tensor.to:
             args = tuple(map(_indexed, args))
             kwargs = {name: _indexed(value) for name, value in kwargs.items()}
@@ -308,6 +318,13 @@ def _indexed(value: Any) -> Any:
     if isinstance(value, (str, torch.device)) and torch.device(value).type == "cuda":
         return StandInGpu.current.index_of(torch.device(value))
     return value
+
+
+def _moved(index: Any, place: torch.device) -> Any:
+    """An index whose numbers, where they are in a list or an array, are copied to the device."""
+    if isinstance(index, tuple):
+        return tuple(_moved(part, place) for part in index)
+    return torch.tensor(index).to(place) if isinstance(index, (list, np.ndarray)) else index
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from test_docs import ROOT, fenced
-from test_training import SMALL
+from toy_map import SMALL
 from toy_room import CAMERA, ToyRoom
 
 from crossfire_core import cli

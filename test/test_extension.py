@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_training import TINY
+from toy_map import TINY
 from toy_room import ToyRoom
 
 from crossfire_core.config import FeatureConfig

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from test_encoding import GRIDS, outcome, positions
-from test_training import TINY
+from toy_map import TINY
 from toy_room import ToyRoom
 
 from crossfire_core.config import GridConfig, LocalizationConfig

@@ -157,7 +157,7 @@ def test_maps_that_are_there_are_used_and_others_trained(world, monkeypatch):
     from crossfire_core.maps import neural_map
     from crossfire_core.training import trainer
 
-    trained, loaded = [], []
+    trained, loaded, backends = [], [], set()
 
     class Quiet:
         def __init__(self, *_):
@@ -166,21 +166,27 @@ def test_maps_that_are_there_are_used_and_others_trained(world, monkeypatch):
         def warm_up(self):
             pass
 
-    def train(recording, path, **_):
+    def train(recording, path, config, **_):
         trained.append(path)
+        backends.add(config.backend)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"new")
 
     monkeypatch.setattr(trainer, "train_map", train)
-    monkeypatch.setattr(neural_map.NeuralMap, "load", lambda path, device: loaded.append(path))
+
+    def load(path, device, backend):
+        loaded.append(path)
+        backends.add(backend)
+
+    monkeypatch.setattr(neural_map.NeuralMap, "load", load)
     monkeypatch.setattr(localizer, "Localizer", Quiet)
     maps = world / "maps"
     maps.mkdir()
     (maps / "a.map").write_bytes(b"old")
-    plan = _plan(world, maps=maps)
+    plan = _plan(world, maps=maps, backend="torch")
     for scene in plan.chosen_scenes():
         benchmark.prepare(scene, "crossfire", benchmark.split(scene, plan), plan, print)
-    assert loaded == [maps / "a.map", plan.work / "b.map"]
+    assert loaded == [maps / "a.map", plan.work / "b.map"] and backends == {"torch"}
     assert trained == [plan.work / "b.map"] and (maps / "a.map").read_bytes() == b"old"
 
 

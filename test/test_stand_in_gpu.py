@@ -1,16 +1,20 @@
-"""Training steps and recorded encodings on a GPU, shown on a stand-in that is strict.
+"""Training, localization, save and load on a GPU, shown on a stand-in that is strict.
 
 Once with the encoding in plain torch, once with tiny-cuda-nn's module as it behaves on a GPU.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import fake_tinycudann
 import pytest
@@ -18,21 +22,28 @@ import torch
 from fake_tinycudann import Encoding
 from stand_in_gpu import ProcessEnds, StandInGpu, stand_in_gpu
 from test_encoding import GRIDS, outcome, positions, table
-from test_training import TINY
+from toy_map import TINY
 from toy_room import ToyRoom
 
 from crossfire_core.config import (
     FeatureConfig,
     FieldConfig,
     GridConfig,
+    LocalizationConfig,
     RenderConfig,
 )
 from crossfire_core.errors import BackendError
 from crossfire_core.field import backends, encoding_torch
 from crossfire_core.field.graphs import Graphed
 from crossfire_core.field.layout import GridLayout
+from crossfire_core.localization.localizer import Localizer
+from crossfire_core.maps.neural_map import NeuralMap
 from crossfire_core.rendering.renderer import Rays
-from crossfire_core.training.descriptor_stage import DescriptorStage, Surfaces
+from crossfire_core.training.descriptor_stage import (
+    DescriptorStage,
+    Surfaces,
+    measure_surfaces,
+)
 from crossfire_core.training.trainer import Trainer
 
 if torch.cuda.is_available():
@@ -59,10 +70,10 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInGpu]:
         yield made
 
 
-def trainer(path: Path, backend: str, device: str = "cuda") -> Trainer:
+def trainer(path: Path, backend: str, device: str = "cuda", resume: bool = False) -> Trainer:
     config = replace(SMALLEST, backend=backend)
     made = Trainer(ToyRoom(4, depth=True), path / "x.map", config, 4, None, 0, True)
-    made.prepare(device)
+    made.prepare(device, resume)
     return made
 
 
@@ -101,6 +112,9 @@ def test_the_stand_in_refuses_what_a_gpu_refuses(gpu: StandInGpu) -> None:
         with gpu.no_waits(), pytest.raises(RuntimeError, match="the host waits"):
             wait()
     assert (2 * x + x[0] * torch.tensor(1.0)).tolist() == [0.0, 2.0, 4.0]
+    assert x[[2, 0]].tolist() == [2.0, 0.0]  # numbers of a list arrive there too
+    other[[0]] = 5.0
+    assert other.tolist() == [5.0, 1.0, 1.0]
 
 
 # -- choosing a backend ------------------------------------------------------------------------
@@ -172,6 +186,39 @@ def test_two_maps_in_two_threads_keep_their_own_parameters(
     assert [round(float(values.mean()), 3) for values in found] == [1.0, 2.0]
 
 
+class Kernel:
+    """As a kernel of Triton, which runs on the current device whatever its tensors lie on."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self.launched: list[int] = []
+
+    def __getitem__(self, programs: tuple[int, ...]) -> Callable[..., None]:
+        return lambda points, *rest: self.launched.append(points.get_device() - gpu_index())
+
+
+def gpu_index() -> int:
+    return StandInGpu.current.index
+
+
+def test_triton_launches_where_the_points_lie(
+    gpu: StandInGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    triton, language = ModuleType("triton"), ModuleType("triton.language")
+    triton.jit, triton.cdiv = Kernel, lambda a, b: -(-a // b)  # type: ignore[attr-defined]
+    triton.language, language.constexpr = language, int  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "triton", triton)
+    monkeypatch.setitem(sys.modules, "triton.language", language)
+    name = "crossfire_core.field.encoding_triton"
+    monkeypatch.setitem(sys.modules, name, triton)
+    monkeypatch.delitem(sys.modules, name)
+    module: Any = import_module(name)
+    layout = GridLayout.of(GRIDS["both"])
+    parameters = torch.zeros(layout.parameters, device="cuda:1", requires_grad=True)
+    module.encode(parameters, torch.rand(5, 3).to("cuda:1"), layout).sum().backward()
+    assert module._forward.launched == module._backward.launched == [0]
+    assert gpu_index() == 0
+
+
 # -- recording ---------------------------------------------------------------------------------
 
 
@@ -231,9 +278,75 @@ def test_steps_wait_for_nothing_and_learn_what_the_cpu_learns(
         torch.testing.assert_close(learned[0][name], learned[1][name], rtol=1e-3, atol=1e-4)
 
 
+def finished(made: Trainer, device: str) -> NeuralMap:
+    """All of a training after its preparation."""
+    made.learn_geometry()
+    measured = measure_surfaces(made.renderer, made.views[:1], 16)
+    assert bool(measured.nodes.isfinite().all())
+    made.surfaces = clear_surfaces(made, device)
+    made.find_surfaces()
+    made.learn_descriptors()
+    return made.finish()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_training_ends_with_the_map_that_the_cpu_makes(
+    backend: str, gpu: StandInGpu, tmp_path: Path
+) -> None:
+    made = finished(trainer(tmp_path, backend), "cuda")
+    expected = finished(trainer(tmp_path, "torch", "cpu"), "cpu")
+    for name in ("words", "signatures", "points", "point_view"):
+        found, right = getattr(made.places, name), getattr(expected.places, name)
+        torch.testing.assert_close(found, right, rtol=0.1, atol=0.02)
+    made.save(tmp_path / "x.map")
+    for device in ("cuda:1", "cpu"):
+        read = NeuralMap.load(tmp_path / "x.map", device, "torch")
+        for name, values in made.field.state_dict().items():
+            found = read.field.state_dict()[name]
+            assert found.device == torch.device(device)
+            torch.testing.assert_close(found.cpu(), values.cpu(), rtol=1e-2, atol=1e-5)
+
+
+def test_a_training_is_taken_up_where_it_was_stopped(gpu: StandInGpu, tmp_path: Path) -> None:
+    stopped = trainer(tmp_path, "tinycudann")
+    stopped.learn_geometry()
+    stopped.surfaces = clear_surfaces(stopped)
+    stopped.save_checkpoint()
+    went_on = trainer(tmp_path, "tinycudann", resume=True)
+    went_on.find_surfaces()
+    assert went_on.geometry_budget.over
+    for made in (stopped, went_on):
+        made.learn_descriptors()
+    for name, values in stopped.network.state_dict().items():
+        assert torch.equal(values.cpu(), went_on.network.state_dict()[name].cpu()), name
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_no_rays_in_nothing_out(backend: str, gpu: StandInGpu, tmp_path: Path) -> None:
     made = trainer(tmp_path, backend)
     none = Rays(torch.zeros(0, 3, device="cuda"), torch.zeros(0, 3, device="cuda"))
     outcomes = (*made.renderer.surface(none), *made.renderer.colours(none))
     assert [len(t) for t in outcomes] == 6 * [0]
+
+
+# -- localization ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("backend", "device"), [("torch", "cuda:0"), ("tinycudann", "cuda:1")])
+def test_a_map_localizes_and_is_saved_as_on_the_cpu(
+    backend: str, device: str, gpu: StandInGpu, toy_map: Path, tmp_path: Path
+) -> None:
+    frame = next(iter(ToyRoom(30).frames([0])))
+    assert frame.world_from_camera is not None
+    neural_map = NeuralMap.load(toy_map, device, backend)
+    localizer = Localizer(neural_map, LocalizationConfig(points_along=32, min_inliers=20))
+    for prior in (frame.world_from_camera, frame.world_from_camera, None):
+        found = localizer.localize(frame.image, frame.camera, prior)
+        assert found.ok and found.map_from_camera is not None
+        metres, radians = found.map_from_camera.distance(frame.world_from_camera)
+        assert metres < 0.02 and radians < 0.01
+    for graphed in (localizer.finder._network, localizer.finder._surface):
+        assert graphed.problem is None and any(graphed.recordings.values())
+    neural_map.save(tmp_path / "gpu.map")
+    NeuralMap.load(toy_map, "cpu").save(tmp_path / "cpu.map")
+    assert (tmp_path / "gpu.map").read_bytes() == (tmp_path / "cpu.map").read_bytes()

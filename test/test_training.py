@@ -13,18 +13,10 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch import Tensor
+from toy_map import HELD_OUT, SMALL, STEPS, TINY
 from toy_room import CAMERA, ToyRoom
 
-from crossfire_core.config import (
-    DescriptorTraining,
-    FeatureConfig,
-    FieldConfig,
-    GeometryTraining,
-    GridConfig,
-    LocalizationConfig,
-    RenderConfig,
-    TrainingConfig,
-)
+from crossfire_core.config import LocalizationConfig, TrainingConfig
 from crossfire_core.errors import CrossfireError, TrainingError
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.geometry.mask import Mask
@@ -40,33 +32,6 @@ from crossfire_core.training.schedule import Budget, rate_factor
 from crossfire_core.training.selection import select_frames
 from crossfire_core.training.trainer import Progress, train_map
 
-SMALL = TrainingConfig(
-    field=FieldConfig(
-        GridConfig(4, 2, 12, 8, 1.7), GridConfig(8, 2, 14, 8, 1.5), GridConfig(8, 2, 14, 8, 1.5),
-        16, 32, 16, 2, 16,
-    ),
-    render=RenderConfig(32, 16),
-    features=FeatureConfig(160, 16, 32),
-    geometry=GeometryTraining(
-        rays=192, patches=2, patch_size=6, depth_rays=384, grid_rate=2e-2, distortion_weight=0.02,
-        depth_weight=1.0,
-    ),
-    descriptor=DescriptorTraining(
-        window_share=0.9, zoom=0.1, turn_deg=3.0, pixels=256, clustered=0.25, others=128,
-        margin=0.01, network_rate=3e-3, brightness=0.1, surface_nodes=48,
-    ),
-    image_side=160,
-    geometry_share=0.2,
-)  # fmt: skip
-TINY = replace(
-    SMALL,
-    geometry=replace(SMALL.geometry, rays=64, depth_rays=256),
-    descriptor=replace(SMALL.descriptor, pixels=64, others=32, surface_nodes=32),
-    geometry_share=0.8,
-    final_rate=0.5,
-)
-HELD_OUT = 5
-
 
 @pytest.fixture(autouse=True)
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,15 +42,10 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- the toy room ------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> NeuralMap:
-    path = tmp_path_factory.mktemp("toy") / "toy.map"
-    train_map(
-        ToyRoom(30, depth=True), path, SMALL, steps=600, holdout_every=HELD_OUT, use_depth=True,
-        device="cpu", seed=1,
-    )  # fmt: skip
-    assert not checkpoint_path(path).exists()
-    return NeuralMap.load(path, device="cpu")
+@pytest.fixture
+def trained(toy_map: Path) -> NeuralMap:
+    assert not checkpoint_path(toy_map).exists()
+    return NeuralMap.load(toy_map, device="cpu")
 
 
 def errors_of(neural_map: NeuralMap, with_prior: bool) -> np.ndarray:
@@ -208,7 +168,7 @@ def test_the_map_says_where_it_comes_from(trained: NeuralMap) -> None:
     assert trained.header.provenance["recording"] == "toy room"
     assert trained.header.provenance["pose_source"] == "the formula"
     assert trained.header.base_frame == "chassis"
-    assert sum(trained.header.provenance["steps"]) == 600
+    assert sum(trained.header.provenance["steps"]) == STEPS
     assert trained.header.provenance["first_weights"] == "random"  # SMALL has another network
     assert trained.header.field == SMALL.field
 

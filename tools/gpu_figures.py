@@ -2,7 +2,7 @@
 
 Usage: python tools/gpu_figures.py FOLDER
 
-Exit status: 1 where a step failed, was killed, or ran out of time.
+Exit status: 1 where a step failed, was killed, or ran out of time; else 77 where one did not run.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("crossfire_ros", "torch", "triton", "tinycudann", "numpy")
+NO_GPU = 77
 TIMED_OUT = (124, 137)  # of timeout, the second where the process had to be killed
 
 
@@ -37,6 +38,8 @@ def figures(folder: Path) -> dict[str, Any]:
 def _result(status: int) -> str:
     if status in TIMED_OUT:
         return "out of time"
+    if status == NO_GPU:
+        return "did not run: no GPU"
     if status > 128:
         return f"killed by signal {status - 128}"
     return f"failed with {status}" if status else "passed"
@@ -70,11 +73,15 @@ def main(folder: Path) -> int:
     found = figures(folder)
     path = folder / "gpu_check.json"
     path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    failed = {n: s["result"] for n, s in found["steps"].items() if s["result"] != "passed"}
-    for name, result in failed.items():
+    results = {name: step["result"] for name, step in found["steps"].items()}
+    others = {name: result for name, result in results.items() if result != "passed"}
+    for name, result in others.items():
         print(f"{name}: {result}")
-    print(f"{len(found['steps']) - len(failed)} of {len(found['steps'])} steps passed: {path}")
-    return 1 if failed else 0
+    print(f"{len(results) - len(others)} of {len(results)} steps passed: {path}")
+    missing = _result(NO_GPU)
+    if all(result == missing for result in others.values()):
+        return NO_GPU if others else 0
+    return 1
 
 
 if __name__ == "__main__":

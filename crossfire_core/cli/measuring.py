@@ -59,10 +59,7 @@ def benchmark(
         Path | None, typer.Option(help="For --speed: a recording of the same place.")
     ] = None,
     device: shell.Device = "auto",
-    backend: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="For --speed: what evaluates the hash grids."),
-    ] = "auto",
+    backend: shell.Backend = None,
     json: shell.JsonFile = None,
 ) -> None:
     """Compare with other methods on exactly the same mapping and query frames; or measure times.
@@ -80,7 +77,7 @@ def benchmark(
     Example: crossfire benchmark --speed --map room.map --recording room/mapping_bag
     """
     if speed:
-        _speed(map_file, recording, work, device, backend, json)
+        _speed(map_file, recording, work, device, backend or "auto", json)
         return
     from crossfire_core.evaluation import benchmark as bench
     from crossfire_core.evaluation import negatives
@@ -96,6 +93,7 @@ def benchmark(
         stride,
         device,
         maps or (work if strange else None),
+        backend or "auto",
     )
     if strange:
         _negatives(plan, every, json)

@@ -112,6 +112,7 @@ class Plan:
         stride: take every n-th frame of each recording only.
         device: for this method.
         maps: folder with maps that are trained already, named after their scenes; None trains all.
+        backend: what evaluates this method's hash grids.
     """
 
     suite: str
@@ -123,6 +124,7 @@ class Plan:
     stride: int = 1
     device: str = "auto"
     maps: Path | None = None
+    backend: str = "auto"
 
     def __post_init__(self) -> None:
         """Refuse names that do not exist.
@@ -298,7 +300,7 @@ def prepare(
 def _own(
     scene: Scene, frames: Split, plan: Plan, tell: Tell, way: str, trained: bool = False
 ) -> tuple[ImageLocalizer, int]:
-    from crossfire_core.config import LocalizationConfig
+    from crossfire_core.config import LocalizationConfig, TrainingConfig
     from crossfire_core.localization.localizer import Localizer
     from crossfire_core.maps.neural_map import NeuralMap
     from crossfire_core.training.trainer import train_map
@@ -309,13 +311,15 @@ def _own(
         train_map(
             frames.mapping,
             path,
+            TrainingConfig(backend=plan.backend),
             minutes=plan.minutes,
             holdout_every=scene.holdout_every,
             device=plan.device,
             seed=0,
             on_progress=lambda p: tell(f"{p.stage}, {p.seconds:.0f} s, PSNR {p.psnr:.1f} dB"),
         )
-    localizer = Localizer(NeuralMap.load(path, plan.device), LocalizationConfig(method=way))
+    neural_map = NeuralMap.load(path, plan.device, plan.backend)
+    localizer = Localizer(neural_map, LocalizationConfig(method=way))
     localizer.warm_up()
     return localizer, path.stat().st_size
 
