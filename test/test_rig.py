@@ -7,17 +7,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+from test_neural_map import tiny_map
 
 from crossfire_core.config import LocalizationConfig
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization import pose_solver
 from crossfire_core.localization.estimate import Matches, PoseEstimate
 from crossfire_core.localization.evidence import Agreement
+from crossfire_core.localization.localizer import Localizer
 from crossfire_core.localization.rig import RigImage, RigLocalizer
 from crossfire_core.localization.rig_solver import RigSight, rig_covariance, solve_rig
 from crossfire_core.localization.tracker import Tracker, TrackingState
 from crossfire_core.localization.uncertainty import diagonal, sigmas
 from crossfire_core.maps.chance import Chance
+from crossfire_core.maps.header import RigCamera
 
 OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 FRONT = Camera(640, 480, 500.0, 510.0, 320.0, 240.0)
@@ -288,3 +291,31 @@ def test_cameras_that_do_not_agree_in_time_each_find_the_robot() -> None:
     found = drive(tracker, one_by_one)
     assert [r.state for r in found[-4:]] == [TrackingState.TRACKING] * 4
     assert all(r.map_from_base.distance(MAP_FROM_BASE)[0] < 1e-3 for r in found[-4:])
+
+
+# -- cameras that the map has never seen ---------------------------------------------------------
+
+
+def test_the_network_sees_things_as_large_as_it_has_learnt_them() -> None:
+    """Half the view in as many pixels is twice as large: the network's image is half as long."""
+    made = tiny_map()
+    finder, mapped = Localizer(made).finder, made.header.camera
+    side = made.header.features.side
+    assert finder.side(mapped) == finder.side(mapped.resized(mapped.width // 2, mapped.height // 2))
+    assert finder.side(mapped) == side
+    tele = replace(mapped, fx=2.0 * mapped.fx, fy=2.0 * mapped.fy)
+    assert finder.side(tele) == max(side // 2, 64)
+    wide = replace(mapped, fx=0.5 * mapped.fx, fy=0.5 * mapped.fy)
+    assert finder.side(wide) == 2 * side
+    # what a zoom in training makes look alike anyway
+    assert finder.side(replace(mapped, fx=1.1 * mapped.fx, fy=1.1 * mapped.fy)) == side
+
+
+def test_each_camera_of_a_rig_is_seen_as_in_training() -> None:
+    made = tiny_map()
+    mapped = made.header.camera
+    wide = replace(mapped, fx=0.4 * mapped.fx, fy=0.4 * mapped.fy)
+    rig = (RigCamera("front", mapped, Pose.identity()), RigCamera("wide", wide, Pose.identity()))
+    made.header = replace(made.header, rig=rig)
+    finder = Localizer(made).finder
+    assert finder.side(mapped) == finder.side(wide) == made.header.features.side

@@ -32,6 +32,8 @@ from crossfire_core.maps.places import signature
 from crossfire_core.rendering.renderer import Rays, Renderer
 
 FloatArray = NDArray[np.float64]
+_ALIKE = 1.2  # focal lengths that differ by less look alike: training zooms by as much
+_LEAST_SIDE = 64
 _KEPT_GRIDS = 16  # two a camera, of eight
 _RENDERED_PLACES = 2  # of the places on which surface points agree, the best are rendered
 _RENDERED_VIEWS = 2  # and where none of them is right, the map at the poses of so many views
@@ -99,11 +101,25 @@ class Finder:
         with torch.no_grad():
             self._point_descriptors = neural_map.field.descriptors(self._points)
 
-    def describe(self, image: NDArray[np.uint8]) -> DenseDescriptors:
+    def describe(self, image: NDArray[np.uint8], camera: Camera) -> DenseDescriptors:
         """Dense descriptors of an image."""
-        tensor, scale = network_input(image, self.neural_map.header.features.side)
+        tensor, scale = network_input(image, self.side(camera))
         (values,) = self._network(tensor.to(self.neural_map.device))
         return DenseDescriptors(values[0], scale)
+
+    def side(self, camera: Camera) -> int:
+        """Longer side of an image for the network, pixels.
+
+        The mapping images' own, but for a lens of quite another angle: the network has learnt what
+        things look like at the mapping cameras' pixels an angle.
+        """
+        header = self.neural_map.header
+        known = [_length(each.camera) for each in header.rig] or [_length(header.camera)]
+        length = _length(camera)
+        alike = float(np.clip(length, min(known), max(known)))
+        if 1.0 / _ALIKE < alike / length < _ALIKE:
+            return header.features.side
+        return max(round(header.features.side * alike / length), _LEAST_SIDE)
 
     # -- without a prior -----------------------------------------------------------------------
 
@@ -171,7 +187,7 @@ class Finder:
 
     def wide_sigma(self, camera: Camera) -> tuple[float, float]:
         """An uncertainty that makes the search window as large as windows get."""
-        scale = 0.5 * self.neural_map.header.features.side / max(camera.size)
+        scale = 0.5 * self.side(camera) / max(camera.size)
         return 0.0, (self.config.window_radius - 3) / (3.0 * camera.fx * scale)
 
     def from_points(
@@ -375,6 +391,11 @@ class Finder:
 def some(index: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     """So many of them at most, evenly."""
     return index[:: -(-len(index) // most)] if len(index) > most else index
+
+
+def _length(camera: Camera) -> float:
+    """Focal length by the longer side of the image."""
+    return 0.5 * (camera.fx + camera.fy) / max(camera.size)
 
 
 def _centres(found: CellMatches, dense: DenseDescriptors) -> NDArray[np.float64]:

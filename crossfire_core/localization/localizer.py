@@ -153,7 +153,7 @@ class Localizer:
     ) -> PoseEstimate:
         """The finder's pose, from a prior or from nothing."""
         with clock.time("features"):
-            dense = self.finder.describe(image).masked(camera)
+            dense = self.finder.describe(image, camera).masked(camera)
         count = iterations or self.config.iterations
         if start is None:
             return self.finder.search(dense, camera, count, clock)

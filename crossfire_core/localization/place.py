@@ -246,7 +246,7 @@ class PlaceLocalizer:
         for network in self._retrieval:
             with clock.time("features"):
                 finder = self._one_of(network).finder
-                described[network] = finder.describe(image).masked(camera)
+                described[network] = finder.describe(image, camera).masked(camera)
             with clock.time("retrieve"):
                 proposals += self._proposed(network, described[network], camera)
         tried = self._distinct(proposals)
