@@ -110,7 +110,8 @@ def test_what_was_measured_on_patches_makes_no_match_surer(trained: NeuralMap) -
         traces[factor, len(patches)] = np.trace(found.covariance)
     assert traces[0.2, 1] == pytest.approx(traces[1.0, 1])
     assert traces[3.0, 1] == pytest.approx(3.0 * traces[1.0, 1])
-    assert traces[0.2, 0] == pytest.approx(0.2 * traces[1.0, 1])  # measured on matches then
+    # measured on matches then; without patches the finder looks in other steps
+    assert traces[0.2, 0] == pytest.approx(0.2 * traces[1.0, 1], rel=0.1)
 
 
 def test_what_no_mapping_camera_saw_takes_no_part(trained: NeuralMap) -> None:

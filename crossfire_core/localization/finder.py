@@ -124,7 +124,12 @@ class Finder:
     # -- without a prior -----------------------------------------------------------------------
 
     def search(
-        self, dense: DenseDescriptors, camera: Camera, iterations: int, clock: Stopwatch
+        self,
+        dense: DenseDescriptors,
+        camera: Camera,
+        iterations: int,
+        clock: Stopwatch,
+        until_known: bool = False,
     ) -> PoseEstimate:
         """Find an image anywhere in the map: its likeliest places are rendered and matched.
 
@@ -142,7 +147,7 @@ class Finder:
         poses = self.neural_map.header.field_poses
         starts += [(poses[view], None) for view in views[:_RENDERED_VIEWS]]
         for pose, sigma in starts:
-            found = self.refine(dense, camera, pose, sigma, iterations, clock)
+            found = self.refine(dense, camera, pose, sigma, iterations, clock, until_known)
             if found.inliers > best.inliers or found.ok:
                 best = found
             if found.ok:
@@ -220,8 +225,19 @@ class Finder:
         sigma: tuple[float, float] | None,
         iterations: int,
         clock: Stopwatch,
+        until_known: bool = False,
     ) -> PoseEstimate:
-        """Render, match and solve from a prior, then again from the result."""
+        """Render, match and solve from a prior, then again from the result.
+
+        Args:
+            dense: of the image.
+            camera: of the image.
+            prior: ``map_from_camera`` to begin at.
+            sigma: its standard deviations, metres and radians; None for an unknown one.
+            iterations: at most so many looks.
+            clock: takes the time.
+            until_known: leave off at the first good pose, however coarse the look.
+        """
         c, pose, known = self.config, prior, False
         radius = self._radius(dense, camera, sigma)
         nothing = PoseEstimate(False, "nothing of the map is seen from the prior")
@@ -242,7 +258,7 @@ class Finder:
                 break
             radius = self._next_radius(estimate)
             rests = metres < c.converged_m and radians < np.radians(c.converged_deg)
-            if known and not coarse and rests:
+            if known and (until_known or (not coarse and rests)):
                 break
         return estimate
 

@@ -112,8 +112,14 @@ class Localizer:
         if follow and start is not None and self.follows:
             estimate = self._follow(image, camera, start, clock)
         if estimate is None:
-            found = self._find(image, camera, start, prior_sigma, iterations, clock)
-            estimate = self._finish(image, camera, found, prior_sigma is None, clock)
+            with clock.time("features"):
+                dense = self.finder.describe(image, camera).masked(camera)
+            count, single = iterations or self.config.iterations, prior_sigma is None
+            found = self._find(dense, camera, start, prior_sigma, count, clock)
+            estimate = self._finish(image, camera, found, single, clock)
+            if self._unsettled(found, estimate):
+                found = self._look_again(dense, camera, found, count, clock)
+                estimate = self._finish(image, camera, found, single, clock)
         return self._in_recorded_frame(replace(estimate, timings_ms=dict(clock.ms)))
 
     @torch.no_grad()
@@ -137,27 +143,45 @@ class Localizer:
             iterations: overrides the configured number.
         """
         clock, count = Stopwatch(), iterations or self.config.iterations
-        sigma = self.finder.wide_sigma(camera)
-        found = self.finder.refine(dense, camera, proposed, sigma, count, clock)
+        found = self._find(dense, camera, proposed, self.finder.wide_sigma(camera), count, clock)
         estimate = self._finish(image, camera, found, True, clock, trials)
+        if self._unsettled(found, estimate):
+            found = self._look_again(dense, camera, found, count, clock)
+            estimate = self._finish(image, camera, found, True, clock, trials)
         return self._in_recorded_frame(replace(estimate, timings_ms=dict(clock.ms)))
 
     def _find(
         self,
-        image: NDArray[np.uint8],
+        dense: DenseDescriptors,
         camera: Camera,
         start: Pose | None,
         sigma: tuple[float, float] | None,
-        iterations: int | None,
+        iterations: int,
         clock: Stopwatch,
     ) -> PoseEstimate:
-        """The finder's pose, from a prior or from nothing."""
-        with clock.time("features"):
-            dense = self.finder.describe(image, camera).masked(camera)
-        count = iterations or self.config.iterations
+        """The finder's pose, from a prior or from nothing, as good as patches need it."""
         if start is None:
-            return self.finder.search(dense, camera, count, clock)
-        return self.finder.refine(dense, camera, start, sigma, count, clock)
+            return self.finder.search(dense, camera, iterations, clock, self.follows)
+        return self.finder.refine(dense, camera, start, sigma, iterations, clock, self.follows)
+
+    def _unsettled(self, found: PoseEstimate, estimate: PoseEstimate) -> bool:
+        """Whether patches did not take over where the finder left off, though it may be right."""
+        settled = estimate.ok and estimate.way is Way.FINISHED
+        likely = estimate.evidence > 0.5 * self.config.min_evidence
+        return self.follows and found.ok and likely and not settled
+
+    def _look_again(
+        self,
+        dense: DenseDescriptors,
+        camera: Camera,
+        found: PoseEstimate,
+        iterations: int,
+        clock: Stopwatch,
+    ) -> PoseEstimate:
+        """The finder's own best, from a pose that it left off at."""
+        assert found.map_from_camera is not None
+        near = self.finder.wide_sigma(camera)
+        return self.finder.refine(dense, camera, found.map_from_camera, near, iterations, clock)
 
     def _finish(
         self,
@@ -198,7 +222,8 @@ class Localizer:
             Shares of the finder's matches and of patches; see :class:`.evidence.Agreement`.
         """
         clock = Stopwatch()
-        found = self._find(image, camera, None, None, None, clock)
+        dense = self.finder.describe(image, camera).masked(camera)
+        found = self._find(dense, camera, None, None, self.config.iterations, clock)
         seen, fit = self._witnesses(image, camera, found, self.config.patches, clock)
         return seen.share, 0.0 if fit is None else fit.agreement.share
 
