@@ -161,6 +161,18 @@ class Tracker:
         self._last_stamp: int | None = None
         self._forget()
 
+    def _forget(self) -> None:
+        self._fix: Anchor | None = None
+        self._tied: Anchor | None = None  # the last pose whose odometry is known
+        self._hint: Anchor | None = None
+        self._hint_tried_ns: int | None = None
+        self._candidate: _Candidate | None = None
+        self._contradiction: _Contradiction | None = None
+        self._pace = Pace()
+        self._failures = 0
+        self._attempts = 0
+        self._search = self.config.auto_global
+
     @property
     def state(self) -> TrackingState:
         """What is known now."""
@@ -352,18 +364,6 @@ class Tracker:
         if usable or len(images) == 1:
             return usable, next(iter(self._left_out.values()), "") if not usable else ""
         return usable, "; ".join(f"{name}: {why}" for name, why in self._left_out.items())
-
-    def _forget(self) -> None:
-        self._fix: Anchor | None = None
-        self._tied: Anchor | None = None  # the last pose whose odometry is known
-        self._hint: Anchor | None = None
-        self._hint_tried_ns: int | None = None
-        self._candidate: _Candidate | None = None
-        self._contradiction: _Contradiction | None = None
-        self._pace = Pace()
-        self._failures = 0
-        self._attempts = 0
-        self._search = self.config.auto_global
 
     # The clock
 
