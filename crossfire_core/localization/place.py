@@ -267,22 +267,36 @@ class PlaceLocalizer:
         return self.tile(next((n for n in reversed(self.loaded) if n in mine), mine[0]))
 
     def _proposed(self, network: str, dense: DenseDescriptors, camera: Camera) -> list[_Proposal]:
-        """Poses that surface points of the likeliest views agree on."""
-        finder = self._one_of(network).finder
-        found = []
-        for number, views in self._retrieval[network].groups(dense, self.config.candidates):
-            index = self.place.index[number]
-            mine = np.flatnonzero(np.isin(index.point_view.numpy(), views))
-            chosen = torch.from_numpy(some(mine, POINTS_OF_PLACE))
-            points, described = index.points[chosen], index.described(chosen)
-            device = dense.values.device
-            agreed = finder.from_points(dense, camera, points.to(device), described.to(device))
+        """Poses that surface points of the likeliest views agree on.
+
+        Where those of the first places are not convincing, as many more are tried.
+        """
+        groups = self._retrieval[network].groups(dense, self.config.candidates)
+        found: list[_Proposal] = []
+        for number, (tile, views) in enumerate(groups):
+            most = max((each.agreed for each in found), default=0)
+            if number >= self.config.candidates and most >= self.config.min_inliers:
+                break
+            agreed = self._from_points(network, tile, views, dense, camera)
             if agreed is not None:
-                pose = self.place.tiles[number].map_from_tile @ agreed[0].shifted(
-                    self.place.headers[number].origin
-                )
-                found.append(_Proposal(pose, network, agreed[1]))
+                found.append(agreed)
         return found
+
+    def _from_points(
+        self, network: str, tile: int, views: list[int], dense: DenseDescriptors, camera: Camera
+    ) -> _Proposal | None:
+        """A pose from the surface points that some views of a tile saw."""
+        index, device = self.place.index[tile], dense.values.device
+        mine = np.flatnonzero(np.isin(index.point_view.numpy(), views))
+        chosen = torch.from_numpy(some(mine, POINTS_OF_PLACE))
+        points, described = index.points[chosen], index.described(chosen)
+        agreed = self._one_of(network).finder.from_points(
+            dense, camera, points.to(device), described.to(device)
+        )
+        if agreed is None:
+            return None
+        pose = agreed[0].shifted(self.place.headers[tile].origin)
+        return _Proposal(self.place.tiles[tile].map_from_tile @ pose, network, agreed[1])
 
     def _distinct(self, proposals: Sequence[_Proposal]) -> list[_Proposal]:
         """One proposal a spot, those with most agreeing matches first."""
