@@ -131,6 +131,7 @@ class Localizer:
         proposed: Pose,
         trials: int,
         iterations: int | None = None,
+        near: bool = True,
     ) -> PoseEstimate:
         """What becomes of a pose that a search proposes.
 
@@ -141,9 +142,12 @@ class Localizer:
             proposed: ``map_from_camera`` about the map's origin, as the map was trained.
             trials: poses of which this one is the best, see :func:`.evidence.digits`.
             iterations: overrides the configured number.
+            near: whether the image is looked for around the pose, not everywhere in what is seen
+                from there.
         """
         clock, count = Stopwatch(), iterations or self.config.iterations
-        found = self._find(dense, camera, proposed, self.finder.wide_sigma(camera), count, clock)
+        sigma = self.finder.wide_sigma(camera) if near else None
+        found = self._find(dense, camera, proposed, sigma, count, clock)
         estimate = self._finish(image, camera, found, True, clock, trials)
         if self._unsettled(found, estimate):
             found = self._look_again(dense, camera, found, count, clock)

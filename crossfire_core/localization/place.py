@@ -52,11 +52,13 @@ class _Proposal:
         pose: ``map_from_camera`` in the place.
         network: the tiles that know it.
         agreed: matches that agree on it.
+        near: whether it is about right; a mapping view's pose only shows what may be seen.
     """
 
     pose: Pose
     network: str
     agreed: int
+    near: bool = True
 
 
 class PlaceRenderer:
@@ -239,7 +241,10 @@ class PlaceLocalizer:
     def _search(
         self, image: NDArray[np.uint8], camera: Camera, iterations: int | None
     ) -> PoseEstimate:
-        """Find an image anywhere in the place."""
+        """Find an image anywhere in the place.
+
+        Where no pose on which surface points agree is right, the likeliest views' are tried.
+        """
         clock, best = Stopwatch(), PoseEstimate(False, "no place of the map looks like this image")
         described: dict[str, DenseDescriptors] = {}
         proposals: list[_Proposal] = []
@@ -249,9 +254,11 @@ class PlaceLocalizer:
                 described[network] = finder.describe(image, camera).masked(camera)
             with clock.time("retrieve"):
                 proposals += self._proposed(network, described[network], camera)
-        tried = self._distinct(proposals)
-        for number, proposal in enumerate(tried[:_RENDERED]):
-            if best.ok and proposal.agreed < _RIVAL * tried[number - 1].agreed:
+        tried = self._distinct(proposals)[:_RENDERED]
+        for network, dense in described.items():
+            tried += self._views(network, dense)
+        for number, proposal in enumerate(tried):
+            if best.ok and proposal.agreed <= _RIVAL * tried[number - 1].agreed:
                 break
             dense = described[proposal.network]
             found = self._confirmed(image, camera, dense, proposal, len(proposals), iterations)
@@ -260,6 +267,17 @@ class PlaceLocalizer:
             if best.map_from_camera is None or _surer(found, best):
                 best = found
         return replace(best, timings_ms=clock.ms)
+
+    def _views(self, network: str, dense: DenseDescriptors) -> list[_Proposal]:
+        """Poses of the likeliest views of a network."""
+        most = max(1, _RENDERED // len(self._retrieval))
+        found = []
+        for tile, view in self._retrieval[network].likeliest(dense, most):
+            pose = self.place.headers[tile].views[view].map_from_camera
+            found.append(
+                _Proposal(self.place.tiles[tile].map_from_tile @ pose, network, 0, near=False)
+            )
+        return found
 
     def _one_of(self, network: str) -> Localizer:
         """Any tile of a network, best one that is in memory."""
@@ -321,7 +339,9 @@ class PlaceLocalizer:
         start = self._in_tile(number, proposal.pose).shifted(
             -np.array(self.place.headers[number].origin)
         )
-        found = self.tile(number).confirm(image, camera, dense, start, trials, iterations)
+        found = self.tile(number).confirm(
+            image, camera, dense, start, max(trials, 1), iterations, proposal.near
+        )
         return self._in_place(number, found)
 
     # -- frames --------------------------------------------------------------------------------
@@ -363,17 +383,22 @@ class _Retrieval:
             for n in numbers
         }  # fmt: skip
 
+    def likeliest(self, dense: DenseDescriptors, count: int) -> list[tuple[int, int]]:
+        """Views that look most like an image: (tile, number of the view in it)."""
+        likeness = self._signatures @ signature(dense.values.cpu(), self._words)
+        order = likeness.argsort(descending=True).numpy()[:count]
+        return list(zip(self._tile[order].tolist(), self._view[order].tolist(), strict=True))
+
     def groups(self, dense: DenseDescriptors, candidates: int) -> list[tuple[int, list[int]]]:
         """Likely views, put together that see the same: (tile, its views), the likeliest first."""
-        likeness = self._signatures @ signature(dense.values.cpu(), self._words)
-        order = likeness.argsort(descending=True).numpy()[: _VIEWS * _GROUPS * candidates]
-        tiles, views = self._tile[order], self._view[order]
+        order = self.likeliest(dense, _VIEWS * _GROUPS * candidates)
+        tiles, views = np.array(order).T
         found = [
             (int(number), group)
             for number in dict.fromkeys(tiles.tolist())
             for group in grouped(views[tiles == number].tolist(), self._shared[number])
         ]
-        rank = {(int(t), int(v)): i for i, (t, v) in enumerate(zip(tiles, views, strict=True))}
+        rank = {each: i for i, each in enumerate(order)}
         found.sort(key=lambda each: rank[each[0], each[1][0]])
         return found[: _GROUPS * candidates]
 
