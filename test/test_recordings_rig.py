@@ -17,10 +17,12 @@ from recording_samples import (
     assert_poses_close,
     base_pose,
     picture,
+    png,
     stamp,
 )
 from scipy.spatial.transform import Rotation
 from test_evaluation import FakeLocalizer
+from test_neural_map import tiny_map
 from test_recordings_datasets import COUNT, write_euroc, write_kapture
 from test_recordings_files import RIG_SENSOR, edit, with_rig, write_colmap_text
 from test_rig import Fake
@@ -28,12 +30,15 @@ from test_training import TINY
 from toy_room import CAMERA as TOY_CAMERA
 from toy_room import ToyRoom
 
+from crossfire_core.cli import evaluation as commands
+from crossfire_core.cli import run
 from crossfire_core.errors import RecordingError
 from crossfire_core.evaluation.evaluate import EvaluationOptions, evaluate
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.estimate import Matches, PoseEstimate
 from crossfire_core.localization.uncertainty import diagonal
-from crossfire_core.maps.header import read_header
+from crossfire_core.maps.header import RigCamera, read_header
+from crossfire_core.maps.neural_map import NeuralMap
 from crossfire_core.recordings import Frame, FrameInfo, RecordingOptions, open_recording
 from crossfire_core.recordings.frame import Mount
 from crossfire_core.recordings.lazy import Recording, hold_out, moments
@@ -270,3 +275,54 @@ def sure_of(pose: Pose, pixels: np.ndarray, points: np.ndarray):
     return PoseEstimate(
         True, "", pose, diagonal(0.01, 0.002), 60, 60, 0.5, 0.5, details=matches, evidence=20.0
     )
+
+
+# -- the command ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rig_map(tmp_path: Path) -> Path:
+    made = tiny_map()
+    camera = made.header.camera
+    rig = (
+        RigCamera("front", camera, BASE_FROM_CAMERA),
+        RigCamera("left", camera.resized(32, 24), BASE_FROM_LEFT),
+    )
+    made.header = replace(made.header, rig=rig)
+    made.save(tmp_path / "rig.map")
+    for name, each in zip(("a.png", "b.png"), rig, strict=True):
+        (tmp_path / name).write_bytes(png(picture(1, each.camera.size)))
+    return tmp_path / "rig.map"
+
+
+def test_images_of_a_rig_are_localized_together(rig_map, tmp_path, monkeypatch, capsys) -> None:
+    truth = base_pose(2)
+
+    class Sure(Fake):
+        """Each camera finds its place on the robot, the smaller one by its size."""
+
+        neural_map = NeuralMap.load(rig_map, device="cpu")
+
+        def localize(self, image, camera, prior=None, **options):
+            pose = truth @ (BASE_FROM_LEFT if camera.width == 32 else BASE_FROM_CAMERA)
+            pixels = 0.25 * PIXELS
+            return sure_of(pose, pixels, pose.apply(camera.bearings(pixels) * 2.0))
+
+    monkeypatch.setattr(commands, "load_localizer", lambda *_: Sure({}))
+    out = tmp_path / "said.json"
+    line = ["localize", rig_map, tmp_path / "a.png", tmp_path / "b.png"]
+    line += ["--cameras", "front,left", "--json", out]
+    assert run([str(word) for word in line]) == 0, capsys.readouterr().err
+    said = json.loads(out.read_text())
+    assert said["ok"] and said["left_out"] == {"front": "", "left": ""}
+    assert_poses_close([Pose.from_json(said["map_from_base"])], [truth], 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("cameras", "words"),
+    [("front,rear", "no camera 'rear': its cameras are front, left"), ("front", "1 cameras for 2")],
+)
+def test_cameras_that_the_map_lacks_are_named(cameras, words, rig_map, capsys) -> None:
+    images = [str(rig_map.parent / name) for name in ("a.png", "b.png")]
+    assert run(["localize", str(rig_map), *images, "--cameras", cameras]) == 2
+    assert words in capsys.readouterr().err

@@ -189,6 +189,14 @@ def localize(
             "the images.",
         ),
     ] = "",
+    cameras: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,NAME",
+            help="The images are of these cameras of the rig that mapped, taken at one time: one "
+            "pose of the robot.",
+        ),
+    ] = "",
     device: shell.Device = "auto",
     backend: shell.Backend = None,
     config: shell.Settings = None,
@@ -208,6 +216,9 @@ def localize(
     start = parse_pose(prior) if prior else None
     masks = Masks(Path(mask)) if mask else None
     localizer = load_localizer(map_file, device, backend, config, changes)
+    if cameras:
+        _localize_together(localizer, images, cameras, start, json)
+        return
     estimates = {
         str(path): localize_file(localizer, path, start, calibration, masks) for path in images
     }
@@ -216,6 +227,28 @@ def localize(
     if json is None:
         _print_poses(outcomes)
     if not any(estimate.ok for estimate in estimates.values()):
+        raise typer.Exit(EXIT_NOT_FOUND)
+
+
+def _localize_together(
+    localizer: MapLocalizer, images: list[Path], cameras: str, start: Pose | None, json: Path | None
+) -> None:
+    from crossfire_core.cli import display
+    from crossfire_core.cli.together import localize_together
+
+    found = localize_together(localizer, images, shell.names(cameras), start)
+    shell.emit(found, json)
+    if json is None:
+        pose = found["map_from_base"]
+        for name, why in found["left_out"].items():
+            if why:
+                display.out.print(f"{name}: left out, {why}")
+        if found["ok"]:
+            numbers = (*pose["translation"], *pose["quaternion_xyzw"])
+            display.out.print("robot: " + " ".join(f"{v:.4f}" for v in numbers))
+        else:
+            display.out.print(f"robot: not localized, {found['reason']}")
+    if not found["ok"]:
         raise typer.Exit(EXIT_NOT_FOUND)
 
 
