@@ -448,7 +448,7 @@ class LocalizationNode(LifecycleNode):
             wanted[camera.kind("camera_info")] = (CameraInfo, camera.info_topic, learn, 1)
         if node.use_odometry and node.odometry_source == "topic":
             wanted["odometry"] = (Odometry, "odom", self._on_odometry, 100)
-        return {
+        inputs = {
             name: self.create_subscription(
                 kind,
                 topic,
@@ -458,6 +458,10 @@ class LocalizationNode(LifecycleNode):
             )
             for name, (kind, topic, callback, depth) in wanted.items()
         }
+        for camera in self._cameras.values():
+            # The whole name may have been remapped, too; it says whether images are rectified.
+            camera.image_topic = inputs[camera.kind("image")].topic_name
+        return inputs
 
     def _stop(self) -> None:
         for destroy, entity in self._active_entities:

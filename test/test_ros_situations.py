@@ -205,6 +205,21 @@ class TestInputs:
             g.publisher("/front/image_raw/compressed", CompressedImage).publish(message)
             g.wait(lambda: g.node.tally.processed == 1)
 
+    @pytest.mark.parametrize("name", ["image", "image/compressed"])
+    def test_a_remapped_name_says_whether_images_are_rectified(self, name):
+        """Which of both names is remapped does not matter to what the images are taken for."""
+        there = name.replace("image", "/front/image_rect")
+        with graph(
+            image_transport="compressed", cli_args=["--ros-args", "-r", f"{name}:={there}"]
+        ) as g:
+            g.activate()
+            camera = g.node._cameras[""]
+            assert camera.image_topic == "/front/image_rect/compressed"
+            turned = camera_info(CAMERA)
+            turned.p = [55.0, 0, 32, 0, 0, 56, 24, 0, 0, 0, 1, 0]
+            assert camera.take_info(turned) == ""  # P holds, and there is no doubt about it
+            assert camera.camera.fx == 55.0
+
     def test_reliability_is_overridden_as_for_other_nodes(self):
         name = "qos_overrides./image.subscription.reliability"
         with graph(**{name: "reliable"}) as g:

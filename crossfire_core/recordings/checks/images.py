@@ -37,7 +37,8 @@ class Look:
         brightness: mean of the grey values, 0 to 255.
         clipped: share of pixels that are black or white.
         thumbnail: ``[h, w, 3]`` small RGB copy.
-        black: ``[h, w]`` usable pixels of it that are black.
+        black: ``[h, w]`` pixels of it that are black or not usable.
+        usable: ``[h, w]`` those that are usable.
     """
 
     index: int
@@ -46,6 +47,7 @@ class Look:
     clipped: float
     thumbnail: NDArray[np.uint8]
     black: NDArray[np.bool_]
+    usable: NDArray[np.bool_]
 
     @property
     def is_blurred(self) -> bool:
@@ -92,7 +94,7 @@ def without_border(looks: list[Look]) -> tuple[list[Look], list[Finding]]:
     if len(looks) < _LEAST_LOOKS or len({look.thumbnail.shape for look in looks}) > 1:
         return looks, []
     always = np.logical_and.reduce([look.black for look in looks])
-    share = float(always.mean())
+    share = float(always[looks[0].usable].mean())
     corners = always[[0, 0, -1, -1], [0, -1, 0, -1]]
     if not (corners.all() and _LEAST_BORDER < share < _MOST_BORDER):
         return looks, []
@@ -169,7 +171,9 @@ def _look(index: int, image: NDArray[np.uint8], camera: Camera) -> Look:
     width = min(_THUMBNAIL, grey.shape[1])
     size = (width, max(1, round(grey.shape[0] * width / grey.shape[1])))
     thumbnail = np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    black = thumbnail.max(axis=2) < _BLACK
-    if (shown := camera.usable_cells(*size)) is not None:
-        black &= shown
-    return Look(index, blur_of(grey, usable), float(counted.mean()), clipped, thumbnail, black)
+    shown = camera.usable_cells(*size)
+    if shown is None or not shown.any():
+        shown = np.ones(thumbnail.shape[:2], bool)
+    black = (thumbnail.max(axis=2) < _BLACK) | ~shown
+    blur = blur_of(grey, usable)
+    return Look(index, blur, float(counted.mean()), clipped, thumbnail, black, shown)
