@@ -1,4 +1,5 @@
 # make test    sets up .venv, then lint, types and tests: all that a fresh clone needs
+# make test-fast  the tests without those that train, search whole recordings or run a ROS graph
 # make env     the environment alone
 # make demo    a sample recording, a map of it, the ROS 2 node on a second drive, a report
 # make lowest  the tests again, with the lowest versions that setup.py names (Python 3.10 or 3.11)
@@ -25,7 +26,15 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 	$$p -c '$(SUPPORTED)' 2>/dev/null && { echo $$p; break; }; done)
 SOURCES := crossfire_core crossfire_ros test launch tools setup.py
 
-.PHONY: env lint types test mutants lowest demo docs clean
+# Files whose tests take more than two seconds of a CPU in all (pytest --durations=0).
+SLOW := adjustment cli cli_doctor docs_run encoding evaluation_peers evidence export extension gpu \
+	gpu_check mapping_poses neural_map packaging patches pose_correction pretraining \
+	recordings_bag recordings_calibration recordings_check recordings_check_folders \
+	recordings_check_real recordings_convert recordings_merges recordings_messages \
+	recordings_real ros_files ros_map ros_node ros_play ros_process ros_situations sample \
+	stand_in_gpu tracker training waiting
+
+.PHONY: env lint types test test-fast mutants lowest demo docs clean
 
 env: $(STAMP)
 
@@ -50,6 +59,9 @@ types: env
 
 test: env lint types
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: env
+	@$(BIN)/python -m pytest -q $(SLOW:%=--ignore=test/test_%.py) $(PYTEST_ARGS)
 
 lowest:
 	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest

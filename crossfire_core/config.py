@@ -204,7 +204,7 @@ class LocalizationConfig:
         64, "rendered descriptors along the image's longer side", min=8, max=640
     )
     search_along: int = option(
-        48, "likewise while the pose is not yet known and will be refined", min=8, max=640
+        48, "the same while the pose is not yet known and will be refined", min=8, max=640
     )
     iterations: int = option(3, "render, match and solve at most this often", min=1, max=10)
     samples: int = option(16, "samples a ray when surfaces are rendered", min=4, max=256)
@@ -248,7 +248,7 @@ class LocalizationConfig:
         "of the nearest mapping images, where at least min_inliers of them fit; 0 for none",
         min=0,
     )
-    track_patches: int = option(500, "likewise while a robot is followed", min=0)
+    track_patches: int = option(500, "the same while a robot is followed", min=0)
     tiles_mb: int = option(
         300,
         "of a place of several tiles, so much is in memory at most, megabytes; the tile in use and "
@@ -322,7 +322,7 @@ class TrackingConfig:
         "the prediction is, metres",
         min=0.01,
     )
-    jump_deg: float = option(30.0, "likewise in orientation, degrees", min=0.1, max=180.0)
+    jump_deg: float = option(30.0, "the same for orientation, degrees", min=0.1, max=180.0)
     coast_after_s: float = option(
         1.0,
         "without a fix for so long the state is coasting: odometry carries the pose on, and the "
@@ -387,7 +387,7 @@ class TrackingConfig:
         0.5, "how far the robot strays from constant velocity without odometry", min=0.0, max=100.0
     )
     blind_rad_per_s: float = option(
-        0.5, "likewise in orientation, radians a second", min=0.0, max=100.0
+        0.5, "the same for orientation, radians a second", min=0.0, max=100.0
     )
     min_contrast: float = option(
         4.0, "an image whose grey levels deviate less than this shows nothing", min=0.0, max=127.0

@@ -1,4 +1,4 @@
-"""Statements that are tried in a process of their own, which a broken library may take along."""
+"""Statements that are tried in a process of their own, which a broken library may end."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class CameraInput:
     Attributes:
         name: of the camera; empty where the robot has one.
         image_topic: full name of the topic of its images.
-        info_topic: likewise of its calibration.
+        info_topic: the same of its calibration.
         camera: its calibration, once there is one.
         pixel_depth: what its images have told about the bits of 16-bit pixels.
     """

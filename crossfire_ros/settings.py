@@ -169,8 +169,8 @@ class InitialPose:
     """Where the robot stands at the start, with :attr:`NodeConfig.set_initial_pose`."""
 
     x: float = option(0.0, "of the base in the map, metres", min=-1e6, max=1e6)
-    y: float = option(0.0, "likewise", min=-1e6, max=1e6)
-    z: float = option(0.0, "likewise", min=-1e6, max=1e6)
+    y: float = option(0.0, "of the base in the map, metres", min=-1e6, max=1e6)
+    z: float = option(0.0, "of the base in the map, metres", min=-1e6, max=1e6)
     yaw: float = option(0.0, "around the map's z axis, radians", min=-7.0, max=7.0)
     sigma_m: float = option(0.5, "how uncertain that is, metres", min=0.01, max=10.0)
     sigma_deg: float = option(15.0, "and in orientation, degrees", min=0.1, max=180.0)

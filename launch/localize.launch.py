@@ -23,7 +23,7 @@ ARGUMENTS = {
     "cameras": ("", "names of several cameras, '[front, left]', with their topics under each"),
     "odom": ("odom", "topic of the odometry"),
     "tf": ("/tf", "topic of the transforms; `tf` is one of the namespace, as Nav2 has it"),
-    "tf_static": ("/tf_static", "likewise of those that never change"),
+    "tf_static": ("/tf_static", "transforms that never change"),
     "image_transport": ("", "raw or compressed"),
     "base_frame": ("", "the frame that the odometry moves"),
     "odom_frame": ("", "the frame that it moves in"),

@@ -10,7 +10,14 @@ from crossfire_core import config_reference
 from crossfire_core.cli.shell import app
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted(DOCS.glob("*.md")),
+    *sorted(DOCS.glob("design/*.md")),
+]
+# Words that make a page read as if it were translated.
+REFUSED = r"so-manieth|\blikewise\b|\bof before\b|\bwanted are\b|\btak\w+ along\b|\bmended?\b"
 GROUP = typer.main.get_command(app)
 NEEDS_ROS = {"play", "replay", "warm-up"}
 
@@ -90,7 +97,7 @@ def test_settings_named_in_the_pages_exist():
 def test_every_page_is_in_the_table_of_contents():
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
     listed = {path for entry in nav for path in entry.values()}
-    assert listed >= {p.name for p in PAGES[1:]}
+    assert listed >= {str(p.relative_to(DOCS)) for p in PAGES if DOCS in p.parents}
     assert all((ROOT / "docs" / path).is_file() for path in listed)
 
 
@@ -124,3 +131,33 @@ def test_tests_that_are_named_are_there():
         if f"def {name}(" not in (ROOT / "test" / file).read_text(encoding="utf-8")
     ]
     assert named and not absent
+
+
+def texts():
+    """Pages, and all that the program says of itself: docstrings, help, messages."""
+    for folder in ("crossfire_core", "crossfire_ros", "launch", "tools"):
+        yield from sorted((ROOT / folder).rglob("*.py"))
+    yield from (*PAGES, *sorted(DOCS.glob("notes/*.md")), ROOT / "config" / "localize.yaml")
+
+
+def test_refused_words_are_not_used():
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {match[0]}"
+        for path in texts()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if (match := re.search(REFUSED, line, re.IGNORECASE))
+    ]
+    assert not found, found
+
+
+def test_files_of_the_first_tasks_hold_what_the_page_says():
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = page.partition("## Where to begin")[2].partition("\n\nA reader")[0].split("\n| ")[3:]
+    assert len(rows) == 10
+    for row in rows:
+        _, opened, there = row.rstrip(" |").split(" | ")
+        files = re.findall(r"`([^`]+)`", opened)
+        assert 1 <= len(files) <= 2, row
+        whole = "".join((ROOT / file).read_text(encoding="utf-8") for file in files)
+        for name in re.findall(r"`(\w+)`", there):
+            assert re.search(rf"\b{name}\b", whole), f"{files} have no {name}"

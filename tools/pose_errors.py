@@ -2,7 +2,7 @@
 
 ``python tools/pose_errors.py RECORDING --poses sfm`` finds the poses as ``crossfire train
 --poses sfm`` does and compares them with the recording's own: as they are, after a rigid
-alignment and after a similarity. ``--poses odometry`` likewise. ``--poses given --pose-file
+alignment and after a similarity. ``--poses odometry`` does the same. ``--poses given --pose-file
 pose_slam.txt --refine-poses`` starts from another set of poses of a folder of 7-Scenes. ``--set
 keyframes=235`` changes a setting of structure from motion. ``--truth-every 2`` compares with the
 truth of every second frame only, where those between are interpolated.

@@ -51,7 +51,7 @@ class PoseEstimate:
         covariance: ``[6, 6]`` of (x, y, z, rx, ry, rz): position of the camera and small
             rotation about the axes of the map, metres and radians; None without a pose.
         inliers: matches that agree with the pose, or with the one that patches then made exact;
-            spread, residual and details likewise.
+            spread, residual and details are of the same.
         matches: matches that went into the solver.
         spread: share of a 4x4 grid over the image that holds an inlier, 0 to 1.
         residual_px: median reprojection error of the inliers, pixels of the query image.

@@ -60,7 +60,7 @@ class TrackingState(str, Enum):
     """What the tracker knows about where the robot is.
 
     Coasting: no image has confirmed it lately. Odometry carries the pose on, whose covariance
-    grows; a pose that somebody gave and no image has confirmed yet is carried on likewise.
+    grows; a pose that somebody gave and no image has confirmed yet is carried on too.
     """
 
     UNINITIALIZED = "uninitialized"

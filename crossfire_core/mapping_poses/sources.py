@@ -43,7 +43,7 @@ def open_for_mapping(
         workspace: where structure from motion keeps what an interruption shall leave behind.
         align: the recordings' poses are in frames of their own: bring them into the first's.
         refine: correct given poses by bundle adjustment; those of odometry always are.
-        holdout_every: every so-manieth frame of each recording shall not be trained on.
+        holdout_every: every n-th frame of each recording is not trained on.
         seed: of all random choices.
         tell: called with what is being done, how much of it, and of how much.
 

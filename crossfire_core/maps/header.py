@@ -205,7 +205,7 @@ class MapHeader:
             raise ValueError("near and far are no range")
         if not views:
             raise ValueError("there are no mapping views")
-        factor = float(data.get("covariance_factor", 1.0))  # maps of before have none
+        factor = float(data.get("covariance_factor", 1.0))  # older maps have none
         if not (np.isfinite(factor) and factor > 0):
             raise ValueError("the factor on covariances is out of range")
         side = int(data.get("image_side", 640))

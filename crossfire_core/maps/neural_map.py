@@ -306,7 +306,7 @@ def _packed_patches(patches: Patches) -> dict[str, Tensor]:
 
 
 def _patches(part: dict[str, Tensor], header: MapHeader) -> Patches:
-    """The inverse of :func:`_packed_patches`; a map of before has none."""
+    """The inverse of :func:`_packed_patches`; an older map has none."""
     if not part:
         return Patches.none()
     points, normals, spacing = (

@@ -68,7 +68,7 @@ def extend_map(
         config: settings of training; those of the field are the map's own.
         steps: length of the training, or
         minutes: in minutes; neither means 15.
-        holdout_every: every so-manieth frame of the recording is not trained on.
+        holdout_every: every n-th frame of the recording is not trained on.
         resume: go on from the checkpoint.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         seed: overrides the configured seed.

@@ -113,7 +113,7 @@ def train_map(
         config: all settings.
         steps: length of the training in steps of both stages together.
         minutes: or in minutes, preparation included; neither means 15 minutes.
-        holdout_every: every so-manieth frame is not trained on.
+        holdout_every: every n-th frame is not trained on.
         use_depth: supervise with the recording's depth images.
         resume: go on from the checkpoint.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
