@@ -281,7 +281,7 @@ def test_wide_lenses_of_kalibr(
 
 def test_a_cell_is_whole_only_if_all_of_its_pixels_are() -> None:
     usable = np.ones((12, 16), dtype=bool)
-    usable[1, 6] = False  # no corner and no middle of its cell of four by four
+    usable[3, 7] = False  # the last pixel of its cell of four by four
     expected = np.ones((3, 4), dtype=bool)
     expected[0, 1] = False
     np.testing.assert_array_equal(whole_cells(usable, 4, 3), expected)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from crossfire_core.config import TrackingConfig
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.localization.estimate import PoseEstimate
+from crossfire_core.localization.estimate import PoseEstimate, Way
 from crossfire_core.localization.tracker import PriorKind, Tracker, TrackingState, TrackResult
 from crossfire_core.localization.uncertainty import (
     diagonal,
@@ -37,12 +37,14 @@ class ScriptedLocalizer:
     basin_m: float = 1.0
     override: dict = field(default_factory=dict)  # fields of the estimate
     calls: list = field(default_factory=list)
+    follows: list = field(default_factory=list)
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     def localize(
         self, image, camera, prior=None, *, prior_sigma=None, iterations=None, follow=False
     ):
         self.calls.append((prior, prior_sigma, iterations))
+        self.follows.append(follow)
         there = self.truth if self.lookalike is None else self.lookalike @ self.truth
         too_far = prior is not None and prior.distance(there)[0] > self.basin_m
         if self.blind or too_far or (prior is None and self.only_with_prior):
@@ -60,6 +62,7 @@ class ScriptedLocalizer:
             spread=0.9,
             residual_px=0.1,
             evidence=40.0,
+            way=Way.PATCHES if follow else Way.FOUND,
         )
         return replace(estimate, **self.override)
 
@@ -189,6 +192,22 @@ def test_search_is_narrow_while_all_goes_well_and_wide_after_a_failure():
     world.run(0.2)
     wide = world.localizer.calls[-1][1]
     assert wide[0] > 1.4 * narrow[0] and wide[1] > 1.4 * narrow[1]
+
+
+def test_patches_go_first_but_for_a_check_each_second_and_after_a_failure():
+    world = World(TrackingConfig(way="patches", check_every_s=1.0)).found()
+    world.localizer.follows.clear()
+    world.run(4.0)
+    follows = world.localizer.follows
+    checks = [number for number, follow in enumerate(follows) if not follow]
+    assert np.diff(checks).tolist() == [5] * (len(checks) - 1) and len(checks) >= 3
+    world.localizer.blind = True
+    world.run(0.2)
+    world.localizer.blind = False
+    world.run(0.4)
+    assert follows[-2] is False
+    whole = World(TrackingConfig(way="full")).found()
+    assert not any(whole.localizer.follows)
 
 
 def test_covariance_grows_between_fixes():

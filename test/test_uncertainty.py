@@ -26,6 +26,10 @@ def uneven(seed: int = 0) -> np.ndarray:
     return spread[:, None] * (mixing @ mixing.T) * spread
 
 
+def test_standard_deviations_become_variances():
+    np.testing.assert_array_equal(diagonal(3.0, 0.5), np.diag([9.0] * 3 + [0.25] * 3))
+
+
 class TestLever:
     def test_by_hand(self):
         """Only heading is unsure, by 0.1 rad: 2 m ahead that is 0.2 m to the left, and together.

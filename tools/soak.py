@@ -76,7 +76,7 @@ def drive(map_file: Path, bag: Path, minutes: float) -> float:
 
 
 def activate(map_file: Path, times: int) -> float:
-    """Load a map and let it go again; MB a time by which that grows, the first fifth left out."""
+    """Load a map and let it go again; MB a time by which that grows, the first half left out."""
     seen = []
     with graph(load=load_map, map=str(map_file)) as g:
         for number in range(times):
@@ -87,7 +87,7 @@ def activate(map_file: Path, times: int) -> float:
             gc.collect()
             seen.append(resident_mb())
             print(f"{number + 1:3d} {seen[-1]:7.1f} MB", flush=True)
-    first = len(seen) // 5
+    first = len(seen) // 2
     return (seen[-1] - seen[first]) / max(1, len(seen) - 1 - first)
 
 
