@@ -339,7 +339,7 @@ def test_a_map_localizes_and_is_saved_as_on_the_cpu(
     frame = next(iter(ToyRoom(30).frames([0])))
     assert frame.world_from_camera is not None
     neural_map = NeuralMap.load(toy_map, device, backend)
-    localizer = Localizer(neural_map, LocalizationConfig(points_along=32, min_inliers=20))
+    localizer = Localizer(neural_map, LocalizationConfig(points_along=20, min_inliers=12))
     for prior in (frame.world_from_camera, frame.world_from_camera, None):
         found = localizer.localize(frame.image, frame.camera, prior)
         assert found.ok and found.map_from_camera is not None
