@@ -250,7 +250,7 @@ class LocalizationConfig:
     )
     track_patches: int = option(500, "the same while a robot is followed", min=0)
     tiles_mb: int = option(
-        300,
+        200,
         "of a place of several tiles, so much is in memory at most, megabytes; the tile in use and "
         "the next one always are",
         min=1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -196,6 +197,26 @@ def test_a_tile_that_was_expected_goes_before_the_one_in_use() -> None:
     store.prefetch(3)
     store._background.shutdown()  # type: ignore[union-attr]
     assert 1 in store.loaded() and len(store.loaded()) == 2
+
+
+def test_what_a_tile_took_is_given_back_at_once() -> None:
+    class Tile:
+        """Refers to itself, as localizers do."""
+
+        def __init__(self) -> None:
+            self.method = self.__init__  # type: ignore[misc]
+
+    made: list[weakref.ref[Tile]] = []
+
+    def load(number: int) -> Tile:
+        tile = Tile()
+        made.append(weakref.ref(tile))
+        return tile
+
+    store = TileStore(load, lambda _: 10, 20)
+    for number in range(4):
+        store.get(number)
+    assert [tile() is None for tile in made] == [True, True, False, False]
 
 
 def test_a_tile_that_cannot_be_read_is_tried_again() -> None:

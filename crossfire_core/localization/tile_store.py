@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -82,13 +84,31 @@ class TileStore(Generic[T]):
             return
         with self._lock:
             self._sizes[number] = self._size_of(tile)
-            self._make_room(number)
+            gone = self._make_room(number)
         future.set_result(tile)
+        if gone:
+            give_back()
 
-    def _make_room(self, new: int) -> None:
+    def _make_room(self, new: int) -> bool:
         """Let go of those used longest ago, but neither of that in use nor of the new one."""
+        gone = False
         for number in list(self._tiles)[:-1]:
             if sum(self._sizes.values()) <= self._most or len(self._sizes) <= _FEWEST:
-                return
+                break
             if number != new and number in self._sizes:
                 del self._tiles[number], self._sizes[number]
+                gone = True
+        return gone
+
+
+def give_back() -> None:
+    """Free what nobody needs any more, and hand it back to the system where that can be asked for.
+
+    A localizer refers to itself, so it stays until Python looks for such; and glibc keeps what
+    was freed for later, in every thread's heap by itself.
+    """
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError, TypeError):  # another C library
+        return
