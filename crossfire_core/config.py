@@ -201,10 +201,10 @@ class LocalizationConfig:
     """How one image finds its pose."""
 
     points_along: int = option(
-        64, "rendered descriptors along the image's longer side", min=8, max=640
+        96, "rendered descriptors along the image's longer side", min=8, max=640
     )
     search_along: int = option(
-        48, "the same while the pose is not yet known and will be refined", min=8, max=640
+        48, "the same while the pose is not yet known, and where patches finish it", min=8, max=640
     )
     iterations: int = option(3, "render, match and solve at most this often", min=1, max=10)
     samples: int = option(16, "samples a ray when surfaces are rendered", min=4, max=256)
@@ -225,7 +225,9 @@ class LocalizationConfig:
         4.0, "inlier threshold of the pose solver, pixels of a 640 px wide image", min=0.1
     )
     ransac_iterations: int = option(2000, "most hypotheses of the pose solver", min=10)
-    min_inliers: int = option(40, "fewer inliers than this is a failure", min=12)
+    min_inliers: int = option(
+        30, "fewer inliers than this is a failure; what more are worth, evidence says", min=12
+    )
     min_evidence: float = option(
         6.0,
         "a pose with less evidence than this is a failure: decimal digits, 6 lets one image in a "
@@ -281,7 +283,7 @@ class TrackingConfig:
         1, "render, match and solve at most this often while tracking", min=1, max=10
     )
     min_inliers: int = option(
-        40, "fewer inliers than this is no fix, beside localization.min_inliers", min=6
+        30, "fewer inliers than this is no fix, beside localization.min_inliers", min=6
     )
     min_spread: float = option(
         0.2,

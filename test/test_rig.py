@@ -135,7 +135,7 @@ def test_a_rig_is_found_where_no_camera_is_found_alone() -> None:
     assert found.ok and found.left_out == ("", "") and found.evidence > 6.0
     assert found.map_from_base.distance(MAP_FROM_BASE)[0] < 1e-3
     one = RigLocalizer(Fake({200: weak[200]})).localize(rig_images()[:1])
-    assert not one.ok and "40 are needed" in one.reason
+    assert not one.ok and "30 are needed" in one.reason
 
 
 def test_many_matches_that_chance_explains_are_no_place() -> None:

@@ -243,8 +243,9 @@ class Finder:
         nothing = PoseEstimate(False, "nothing of the map is seen from the prior")
         estimate = nothing
         for number in range(iterations):
-            # until the pose is known a coarse look will do, unless it is the last one
-            coarse = not known and number + 1 < iterations
+            # a coarse look will do until the pose is known, unless it is the last of several
+            only = until_known and iterations == 1
+            coarse = only or (not known and number + 1 < iterations)
             look = _Look(c.search_along if coarse else c.points_along, radius, known)
             found = self._once(dense, camera, pose, look, clock)
             if found is None:
@@ -254,11 +255,11 @@ class Finder:
             assert estimate.map_from_camera is not None
             metres, radians = estimate.map_from_camera.distance(pose)
             pose, known = estimate.map_from_camera, estimate.ok
-            if estimate.inliers < _HOPELESS * self._needed(look.along):
+            if estimate.inliers < _HOPELESS * self.config.min_inliers:
                 break
             radius = self._next_radius(estimate)
             rests = metres < c.converged_m and radians < np.radians(c.converged_deg)
-            if known and (until_known or (not coarse and rests)):
+            if known and (until_known or (rests and not coarse)):
                 break
         return estimate
 
@@ -272,7 +273,7 @@ class Finder:
     ) -> PoseEstimate | None:
         with clock.time("render"):
             pixels, points = self._render(camera, pose, look.along)
-        if len(points) < self._needed(look.along):
+        if len(points) < self.config.min_inliers:
             return None
         with clock.time("match"):
             found = self._match(dense, pixels, points, look.radius)
@@ -281,7 +282,7 @@ class Finder:
             solved = self._solve(dense, camera, found, points, start=start)
         if solved is None:
             return None
-        return self._judge(camera, *solved, self._needed(look.along))
+        return self._judge(camera, *solved)
 
     def _match(
         self, dense: DenseDescriptors, pixels: Tensor, points: Tensor, radius: int | None
@@ -294,11 +295,6 @@ class Finder:
     def limit(self, camera: Camera) -> float:
         """The inlier threshold in pixels of this camera."""
         return self.config.ransac_error_px * camera.relative_size
-
-    def _needed(self, along: int) -> int:
-        """Least number of inliers on a rendered grid: a coarser one has fewer points to give."""
-        share = min(1.0, along / self.config.points_along)
-        return max(12, round(self.config.min_inliers * share))
 
     def _render(self, camera: Camera, pose: Pose, along: int) -> tuple[Tensor, Tensor]:
         """Pixels ``[n, 2]`` of a grid and the surface points ``[n, 3]`` behind them."""
@@ -353,15 +349,13 @@ class Finder:
             return None
         return solved, Matches(pixels, space, weights, solved.inlier)
 
-    def _judge(
-        self, camera: Camera, solved: SolvedPose, matches: Matches, needed: int
-    ) -> PoseEstimate:
+    def _judge(self, camera: Camera, solved: SolvedPose, matches: Matches) -> PoseEstimate:
         """Gates and covariance of a solved pose."""
         inliers, count = int(solved.inlier.sum()), len(matches.pixels)
         residual = float(np.median(solved.error_px[solved.inlier])) if inliers else float("nan")
         spread = spread_of(matches.pixels[solved.inlier], camera)
         noise = max(residual, 0.3) * self.config.covariance_inflation
-        reason = self._complaint(inliers, spread, needed)
+        reason = self._complaint(inliers, spread)
         return PoseEstimate(
             ok=not reason,
             reason=reason,
@@ -374,10 +368,10 @@ class Finder:
             details=matches,
         )
 
-    def _complaint(self, inliers: int, spread: float, needed: int) -> str:
+    def _complaint(self, inliers: int, spread: float) -> str:
         c = self.config
-        if inliers < needed:
-            return f"only {inliers} matches agree on a pose, {needed} are needed"
+        if inliers < c.min_inliers:
+            return f"only {inliers} matches agree on a pose, {c.min_inliers} are needed"
         if spread < c.min_spread:
             return f"the matches cover only {100 * spread:.0f} % of the image"
         return ""
