@@ -593,13 +593,8 @@ class TestTime:
 
             play(50_000_000_000)
             before = len(g.received["~/status"])
-            g.received["/tf"].clear()
             play(5_000_000_000)
             g.wait(lambda: says(g, "inputs", "the clock went back", WARN))
-            fixes = [stamp_to_ns(p.header.stamp) for p in g.received["~/pose"]]
-            first_fix = min(s for s in fixes if s < 50_000_000_000)
-            anew = [stamp_to_ns(t.header.stamp) for t in g.transforms("odom")]
-            assert all(s >= first_fix for s in anew if s < 50_000_000_000), "before it was found"
             g.wait_for_state("tracking")
             states = [s.message for s in g.received["~/status"][before:]]
             assert not [m for m in states if m.startswith("lost")], states
