@@ -56,7 +56,9 @@ class Believer:
         covariance = np.eye(6) * self.sigma**2
         pose = at(0.5 * index)
         said = "" if known else "unknown"
-        return PoseEstimate(known, said, pose, covariance, inliers, 100, 1.0, 0.02)
+        return PoseEstimate(
+            known, said, pose, covariance, inliers, 100, 1.0, 0.02, evidence=30.0 if known else 0.0
+        )
 
 
 def answer(certainty, error=INF, answered=True, sigma=NAN, recording="other"):
