@@ -190,7 +190,9 @@ def measure_localization(neural_map: NeuralMap, work: Workload, tell: Tell) -> d
     by_columns = {}
     for columns in _COLUMNS:
         tell(f"localization, {columns} columns")
-        config = replace(LocalizationConfig(), points_along=columns, iterations=1)
+        config = replace(
+            LocalizationConfig(), points_along=columns, search_along=columns, iterations=1
+        )
         times = [r["total_ms"] for r in _localized(Localizer(neural_map, config), frames[:4])]
         by_columns[str(columns)] = float(np.median(times))
     by_side = {}
