@@ -74,7 +74,7 @@ def test_a_lamp_lights_what_faces_it_and_not_what_is_in_shadow():
     ]
     geometry = raycast.Geometry(patches)
     lamp = raycast.Light((raycast.Lamp((1.0, 0, 2.0), (1, 1, 1)),), (0.0, 0.0, 0.0))
-    floor = raycast.lit(patches, raycast.paint(patches, 0), geometry, lamp, 0)[0]
+    floor = raycast.lit(patches, raycast.paint(patches, 0), geometry, lamp, (0,))[0]
     columns = floor.shape[1]
     under, beside = floor[:, int(0.75 * columns)], floor[:, int(0.3 * columns)]
     assert under.mean() < 0.1 * beside.mean()
@@ -242,6 +242,20 @@ def test_copies_of_a_corridor_are_as_unlike_it_as_their_names_say(corridors):
     brightness = [np.mean([f.image.mean() for f in frames]) for frames in (query, relit)]
     assert brightness[1] < 0.85 * brightness[0]
     assert min(_difference(*pair) for pair in zip(query, lookalike, strict=True)) > 0.002
+
+
+@pytest.mark.parametrize("other", ["lookalike", "foreign"])
+def test_walls_of_another_corridor_are_worn_in_another_way(other):
+    """Whatever its colour: a map compares grey values without their mean and contrast."""
+    worn = []
+    for name in ("query", other):
+        settings = _corridor(name).settings
+        patches = settings.patches()
+        walls = [i for i, p in enumerate(patches) if p.make is None and abs(p.normal[2]) < 0.1]
+        wall = max(walls, key=lambda i: np.linalg.norm(patches[i].along))
+        texture = raycast.paint(patches, 1, settings.copy, 0.02)[wall].mean(axis=2)
+        worn.append(cv2.resize(texture, (200, 60)).ravel())
+    assert np.corrcoef(*worn)[0, 1] < 0.3
 
 
 def test_alike_rooms_are_furnished_alike_and_others_are_not():

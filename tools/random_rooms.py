@@ -51,7 +51,9 @@ def photographs(
     patches = _room(rng, size)
     seed = int(rng.integers(2**31))
     geometry = Geometry(patches)
-    scene = Scene(geometry, lit(patches, paint(patches, seed), geometry, _light(rng, size), seed))
+    scene = Scene(
+        geometry, lit(patches, paint(patches, seed), geometry, _light(rng, size), (seed,))
+    )
     grey = rng.random() < 0.3
     for _ in range(groups):
         camera = _camera(rng)

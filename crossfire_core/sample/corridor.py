@@ -33,7 +33,7 @@ def corridor_passes(rooms: int, alike: bool, seed: int) -> tuple[PassSettings, .
     if rooms < 2:
         raise ConfigError(f"a corridor has at least 2 rooms, got {rooms}")
     storey = corridor(rooms)
-    here, elsewhere = Style(seed, alike), Style(seed + 1_000_003, alike)
+    here, elsewhere = Style(seed, alike), Style(seed + 1_000_003, alike, copy=2)
 
     def recorded(name: str, style: Style, lighting: Lighting, rate_hz: float) -> PassSettings:
         return PassSettings(

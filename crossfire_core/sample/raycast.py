@@ -141,9 +141,9 @@ def lit(
     textures: Sequence[Texture],
     geometry: Geometry,
     light: Light,
-    seed: int,
+    seed: Sequence[int],
 ) -> list[Texture]:
-    """The textures as they look under a light."""
+    """The textures as they look under a light; shadows of small things differ with the seed."""
     shown = []
     generator = np.random.default_rng(seed)
     for patch, texture in zip(patches, textures, strict=True):

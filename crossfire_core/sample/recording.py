@@ -152,7 +152,7 @@ class SampleRecording(Recording):
         patches = given.patches()
         geometry = Geometry(patches)
         textures = paint(patches, self._seed, given.copy, given.texel)
-        shown = lit(patches, textures, geometry, given.light, self._seed)
+        shown = lit(patches, textures, geometry, given.light, (self._seed, given.copy))
         return Scene(geometry, shown, given.texel)
 
     @cached_property
@@ -167,7 +167,7 @@ class SampleRecording(Recording):
             return [self._empty_room]
         person = visitor(*self.visitor_at(stamp_ns))
         geometry = Geometry(person)
-        textures = lit(person, paint(person, self._seed), geometry, self.settings.light, 0)
+        textures = lit(person, paint(person, self._seed), geometry, self.settings.light, (0,))
         return [self._empty_room, Scene(geometry, textures)]
 
     def visitor_at(self, stamp_ns: int) -> tuple[float, float]:
