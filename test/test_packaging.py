@@ -16,9 +16,16 @@ import pytest
 import crossfire_core
 
 ROOT = Path(__file__).resolve().parent.parent
-LEFT_OUT = shutil.ignore_patterns(
-    ".*", "build", "install", "log", "dist", "*.egg-info", "__pycache__", "demo", "reports", "*.map"
-)
+_ANYWHERE = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "*.map")
+_AT_THE_TOP = {"build", "install", "log", "dist", "demo", "reports"}
+
+
+def left_out(folder: str, names: list[str]) -> set[str]:
+    """What a copy of the package does without: results of builds and of commands."""
+    top = _AT_THE_TOP if Path(folder) == ROOT else set()
+    return _ANYWHERE(folder, names) | (top & set(names))
+
+
 LAUNCH_FILES = {path.name for path in (ROOT / "launch").glob("*.launch.py")}
 CONFIG_FILES = {path.name for path in (ROOT / "config").iterdir()}
 
@@ -27,7 +34,7 @@ CONFIG_FILES = {path.name for path in (ROOT / "config").iterdir()}
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with a copy of the package, so that no build touches the original."""
     workspace = tmp_path_factory.mktemp("workspace")
-    shutil.copytree(ROOT, workspace / "src" / "crossfire_ros", ignore=LEFT_OUT)
+    shutil.copytree(ROOT, workspace / "src" / "crossfire_ros", ignore=left_out)
     return workspace
 
 
