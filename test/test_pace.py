@@ -41,6 +41,20 @@ def test_a_fast_camera_is_followed_on_patches_and_checked_once_a_second() -> Non
     assert max(gaps) == 25  # images in a second
 
 
+def test_images_that_are_lost_to_the_full_way_do_not_make_a_camera_slow() -> None:
+    """At 30 Hz the full way looks at every fourth image: 132 ms lie between those that it sees."""
+    pace, free_at, followed = Pace(), 0, []
+    for stamp in range(0, 4_000, 33):
+        if stamp < free_at:
+            continue
+        now = stamp * 1_000_000
+        pace.seen(now)
+        followed.append(pace.follows(AUTO, now))
+        pace.gone(now, FOLLOWED if followed[-1] else CHECKED)
+        free_at = stamp + (20 if followed[-1] else 100)
+    assert len(followed) > 95 and sum(followed) > 90
+
+
 def test_either_way_can_be_forced() -> None:
     assert not any(ways(camera_ms=10, config=FULL))
     assert ways(camera_ms=100, count=5, config=PATCHES) == [False, True, True, True, True]

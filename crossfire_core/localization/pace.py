@@ -3,6 +3,9 @@
 The full way renders descriptors at the prior, matches, solves, and finishes on patches. Where it
 keeps up with the camera every image goes it. Where the camera is faster, patches go first from the
 odometry's prior, and the full way comes back as an independent check of where the robot is.
+
+Only images that are looked at are known here. A camera that is faster loses images to those, but
+never so many that the full way takes less than half of the time between them.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from crossfire_core.config import TrackingConfig
 from crossfire_core.localization.estimate import PoseEstimate, Way
 
 _RECENT = 0.2  # weight of the newest measurement in a running mean
+_KEEPS_UP = 0.5  # of the time between images: what takes more may have cost images in between
 
 
 class Pace:
@@ -46,7 +50,7 @@ class Pace:
         if config.way == "patches":
             return True
         interval, full = self._interval_ms, self._full_ms
-        return interval is not None and full is not None and interval < full
+        return interval is not None and full is not None and full > _KEEPS_UP * interval
 
 
 def _blended(mean: float | None, value: float) -> float:

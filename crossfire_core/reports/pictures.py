@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfire_core.reports.plots import TopView
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.geometry.upright import plane_axes, up_direction
 from crossfire_core.localization.estimate import Matches
+from crossfire_core.reports.plots import TopView
 
 FloatArray = NDArray[np.float64]
 Image = NDArray[np.uint8]
