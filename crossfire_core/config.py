@@ -270,8 +270,8 @@ class TrackingConfig:
     way: str = option(
         "auto",
         "how images go while a robot is followed: full renders descriptors at the prior, patches "
-        "tries the map's patches first, auto does so where the full way takes more than half of the "
-        "time between images",
+        "tries the map's patches first, auto does so where the full way takes more than half of "
+        "the time between images",
         choices=("auto", "full", "patches"),
     )
     check_every_s: float = option(
