@@ -8,7 +8,7 @@ comes after it (:mod:`.patches`).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -54,7 +54,12 @@ class Stopwatch:
         """Add what passes inside to a stage."""
         start = time.perf_counter()
         yield
-        self.ms[stage] = self.ms.get(stage, 0.0) + 1e3 * (time.perf_counter() - start)
+        self.add({stage: 1e3 * (time.perf_counter() - start)})
+
+    def add(self, others: Mapping[str, float]) -> None:
+        """Add milliseconds by stage that were measured elsewhere."""
+        for stage, ms in others.items():
+            self.ms[stage] = self.ms.get(stage, 0.0) + ms
 
 
 @dataclass(frozen=True)
@@ -185,8 +190,8 @@ class Finder:
     ) -> list[tuple[Pose, int]]:
         found = []
         for index in chosen:
-            some = torch.from_numpy(index).to(self._points.device)
-            points, descriptors = self._points[some], self._point_descriptors[some]
+            mine = torch.from_numpy(index).to(self._points.device)
+            points, descriptors = self._points[mine], self._point_descriptors[mine]
             found.append(self.from_points(dense, camera, points, descriptors))
         return sorted((f for f in found if f is not None), key=lambda each: -each[1])
 

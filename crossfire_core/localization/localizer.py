@@ -114,12 +114,11 @@ class Localizer:
         if estimate is None:
             with clock.time("features"):
                 dense = self.finder.describe(image, camera).masked(camera)
-            count, single = iterations or self.config.iterations, prior_sigma is None
-            found = self._find(dense, camera, start, prior_sigma, count, clock)
-            estimate = self._finish(image, camera, found, single, clock)
-            if self._unsettled(found, estimate):
-                found = self._look_again(dense, camera, found, count, clock)
-                estimate = self._finish(image, camera, found, single, clock)
+            single = prior_sigma is None
+            trials = self.config.candidates if single else 1
+            estimate = self._settled(
+                image, camera, dense, start, prior_sigma, iterations, single, trials, clock
+            )
         return self._in_recorded_frame(replace(estimate, timings_ms=dict(clock.ms)))
 
     @torch.no_grad()
@@ -145,14 +144,41 @@ class Localizer:
             near: whether the image is looked for around the pose, not everywhere in what is seen
                 from there.
         """
-        clock, count = Stopwatch(), iterations or self.config.iterations
+        clock = Stopwatch()
         sigma = self.finder.wide_sigma(camera) if near else None
-        found = self._find(dense, camera, proposed, sigma, count, clock)
-        estimate = self._finish(image, camera, found, True, clock, trials)
-        if self._unsettled(found, estimate):
-            found = self._look_again(dense, camera, found, count, clock)
-            estimate = self._finish(image, camera, found, True, clock, trials)
+        estimate = self._settled(
+            image, camera, dense, proposed, sigma, iterations, True, trials, clock
+        )
         return self._in_recorded_frame(replace(estimate, timings_ms=dict(clock.ms)))
+
+    def _settled(
+        self,
+        image: NDArray[np.uint8],
+        camera: Camera,
+        dense: DenseDescriptors,
+        start: Pose | None,
+        sigma: tuple[float, float] | None,
+        iterations: int | None,
+        single: bool,
+        trials: int,
+        clock: Stopwatch,
+    ) -> PoseEstimate:
+        """Found and finished; where patches do not take over, from the finder's own best pose.
+
+        With patches the finder leaves off at its first good pose. Where they do not finish it, but
+        it may be right, the finder looks on from there.
+        """
+        count = iterations or self.config.iterations
+        found = self._find(dense, camera, start, sigma, count, clock)
+        estimate = self._finish(image, camera, found, single, trials, clock)
+        settled = estimate.ok and estimate.way is Way.FINISHED
+        likely = estimate.evidence > 0.5 * self.config.min_evidence
+        pose = found.map_from_camera
+        if settled or not (self.follows and found.ok and likely) or pose is None:
+            return estimate
+        wide = self.finder.wide_sigma(camera)
+        found = self.finder.refine(dense, camera, pose, wide, count, clock)
+        return self._finish(image, camera, found, single, trials, clock)
 
     def _find(
         self,
@@ -168,33 +194,14 @@ class Localizer:
             return self.finder.search(dense, camera, iterations, clock, self.follows)
         return self.finder.refine(dense, camera, start, sigma, iterations, clock, self.follows)
 
-    def _unsettled(self, found: PoseEstimate, estimate: PoseEstimate) -> bool:
-        """Whether patches did not take over where the finder left off, though it may be right."""
-        settled = estimate.ok and estimate.way is Way.FINISHED
-        likely = estimate.evidence > 0.5 * self.config.min_evidence
-        return self.follows and found.ok and likely and not settled
-
-    def _look_again(
-        self,
-        dense: DenseDescriptors,
-        camera: Camera,
-        found: PoseEstimate,
-        iterations: int,
-        clock: Stopwatch,
-    ) -> PoseEstimate:
-        """The finder's own best, from a pose that it left off at."""
-        assert found.map_from_camera is not None
-        near = self.finder.wide_sigma(camera)
-        return self.finder.refine(dense, camera, found.map_from_camera, near, iterations, clock)
-
     def _finish(
         self,
         image: NDArray[np.uint8],
         camera: Camera,
         found: PoseEstimate,
         single: bool,
+        trials: int,
         clock: Stopwatch,
-        trials: int | None = None,
     ) -> PoseEstimate:
         """The finder's pose, made exact on patches where they fit, and how sure it is.
 
@@ -205,7 +212,6 @@ class Localizer:
         most = self.config.patches if single else self.config.track_patches
         seen, fit = self._witnesses(image, camera, found, most, clock)
         agreed = Agreement(0, 0.0) if fit is None else fit.agreement
-        trials = trials or (self.config.candidates if single else 1)
         evidence = digits(self.chance, seen, agreed, trials)
         pose, matches = found.map_from_camera, found.details
         exact = None if fit is None else self._judged(camera, fit, evidence)
@@ -237,12 +243,7 @@ class Localizer:
     ) -> Agreement:
         """What the map's patches say of an image at a pose that others found."""
         pose = self.frame.trained(map_from_camera.shifted(-self._origin))
-        if not (self.follows and self.config.patches):
-            return Agreement(0, 0.0)
-        reach = _FINISH_PX * camera.relative_size
-        fit = self.patches.fit(
-            image, camera, pose, 0.5 * self._limit(camera), self.config.patches, reach
-        )
+        fit = self._fitted(image, camera, pose, self.config.patches, Stopwatch())
         return Agreement(0, 0.0) if fit is None else fit.agreement
 
     def _witnesses(
@@ -258,12 +259,22 @@ class Localizer:
         if pose is None or matches is None:
             return Agreement(0, 0.0), None
         seen = Agreement.of(matches.pixels, matches.inlier, camera, MATCH_CELLS)
+        return seen, self._fitted(image, camera, pose, most, clock)
+
+    def _fitted(
+        self,
+        image: NDArray[np.uint8],
+        camera: Camera,
+        pose: Pose,
+        most: int,
+        clock: Stopwatch,
+    ) -> PatchFit | None:
+        """The map's patches in an image whose pose is about right; None without any."""
         if not (self.follows and most):
-            return seen, None
+            return None
         reach = _FINISH_PX * camera.relative_size
         with clock.time("patches"):
-            fit = self.patches.fit(image, camera, pose, 0.5 * self._limit(camera), most, reach)
-        return seen, fit
+            return self.patches.fit(image, camera, pose, 0.5 * self._limit(camera), most, reach)
 
     def _believed(self, found: PoseEstimate) -> PoseEstimate:
         """An estimate that fails if another place might agree as well."""

@@ -262,8 +262,7 @@ class PlaceLocalizer:
                 break
             dense = described[proposal.network]
             found = self._confirmed(image, camera, dense, proposal, len(proposals), iterations)
-            for stage, ms in found.timings_ms.items():
-                clock.ms[stage] = clock.ms.get(stage, 0.0) + ms
+            clock.add(found.timings_ms)
             if best.map_from_camera is None or _surer(found, best):
                 best = found
         return replace(best, timings_ms=clock.ms)

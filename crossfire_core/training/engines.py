@@ -126,11 +126,14 @@ class Cluster:
 @contextmanager
 def stopping_at_the_end(tasks: Sequence[TileTask]) -> Iterator[None]:
     """Begin without an old order to stop, and leave none."""
-    _stop_file(tasks[0]).unlink(missing_ok=True) if tasks else None
+    orders = {_stop_file(task) for task in tasks}
+    for order in orders:
+        order.unlink(missing_ok=True)
     try:
         yield
     finally:
-        _stop_file(tasks[0]).unlink(missing_ok=True) if tasks else None
+        for order in orders:
+            order.unlink(missing_ok=True)
 
 
 def _order_to_stop(tasks: Sequence[TileTask]) -> None:
