@@ -2,7 +2,7 @@
 # make test-fast  the tests without those that train, search whole recordings or run a ROS graph
 # make env     the environment alone
 # make demo    a sample recording, a map of it, the ROS 2 node on a second drive, a report
-# make lowest  the tests again, with the lowest versions that setup.py names (Python 3.10 or 3.11)
+# make lowest  the tests again, with the lowest versions that setup.py names (Python 3.10)
 # make mutants every fifth small fault put into tracker, geometry and conversions: do tests notice?
 # make docs    the pages as a site in site/
 #
@@ -20,6 +20,7 @@ PYTEST_ARGS ?=
 MUTANTS ?= *__mutmut_*[27]
 MUTANTS_LIMIT ?= 3h
 BIN := $(VENV)/bin
+UV_INSTALL = $(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest $(PIP_ARGS)
 STAMP := $(VENV)/.installed
 SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
@@ -65,9 +66,9 @@ test-fast: env
 
 lowest:
 	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
-	$(VENV)-lowest/bin/python tools/lowest_versions.py > $(VENV)-lowest/constraints.txt
-	$(VENV)-lowest/bin/python -m pip install --quiet $(PIP_ARGS) \
-		-c $(VENV)-lowest/constraints.txt -e '.[dev,demo]'
+	$(VENV)-lowest/bin/python -m pip install --quiet $(PIP_ARGS) uv
+	$(UV_INSTALL) --resolution lowest-direct -e '.[demo]'
+	$(UV_INSTALL) -e '.[dev]'
 	@$(VENV)-lowest/bin/python -m pytest $(PYTEST_ARGS)
 
 mutants: env

@@ -34,7 +34,7 @@ REQUIRED = [
     # Sizes and orientations of image files, without decoding them.
     "pillow>=9.1",
     "pyyaml>=6.0",
-    "typer>=0.12",
+    "typer>=0.16",
     "rich>=13.0",
     "matplotlib>=3.7",
     "tensorboard>=2.14",

@@ -102,13 +102,13 @@ def _root(
 
 
 def _expanded(function: Callable[..., None]) -> inspect.Signature:
-    hints = get_type_hints(function, include_extras=True)
     parameters: list[inspect.Parameter] = []
-    for parameter in inspect.signature(function).parameters.values():
-        if hints[parameter.name] is RecordingOptions:
+    # not by get_type_hints, which on Python 3.10 makes other types of those that default to None
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        if parameter.annotation is RecordingOptions:
             parameters += _recording_parameters()
         else:
-            parameters.append(parameter.replace(annotation=hints[parameter.name]))
+            parameters.append(parameter)
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
     return inspect.Signature(parameters)
 
