@@ -106,18 +106,21 @@ def odometry_from_message(
 
     Args:
         message: to convert.
-        odom_frame: that it must be expressed in.
+        odom_frame: that it must be expressed in; an empty frame is taken for it.
         base_frame: that it must be about; an empty child frame is taken for it.
 
     Raises:
         MessageError: NaN, a zero quaternion, no stamp, or other frames.
     """
-    parent = message.header.frame_id.lstrip("/")
-    child = message.child_frame_id.lstrip("/")
-    if parent != odom_frame or child not in ("", base_frame):
+    frames = {
+        "odom_frame": (message.header.frame_id.lstrip("/"), odom_frame),
+        "base_frame": (message.child_frame_id.lstrip("/"), base_frame),
+    }
+    wrong = {role: found for role, (found, name) in frames.items() if found not in ("", name)}
+    if wrong:
         raise MessageError(
-            f"odometry is about {child!r} in {parent!r}, expected {base_frame!r} in "
-            f"{odom_frame!r}: set base_frame and odom_frame"
+            f"odometry is about {frames['base_frame'][0]!r} in {frames['odom_frame'][0]!r}: set "
+            + " and ".join(f"{role} to {found!r}" for role, found in wrong.items())
         )
     stamp = stamp_to_ns(message.header.stamp)
     if stamp == 0:

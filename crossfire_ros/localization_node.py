@@ -548,6 +548,11 @@ class LocalizationNode(LifecycleNode):
         self._tally.received += 1
         self._tally.hear(camera.kind("image"))
         stamp = stamp_to_ns(message.header.stamp)
+        if stamp == 0:
+            self._refuse(
+                camera.kind("image"), "image has no stamp: its publisher must fill header.stamp"
+            )
+            return
         for moment in self._moments.add(Shot(camera.name, stamp, message)):
             stamp = max(shot.stamp_ns for shot in moment)
             if self._paused or not self._rate_limit.passes(stamp, self._settings.node.max_rate):
@@ -576,11 +581,20 @@ class LocalizationNode(LifecycleNode):
         except MessageError as error:
             self._refuse("odometry", str(error))
             return
-        self._tally.hear("odometry")
         self._tally.note("twist", self._twist_only.note(stamp, pose, message))
+        self._take_odometry(stamp, pose, covariance)
+
+    def _take_odometry(self, stamp: int, pose: Pose, covariance: np.ndarray | None = None) -> None:
+        self._tally.hear("odometry")
         self._tally.note("odometry", self._off_clock("odometry", stamp))
-        if self._tracker is not None:
-            self._tracker.add_odometry(stamp, pose, covariance)
+        tracker = self._tracker
+        if tracker is None:
+            return
+        epoch = tracker.odometry.epoch
+        tracker.add_odometry(stamp, pose, covariance)
+        reason = tracker.odometry.reset_reason
+        if tracker.odometry.epoch != epoch and reason:
+            self._tally.note("reset", f"odometry began anew: {reason}")
 
     def _on_transform(self, message: TransformStamped, static: bool) -> None:
         self._health.heard(message, static)
@@ -591,9 +605,9 @@ class LocalizationNode(LifecycleNode):
             and self._tracker is not None
             and self._health.moves_base(child, node.base_frame)
         ):
-            self._take_odometry_from_tf(self._tracker)
+            self._take_odometry_from_tf()
 
-    def _take_odometry_from_tf(self, tracker: Tracker) -> None:
+    def _take_odometry_from_tf(self) -> None:
         node = self._settings.node
         try:
             stamp, pose = latest(self._buffer, node.odom_frame, node.base_frame)
@@ -602,12 +616,15 @@ class LocalizationNode(LifecycleNode):
         if stamp == self._tf_odometry_ns:
             return
         self._tf_odometry_ns = stamp
-        self._tally.hear("odometry")
-        self._tally.note("odometry", self._off_clock("odometry", stamp))
-        tracker.add_odometry(stamp, pose)
+        self._take_odometry(stamp, pose)
 
     def _on_time_jump(self, jump: TimeJump) -> None:
-        """A bag or a simulation has begun anew: what is known of the past is of another one."""
+        """A bag or a simulation has begun anew: what is known of the past is of another one.
+
+        A clock that only trembles, as one with two publishers does, goes on.
+        """
+        if -jump.delta.nanoseconds < self._settings.tracking.clock_jump_s * 1e9:
+            return
         self._buffer.clear()
         self._last_tf_ns = self._tf_odometry_ns = 0
         self._tally.note("clock", "the clock went back: a bag or a simulation began anew")
@@ -845,8 +862,9 @@ class LocalizationNode(LifecycleNode):
         """Publish the robot's place in the map once more; nothing while it is not known."""
         node = self._settings.node
         stamp = self.get_clock().now().nanoseconds + int(node.transform_tolerance * 1e9)
-        if not node.tf_broadcast or stamp == self._last_tf_ns:
-            return  # simulated time stands still, and tf warns about repeated stamps
+        early_s = (self._last_tf_ns - stamp) * 1e-9
+        if not node.tf_broadcast or 0.0 <= early_s <= self._settings.tracking.clock_jump_s:
+            return  # simulated time stands still or trembles, and tf warns about old stamps
         pose = self._transform_at(stamp)
         if pose is None or not pose.is_finite():
             return
@@ -931,7 +949,8 @@ class LocalizationNode(LifecycleNode):
         if self._settings.node.use_odometry:
             report.odometry = "none yet" if tracker.odometry.empty else "arrives"
         topic = self._topics.get("odometry", "")
-        report.withheld = self._health.withheld(tracker, self._settings.node, topic)
+        _, refusal = self._tally.notes.get("refused odometry", (0.0, ""))
+        report.withheld = self._health.withheld(tracker, self._settings.node, topic, refusal)
         report.fix_age_s = report.position_sigma_m = math.nan
         fix = tracker.last_fix
         if fix is not None:

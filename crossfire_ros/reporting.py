@@ -131,7 +131,8 @@ def missing_inputs(tally: Tally, topics: Mapping[str, str], now_s: float) -> str
     for kind, topic in topics.items():
         heard = tally.heard_at_s.get(kind)
         if heard is None:
-            complaints.append(f"nothing yet on {topic}")
+            usable = " usable" if tally.refused.get(kind) else ""
+            complaints.append(f"nothing{usable} yet on {topic}")
         elif kind.split()[0] in _STREAMS and now_s - heard > _SILENCE_S:
             complaints.append(f"nothing on {topic} for {now_s - heard:.0f} s")
     return ", ".join(complaints)

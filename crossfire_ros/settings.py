@@ -242,13 +242,15 @@ def check_frames(node: NodeConfig, map_frame: str) -> None:
         map_frame: in force; empty where it is not known yet.
 
     Raises:
-        ConfigError: two of them are the same, or one is missing.
+        ConfigError: two of them are the same, one is missing, or begins with a slash.
     """
     names = {"base_frame": node.base_frame, "map_frame": map_frame}
     names |= {"odom_frame": node.odom_frame} if node.use_odometry else {}
     for role, name in names.items():
         if not name and role != "map_frame":
             raise ConfigError(f"{role} is empty: name the frame")
+        if name.startswith("/"):
+            raise ConfigError(f"{role} is {name!r}: tf2 knows it as {name.lstrip('/')!r}")
         twins = [other for other, n in names.items() if n == name and other != role]
         if twins and name:
             raise ConfigError(

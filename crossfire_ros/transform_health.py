@@ -84,13 +84,24 @@ class TransformHealth:
                 "to that one"
             )
 
-    def withheld(self, tracker: Tracker, config: NodeConfig, odometry_topic: str) -> str:
-        """Why a localized robot's transform does not go out, or an empty string."""
+    def withheld(
+        self, tracker: Tracker, config: NodeConfig, odometry_topic: str, refusal: str
+    ) -> str:
+        """Why a localized robot's transform does not go out, or an empty string.
+
+        Args:
+            tracker: with the odometry.
+            config: what the node publishes.
+            odometry_topic: where the odometry is awaited.
+            refusal: why what comes there is of no use, or an empty string.
+        """
         now = time.monotonic()
         if not config.tf_broadcast or now - self._sent_s < _SILENCE_S:
             self._due_since_s = None
             return ""
         missing = f"{' -> '.join(self.link)} is not published"
+        if config.use_odometry and tracker.odometry.empty and refusal:
+            return f"{missing}: {refusal}"
         if config.use_odometry and tracker.odometry.empty:
             return (
                 f"{missing}: no odometry on {odometry_topic}; remap `odom`, or set use_odometry "

@@ -113,7 +113,7 @@ def test_launch_arguments_in_the_pages_exist(page):
 def test_every_situation_is_shown_by_a_test_that_exists():
     page = (ROOT / "docs" / "ros_interface.md").read_text(encoding="utf-8")
     rows = page.partition("## Situations")[2].partition("\n## ")[0].split("\n| ")[3:]
-    tests = "".join(f.read_text("utf-8") for f in (ROOT / "test").glob("test_ros_*.py"))
+    tests = "".join(f.read_text("utf-8") for f in (ROOT / "test").glob("test_*.py"))
     assert len(rows) > 20
     for row in rows:
         named = re.findall(r"`(test_\w+)`", row)

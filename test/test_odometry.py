@@ -63,6 +63,7 @@ def test_late_sample_is_dropped_and_a_clock_reset_begins_an_epoch():
     h.add(10_000 * MS, turned(0.0), None)
     assert not h.add(9_900 * MS, turned(0.0), None) and h.epoch == 0
     assert h.add(1_000 * MS, turned(0.0), None) and h.epoch == 1
+    assert h.reset_reason == "its clock went back"
 
 
 def test_jump_begins_an_epoch_but_fast_driving_does_not():
@@ -70,8 +71,11 @@ def test_jump_begins_an_epoch_but_fast_driving_does_not():
     h.add(0, turned(0.0), None)
     h.add(100 * MS, turned(0.0, 0.9), None)
     assert h.epoch == 0
-    h.add(120 * MS, turned(0.0, 3.0), None)
-    assert h.epoch == 1
+    assert h.reset_reason == ""
+    h.add(120 * MS, turned(40.0, 3.0), None)
+    assert h.epoch == 1 and h.reset_reason.startswith(
+        "it jumped by 2.10 m and 40 deg within 0.02 s"
+    )
 
 
 def test_driver_that_restarts_at_zero_after_a_silence_begins_an_epoch():

@@ -79,14 +79,20 @@ class TestOdometry:
         assert stamp == 7_000_000_005 and pose.translation[0] == 2.0
         assert covariance[0].tolist() == [0, 1, 2, 3, 4, 5] and covariance[5, 0] == 30
 
-    def test_slashes_and_an_empty_child_are_forgiven_other_frames_are_not(self):
+    def test_slashes_and_empty_frames_are_forgiven_other_frames_are_not(self):
         message = self.message()
-        message.header.frame_id, message.child_frame_id = "/odom", ""
+        message.header.frame_id, message.child_frame_id = "", ""
+        c.odometry_from_message(message, "odom", "base_link")
+        message.header.frame_id = "/odom"
         c.odometry_from_message(message, "odom", "base_link")
         message.child_frame_id = "/base_link"
         c.odometry_from_message(message, "odom", "base_link")
         message.child_frame_id = "base_footprint"
-        with pytest.raises(c.MessageError, match="base_footprint"):
+        with pytest.raises(c.MessageError, match="set base_frame to 'base_footprint'"):
+            c.odometry_from_message(message, "odom", "base_link")
+        message.header.frame_id = "robot1/odom"
+        both = "set odom_frame to 'robot1/odom' and base_frame to 'base_footprint'"
+        with pytest.raises(c.MessageError, match=both):
             c.odometry_from_message(message, "odom", "base_link")
 
     def test_no_stamp_is_told_from_the_first_nanosecond(self):

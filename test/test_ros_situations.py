@@ -6,6 +6,7 @@ import gc
 import threading
 import time
 import weakref
+from collections.abc import Iterable
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -170,6 +171,12 @@ class TestBeginning:
             settings_from(names)
         assert settings_from({**names, "use_odometry": False}).node.odom_frame == "odom"
 
+    @pytest.mark.parametrize("role", ["map_frame", "odom_frame", "base_frame"])
+    def test_frame_with_a_slash_before_it_is_refused(self, role):
+        """As ROS 1 had them: nothing that arrives would ever be of that frame."""
+        with pytest.raises(ConfigError, match=f"{role} is '/here': tf2 knows it as 'here'"):
+            settings_from({role: "/here"})
+
     def test_map_whose_frame_is_the_odometrys_is_refused(self):
         with graph(odom_frame="map") as g:
             g.node.trigger_configure()
@@ -246,8 +253,8 @@ class TestInputs:
         ("frames", "stamped", "words"),
         [
             ({}, False, "odometry has no stamp"),
-            ({"parent": "mars"}, True, "odom_frame"),
-            ({"child": "wheel"}, True, "base_frame"),
+            ({"parent": "mars"}, True, "set odom_frame to 'mars'"),
+            ({"child": "wheel"}, True, "set base_frame to 'wheel'"),
         ],
     )
     def test_odometry_that_cannot_be_used(self, frames, stamped, words):
@@ -256,9 +263,41 @@ class TestInputs:
             message = odometry(Pose.identity(), g.tick() if stamped else 0, **frames)
             g.publisher("odom", Odometry).publish(message)
             g.wait(lambda: says(g, "inputs", words, WARN))
+            assert "nothing usable yet on /odom" in diagnostic(g, "inputs").message
             assert g.node._tracker.odometry.empty
             g.wait_for_fix(odometry=False)
+            g.drive_until(lambda: words in g.status()["message"], odometry=False)
             assert not g.transforms("odom")
+
+    def test_odometry_without_frames_is_that_of_the_robot(self):
+        with graph() as g:
+            g.ready()
+            g.drive_until(lambda: g.send_odometry(parent="", child="") or g.transforms("odom"))
+
+    def test_odometry_that_jumps(self):
+        """A driver in millimetres, or one that was switched on again elsewhere."""
+        with graph() as g:
+            g.odom_from_base = Pose.identity()
+            g.tracking()
+            g.drive_until(lambda: g.transforms("odom"))
+            g.odom_from_base = Pose(np.eye(3), np.array([500.0, 0.0, 0.0]))
+            g.send_odometry()
+            words = "odometry began anew: it jumped by 500.00 m and 0 deg"
+            g.wait(lambda: says(g, "inputs", words, WARN))
+            g.localizer.map_from_base = HERE
+
+            def right() -> bool:
+                sent = pose_from_transform(g.transforms("odom")[-1].transform)
+                return (sent @ g.odom_from_base).distance(HERE)[0] < 1e-6
+
+            g.drive_until(right)
+
+    def test_images_without_stamps(self):
+        with graph() as g:
+            g.ready()
+            g.tick = lambda: 0
+            g.process_image()
+            g.wait(lambda: says(g, "inputs", "image has no stamp", WARN))
 
     @pytest.mark.parametrize("kind", ["image", "odom"])
     def test_input_that_falls_silent(self, kind):
@@ -573,31 +612,65 @@ class TestImages:
             assert not g.transforms_sent_after(lost_at)
 
 
+def simulate(g: Graph, stamps: Iterable[int]) -> None:
+    """Simulated time, with odometry and an image whenever it moves on."""
+    clocks = g.publisher("/clock", Clock, 10)
+    for stamp in stamps:
+        clocks.publish(clock(stamp))
+        g.wait(lambda n=stamp: g.node.get_clock().now().nanoseconds == n)
+        g.tick = lambda n=stamp: n
+        g.send_odometry()
+        g.process_image()
+
+
+def tenths(start_s: float, count: int = 8) -> list[int]:
+    return [round((start_s + 0.1 * i) * 1e9) for i in range(count)]
+
+
 class TestTime:
     def test_bag_that_begins_again_is_not_lost_and_needs_no_new_static_transforms(self):
         with graph(use_sim_time=True) as g:
             g.ready()
-            clocks = g.publisher("/clock", Clock, 10)
-
-            def play(start: int) -> None:
-                for i in range(80):
-                    now = start + i * 100_000_000
-                    clocks.publish(clock(now))
-                    g.wait(lambda n=now: g.node.get_clock().now().nanoseconds == n)
-                    g.tick = lambda n=now: n
-                    g.send_odometry()
-                    g.process_image()
-                    if g.node._tracker.state.value == "tracking":
-                        return
-                raise AssertionError("never localized")
-
-            play(50_000_000_000)
+            simulate(g, tenths(50.0))
+            g.wait_for_state("tracking")
             before = len(g.received["~/status"])
-            play(5_000_000_000)
+            simulate(g, tenths(5.0))
             g.wait(lambda: says(g, "inputs", "the clock went back", WARN))
             g.wait_for_state("tracking")
             states = [s.message for s in g.received["~/status"][before:]]
             assert not [m for m in states if m.startswith("lost")], states
+
+    def test_clock_that_trembles_begins_nothing_anew(self):
+        """It has two publishers, say: a bag and a simulator."""
+        with graph(use_sim_time=True) as g:
+            g.ready()
+            simulate(g, tenths(50.0))
+            g.wait(lambda: g.transforms("odom"))
+            before = len(g.received["~/status"])
+            simulate(g, [*tenths(50.65, 1), *tenths(50.8)])
+            g.wait(lambda: stamp_to_ns(g.transforms("odom")[-1].header.stamp) > 51_500_000_000)
+            states = [s.message for s in g.received["~/status"][before:]]
+            assert not [m for m in states if not m.startswith("tracking")], states
+            stamps = [stamp_to_ns(t.header.stamp) for t in g.transforms("odom")]
+            assert stamps == sorted(set(stamps))
+
+    def test_clock_that_jumps_ahead_costs_nothing_where_odometry_goes_on(self):
+        """A bag that is skipped through: the robot has driven meanwhile."""
+        with graph(use_sim_time=True) as g:
+            g.odom_from_base = Pose.identity()
+            g.localizer.map_from_base = HERE
+            g.ready()
+            simulate(g, tenths(50.0))
+            g.wait(lambda: g.transforms("odom"))
+            before = len(g.received["~/status"])
+            driven = Pose(np.eye(3), np.array([2.0, 0.0, 0.0]))
+            g.odom_from_base, g.localizer.map_from_base = driven, HERE @ driven
+            simulate(g, tenths(80.0))
+            g.wait(lambda: stamp_to_ns(g.transforms("odom")[-1].header.stamp) > 80_000_000_000)
+            states = [s.message for s in g.received["~/status"][before:]]
+            assert not [m for m in states if m.startswith(("lost", "uninitialized"))], states
+            sent = pose_from_transform(g.transforms("odom")[-1].transform)
+            assert sent.distance(HERE)[0] < 1e-6
 
 
 class TestStart:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -152,6 +153,25 @@ def test_cold_start_is_confirmed_by_a_second_image_and_then_tracks(odometry):
     assert all(r.map_from_base is not None for r in rest)
     expected = PriorKind.ODOMETRY if odometry else PriorKind.VELOCITY
     assert {r.prior for r in rest} == {expected}
+
+
+def test_odometry_that_turns_the_wrong_way_is_told_by_how_much():
+    """No two places agree: a quarter of a radian is turned each second, and each way."""
+    world = World(odometry=False)
+    world.localizer.basin_m = 10.0
+    for _ in range(3):
+        for _ in range(50):
+            world.move(0.02)
+            wrong = Pose(drifted(world.phase).rotation.T, drifted(world.phase).translation)
+            world.tracker.add_odometry(world.now, wrong)
+        reason = world.see().reason
+    assert world.tracker.state is TrackingState.UNINITIALIZED
+    told = re.fullmatch(
+        "found a place, waiting for confirmation: pose disagrees with odometry by [0-9.]+ m, "
+        r"([0-9.]+) deg \(.*\) since the one before",
+        reason,
+    )
+    assert float(told[1]) == pytest.approx(np.degrees(0.5), abs=0.5)
 
 
 def test_map_from_odom_is_the_fix_over_the_odometry_at_the_image():

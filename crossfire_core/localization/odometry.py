@@ -81,6 +81,7 @@ class OdometryHistory:
         self._samples: list[OdometrySample] = []
         self._path: _Path | None = None
         self._epoch = 0
+        self._reset_reason = ""
         self._lock = threading.Lock()
 
     def configure(self, config: TrackingConfig) -> None:
@@ -91,6 +92,11 @@ class OdometryHistory:
     def epoch(self) -> int:
         """How often the odometry was reset; a pose from before a reset says nothing after it."""
         return self._epoch
+
+    @property
+    def reset_reason(self) -> str:
+        """What was wrong with the odometry when this epoch began, for people; empty if nothing."""
+        return self._reset_reason
 
     @property
     def empty(self) -> bool:
@@ -106,7 +112,7 @@ class OdometryHistory:
     def clear(self) -> None:
         """Forget everything; a new epoch begins."""
         with self._lock:
-            self._restart()
+            self._restart("")
 
     def add(self, stamp_ns: int, odom_from_base: Pose, covariance: FloatArray | None) -> bool:
         """Append a sample.
@@ -123,11 +129,11 @@ class OdometryHistory:
             if last is not None and stamp_ns <= last.stamp_ns:
                 if last.stamp_ns - stamp_ns < self._config.clock_jump_s * 1e9:
                     return False
-                self._restart()
+                self._restart("its clock went back")
                 last = None
-            if last is not None and self._was_reset(last, stamp_ns, odom_from_base):
-                self._restart()
-                last = None
+            reason = "" if last is None else self._broken(last, stamp_ns, odom_from_base)
+            if reason:
+                self._restart(reason)
             self._samples.append(self._sample(stamp_ns, odom_from_base, covariance))
             if len(self._samples) > 1 and stamp_ns - self._samples[0].stamp_ns > 2 * _KEPT_NS:
                 kept = bisect_left(self._samples, stamp_ns - _KEPT_NS, key=lambda s: s.stamp_ns)
@@ -162,23 +168,29 @@ class OdometryHistory:
     def _max_gap_ns(self) -> int:
         return int(self._config.odometry_max_gap_s * 1e9)
 
-    def _restart(self) -> None:
+    def _restart(self, reason: str) -> None:
         self._samples = []
         self._path = None
         self._epoch += 1
+        self._reset_reason = reason
 
-    def _was_reset(self, last: OdometrySample, stamp_ns: int, pose: Pose) -> bool:
-        """Whether a sample is out of the last one's reach, or a driver has begun anew."""
+    def _broken(self, last: OdometrySample, stamp_ns: int, pose: Pose) -> str:
+        """How a sample is out of the last one's reach, or a driver has begun anew; else empty."""
         metres, radians = last.odom_from_base.distance(pose)
         gap_ns = stamp_ns - last.stamp_ns
         # A silence is no reason to believe in any distance.
         seconds = min(gap_ns * 1e-9, _LONGEST_REACH_S)
         reach_m = self._config.max_speed_m_per_s * seconds + _SLACK_M
         reach_rad = _MAX_TURN_RAD_PER_S * seconds + _SLACK_RAD
-        if metres > reach_m or radians > reach_rad:
-            return True
         moved = metres > _SLACK_M or radians > _SLACK_RAD
-        return gap_ns > self._max_gap_ns and moved and _is_zero(pose)
+        anew = gap_ns > self._max_gap_ns and moved and _is_zero(pose)
+        if not anew and metres <= reach_m and radians <= reach_rad:
+            return ""
+        return (
+            f"it jumped by {metres:.2f} m and {np.degrees(radians):.0f} deg within "
+            f"{gap_ns * 1e-9:.2f} s: if the robot did not, see to its units, or raise "
+            "tracking.max_speed_m_per_s"
+        )
 
     def _sample(self, stamp_ns: int, pose: Pose, covariance: FloatArray | None) -> OdometrySample:
         reported = _NOTHING_REPORTED if covariance is None else known_variances(covariance)

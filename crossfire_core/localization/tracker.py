@@ -500,11 +500,9 @@ class Tracker:
             return self._accept(found, kind, estimate)
         if not agrees and estimate.evidence < self.config.new_place_evidence:
             return self._unsure(found, expected, kind, estimate)
-        if self._candidate is None or not self._confirms(found, self._candidate):
-            self._candidate = _Candidate(found)
-        if self._candidate.agreed >= self.config.confirmations:
+        reason = self._compare(found)
+        if self._candidate is not None and self._candidate.agreed >= self.config.confirmations:
             return self._accept(found, kind, estimate, jumped=self._contradicts_fix(found))
-        reason = "found a place, waiting for confirmation"
         if expected is not None and not agrees:
             reason = self._contradict(found, expected)
         return self._failed(found.stamp_ns, reason, kind, estimate)
@@ -533,6 +531,9 @@ class Tracker:
         lasted_s = (found.stamp_ns - against.since_ns) * 1e-9
         if against.count >= _CONTRADICTIONS and lasted_s >= self.config.contradicted_s:
             self._lose()
+        return self._disagreement(found, expected)
+
+    def _disagreement(self, found: Anchor, expected: Prediction) -> str:
         metres, radians = found.map_from_base.distance(expected.map_from_base)
         return (
             f"pose disagrees with {expected.kind.value} by {metres:.2f} m, "
@@ -554,13 +555,21 @@ class Tracker:
         if candidate.missed >= _CANDIDATE_CHANCES and waited_ns >= _CANDIDATE_NS:
             self._candidate = None
 
-    def _confirms(self, found: Anchor, candidate: _Candidate) -> bool:
-        prediction = self._move(candidate.anchor, found.stamp_ns)
-        if not self._agrees(found, prediction):
-            return False
-        candidate.anchor = found
-        candidate.agreed += 1
-        return True
+    def _compare(self, found: Anchor) -> str:
+        """Count a place that agrees with the candidate, or take it for a new one; what to wait for.
+
+        Odometry that moves otherwise than the robot does lets no two places agree.
+        """
+        reason, candidate = "found a place, waiting for confirmation", self._candidate
+        if candidate is not None:
+            prediction = self._move(candidate.anchor, found.stamp_ns)
+            if self._agrees(found, prediction):
+                candidate.anchor = found
+                candidate.agreed += 1
+                return reason
+            reason += f": {self._disagreement(found, prediction)} since the one before"
+        self._candidate = _Candidate(found)
+        return reason
 
     # Judging and remembering
 
