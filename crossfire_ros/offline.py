@@ -11,6 +11,7 @@ import yaml
 
 from crossfire_core.config import TrackingConfig
 from crossfire_core.errors import ConfigError
+from crossfire_core.evaluation.rigs import by_moment, rig_image
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.estimate import ImageLocalizer
 from crossfire_core.localization.tracker import Tracker, TrackResult
@@ -20,7 +21,7 @@ from crossfire_ros.settings import NODE_NAME, Settings, settings_from
 
 @dataclass(frozen=True)
 class OfflineStep:
-    """One frame.
+    """One image, or those that several cameras took at one time.
 
     Attributes:
         result: of the tracker.
@@ -36,7 +37,6 @@ def track_offline(
     localizer: ImageLocalizer,
     config: TrackingConfig,
     use_odometry: bool = True,
-    keep: Callable[[int], bool] = lambda _: True,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[OfflineStep]:
     """Track through a recording.
@@ -46,28 +46,25 @@ def track_offline(
         localizer: of single images.
         config: of the tracker.
         use_odometry: whether the recording's odometry is used.
-        keep: which frames, by number; the others are passed over as a busy node would.
         on_progress: told (frames done, frames in all).
     """
     tracker = Tracker(localizer, config, recording.base_from_camera)
     odometry = recording.odometry() if use_odometry else None
     samples = [] if odometry is None else list(zip(odometry.stamps_ns, odometry.poses, strict=True))
-    base_from_camera = recording.base_from_camera
     steps: list[OfflineStep] = []
-    fed = 0
-    for number, frame in enumerate(recording):
-        if not keep(number):
-            continue
+    fed = done = 0
+    for frames in by_moment(recording, range(len(recording))):
+        stamp = frames[0].stamp_ns
         # Up to the first sample after the image, so that the image's time is interpolated.
-        while fed < len(samples) and (fed == 0 or samples[fed - 1][0] < frame.stamp_ns):
+        while fed < len(samples) and (fed == 0 or samples[fed - 1][0] < stamp):
             tracker.add_odometry(int(samples[fed][0]), samples[fed][1])
             fed += 1
-        result = tracker.update(frame.image, frame.camera, frame.stamp_ns)
-        truth = frame.world_from_camera
-        in_base = truth @ base_from_camera.inverse() if truth is not None else None
-        steps.append(OfflineStep(result, in_base))
+        result = tracker.update_rig([rig_image(recording, frame) for frame in frames], stamp)
+        truths = (recording.world_from_base(frame) for frame in frames)
+        steps.append(OfflineStep(result, next((t for t in truths if t is not None), None)))
+        done += len(frames)
         if on_progress is not None:
-            on_progress(number + 1, len(recording))
+            on_progress(done, len(recording))
     return steps
 
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,11 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
-from crossfire_core.errors import CrossfireError
+from crossfire_core.errors import CrossfireError, RecordingError
 from crossfire_core.recordings.bag_reader import open_bag
 from crossfire_core.recordings.bag_scan import scan_bag
 from crossfire_core.recordings.options import RecordingOptions
+from crossfire_core.recordings.rig import camera_names, of_each_camera
 from crossfire_ros import runtime
 from crossfire_ros.domains import own_domain
 from crossfire_ros.options import ReplayOptions
@@ -43,12 +44,18 @@ class ReplayError(CrossfireError):
 
 
 @dataclass(frozen=True)
-class Topics:
-    """The topics of a bag that the node listens to; those that a bag lacks are empty."""
+class CameraTopics:
+    """A camera's topics in a bag; one that the bag lacks is empty.
+
+    Attributes:
+        image: of its images.
+        info: of its calibration.
+        name: of the camera; empty where the robot has one.
+    """
 
     image: str
     info: str
-    odometry: str
+    name: str = ""
 
     @property
     def compressed(self) -> bool:
@@ -57,9 +64,32 @@ class Topics:
 
     def remappings(self) -> list[tuple[str, str]]:
         """From the node's names to the bag's."""
+        before = f"{self.name}/" if self.name else ""
         image = "image/compressed" if self.compressed else "image"
-        pairs = [(image, self.image), ("camera_info", self.info), ("odom", self.odometry)]
-        return [(ours, theirs) for ours, theirs in pairs if theirs]
+        return [(before + image, self.image), (f"{before}camera_info", self.info)]
+
+
+@dataclass(frozen=True)
+class Topics:
+    """The topics of a bag that the node listens to.
+
+    Attributes:
+        cameras: all with compressed images, or all without.
+        odometry: empty where the bag has none.
+    """
+
+    cameras: tuple[CameraTopics, ...]
+    odometry: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        """All of them but the odometry, as the bag has them."""
+        return [name for camera in self.cameras for name in (camera.image, camera.info) if name]
+
+    def remappings(self) -> list[tuple[str, str]]:
+        """From the node's names to the bag's."""
+        pairs = [pair for camera in self.cameras for pair in camera.remappings()]
+        return [(ours, theirs) for ours, theirs in [*pairs, ("odom", self.odometry)] if theirs]
 
 
 def find_topics(bag: Path, options: RecordingOptions) -> Topics:
@@ -69,12 +99,21 @@ def find_topics(bag: Path, options: RecordingOptions) -> Topics:
         RecordingError: the bag has no images, or several candidates.
     """
     with open_bag(bag) as reader:
-        scan = scan_bag(reader, options)
+        scans = [scan_bag(reader, own) for own in of_each_camera(options)]
         odometry = [t.name for t in reader.topics.values() if t.msgtype == _ODOMETRY]
+    names = camera_names([scan.image_topic for scan in scans]) if len(scans) > 1 else [""]
+    cameras = tuple(
+        CameraTopics(scan.image_topic, scan.info_topic, name)
+        for scan, name in zip(scans, names, strict=True)
+    )
+    if len({camera.compressed for camera in cameras}) > 1:
+        raise RecordingError(
+            "some of --image-topic are compressed images and some are not: the node takes one kind"
+        )
     chosen = options.odom_topic or ("/odom" if "/odom" in odometry else "")
     if not chosen and len(odometry) == 1:
         chosen = odometry[0]
-    return Topics(scan.image_topic, scan.info_topic, chosen)
+    return Topics(cameras, chosen)
 
 
 def replay(
@@ -193,7 +232,8 @@ def node_arguments(map_file: Path, topics: Topics, options: ReplayOptions) -> li
         f"map:={map_file.resolve()}",
         "autostart:=true",
         "use_sim_time:=true",
-        f"image_transport:={'compressed' if topics.compressed else 'raw'}",
+        f"image_transport:={'compressed' if topics.cameras[0].compressed else 'raw'}",
+        *_several(topics.cameras),
         f"use_odometry:={str(options.use_odometry and bool(topics.odometry)).lower()}",
         *_camera_parameters(options.recording),
         *options.parameters,
@@ -208,8 +248,24 @@ def node_arguments(map_file: Path, topics: Topics, options: ReplayOptions) -> li
     return arguments
 
 
+def _several(cameras: Sequence[CameraTopics]) -> list[str]:
+    """What tells the node that a robot has several cameras."""
+    names = ", ".join(camera.name for camera in cameras)
+    return [f"cameras:=[{names}]"] if len(cameras) > 1 else []
+
+
 def _camera_parameters(recording: RecordingOptions) -> list[str]:
-    """What was said about the camera, for the node."""
+    """What was said about the camera, for the node.
+
+    Raises:
+        RecordingError: it lists a file for each camera, which the node has other words for.
+    """
+    for name in ("calibration", "mask"):
+        if "," in getattr(recording, name):
+            raise RecordingError(
+                f"--{name} lists a file for each camera: name them after the cameras for the node, "
+                f"as --param '{name}:=FOLDER/{{camera}}.yaml' has it"
+            )
     said = [
         f"{name}:={value}"
         for name, value in (("calibration", recording.calibration), ("mask", recording.mask))
@@ -227,7 +283,7 @@ def _wait_for_node(
     child: subprocess.Popen[bytes],
     use_odometry: bool,
 ) -> None:
-    wanted = [topics.image, "/tf_static", "/clock", *([topics.info] if topics.info else [])]
+    wanted = [*topics.names, "/tf_static", "/clock"]
     wanted += [topics.odometry] if use_odometry and topics.odometry else []
     deadline = time.monotonic() + _START_S
     while not player.wait_for_listeners(wanted, timeout_s=0.5):

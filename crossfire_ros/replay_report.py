@@ -136,11 +136,10 @@ def truth_of(recording: Recording) -> Trajectory:
     Raises:
         RecordingError: it has none.
     """
-    camera_from_base = recording.base_from_camera.inverse()
     samples = [
-        (info.stamp_ns, info.world_from_camera @ camera_from_base)
+        (info.stamp_ns, pose)
         for info in recording.infos
-        if info.world_from_camera is not None
+        if (pose := recording.world_from_base(info)) is not None
     ]
     if not samples:
         raise RecordingError(f"recording {recording.name} has no poses to compare with")

@@ -23,6 +23,7 @@ from crossfire_core.localization.localizer import Localizer
 from crossfire_core.localization.place import PlaceLocalizer, open_localizer
 from crossfire_core.localization.rig import RigWitness
 from crossfire_core.localization.tile_store import TileStore
+from crossfire_core.maps.header import RigCamera
 from crossfire_core.maps.neural_map import NeuralMap
 from crossfire_core.maps.place import NewTile, Place, write_place
 
@@ -59,6 +60,21 @@ def row(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # -- files -------------------------------------------------------------------------------------
+
+
+def test_a_place_knows_the_cameras_of_all_its_tiles(tmp_path: Path) -> None:
+    """A camera that only one tile's views are of counts too, also for which way is up."""
+    lying = Pose(np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]), np.zeros(3))
+    rigs = ((RigCamera("front", CAMERA, Pose.identity()),), (RigCamera("left", CAMERA, lying),))
+    tiles = new_tiles(tmp_path, 2)
+    for tile, rig in zip(tiles, rigs, strict=True):
+        made = NeuralMap.load(tile.file, "cpu")
+        made.header = replace(made.header, rig=rig)
+        made.save(tile.file)
+    write_place(tmp_path / "rig.map", "house", tiles)
+    mounts = Place.open(tmp_path / "rig.map").header.mounts
+    assert mounts["front"].distance(Pose.identity()) == (0.0, 0.0)
+    assert mounts["left"].distance(lying) == (0.0, 0.0)
 
 
 def test_a_place_is_read_as_it_was_written(row: Path) -> None:

@@ -32,19 +32,24 @@ from toy_room import ToyRoom
 
 from crossfire_core.cli import evaluation as commands
 from crossfire_core.cli import run
+from crossfire_core.config import TrackingConfig
 from crossfire_core.errors import RecordingError
 from crossfire_core.evaluation.evaluate import EvaluationOptions, evaluate
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.estimate import Matches, PoseEstimate
 from crossfire_core.localization.uncertainty import diagonal
+from crossfire_core.mapping_poses.from_motion import odometry_poses
 from crossfire_core.maps.header import RigCamera, read_header
 from crossfire_core.maps.neural_map import NeuralMap
 from crossfire_core.recordings import Frame, FrameInfo, RecordingOptions, open_recording
+from crossfire_core.recordings.convert import ConvertOptions, convert
 from crossfire_core.recordings.frame import Mount
 from crossfire_core.recordings.lazy import Recording, hold_out, moments
 from crossfire_core.recordings.rig import RigRecording, camera_names
 from crossfire_core.training.selection import select_frames
 from crossfire_core.training.trainer import Trainer
+from crossfire_ros.offline import track_offline
+from crossfire_ros.replay_report import truth_of
 
 LEFT = Camera(32, 24, 20.0, 21.0, 16.5, 11.5, "equidistant", (0.01, 0.0, 0.0, 0.0))
 BASE_FROM_LEFT = Pose(
@@ -259,6 +264,69 @@ def test_a_rig_is_evaluated_moment_by_moment(rig_room) -> None:
     # of the first image of each moment, which is the front camera's
     assert max(e.translation_m for e in found.errors) < 1e-6
     assert found.context["found alone by each camera"] == {"front": "0 of 4", "left": "4 of 4"}
+
+
+def test_a_rig_is_tracked_moment_by_moment(rig_room) -> None:
+    """By the side camera alone, whose place on the robot is another than the first one's."""
+    seen: list[Frame] = list(rig_room)
+
+    class Knows(Fake):
+        def localize(self, image, camera, prior=None, **options):
+            frame = next(f for f in seen if np.array_equal(f.image, image))
+            if frame.mount.camera == "front":
+                return PoseEstimate(False, "no place of the map looks like this image")
+            points = frame.world_from_camera.apply(camera.bearings(PIXELS) * 2.0)
+            return sure_of(frame.world_from_camera, PIXELS, points)
+
+    steps = track_offline(rig_room, Knows({}), TrackingConfig())
+    assert len(steps) == 12
+    fixes = [s for s in steps if s.result.map_from_base is not None]
+    assert len(fixes) > 8 and all("front" in s.result.left_out for s in fixes)
+    assert max(s.result.map_from_base.distance(s.truth)[0] for s in fixes) < 1e-6
+    truth = truth_of(rig_room)
+    assert_poses_close(truth.poses, [s.truth for s in steps])
+
+
+def test_odometry_says_where_each_camera_is(tmp_path: Path) -> None:
+    rig = open_recording(rig_bag(tmp_path / "bag"), RecordingOptions(image_topic=TOPICS))
+    posed = zip(rig.infos, odometry_poses(rig), strict=True)
+    known = [(rig.odometry().at(i.stamp_ns), p @ rig.mounted(i).inverse()) for i, p in posed if p]
+    assert len(known) > 8
+    assert_poses_close(*zip(*known, strict=True))
+
+
+@pytest.mark.parametrize("format", ["bag", "transforms"])
+def test_a_rig_is_converted_with_all_its_cameras(format, tmp_path: Path) -> None:
+    before = open_recording(rig_bag(tmp_path / "a"), RecordingOptions(image_topic=TOPICS))
+    made = convert(before, tmp_path / "b", format, ConvertOptions(images="png"))
+    assert made.frames == 12 - made.left_out
+    names = ",".join(f"/{name}/image_raw/compressed" for name in camera_names(TOPICS.split(",")))
+    topics = RecordingOptions(image_topic=names if format == "bag" else "")
+    after = open_recording(tmp_path / "b", topics)
+    posed = [f for f in before if format == "bag" or f.world_from_camera is not None]
+    for old, new in zip(posed, after, strict=True):
+        np.testing.assert_array_equal(old.image, new.image)
+        pixels = old.camera.pixel_grid(8, 6)
+        bearings = (each.camera.bearings(pixels) for each in (new, old))
+        np.testing.assert_allclose(*bearings, atol=1e-12)
+        assert_poses_close([new.world_from_camera], [old.world_from_camera], 1e-3)
+        if format == "bag":
+            assert_poses_close([after.mounted(new)], [before.mounted(old)])
+
+
+def test_cameras_whose_names_make_no_topics_are_numbered(tmp_path: Path) -> None:
+    """And images that only have numbers get one time a moment."""
+
+    class Numbered(ToyRoom):
+        @property
+        def infos(self) -> list[FrameInfo]:
+            return [replace(info, stamp_ns=i) for i, info in enumerate(super().infos)]
+
+    rig = RigRecording([Numbered(3), Numbered(3)], ["0/a", "0-a"])
+    convert(rig, tmp_path / "b", "bag")
+    topics = "/camera0/image_raw/compressed,/camera1/image_raw/compressed"
+    after = open_recording(tmp_path / "b", RecordingOptions(image_topic=topics))
+    assert [len(m) for m in moments(after.infos)] == [2, 2, 2]
 
 
 def test_a_method_for_one_camera_says_so(rig_room) -> None:

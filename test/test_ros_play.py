@@ -6,6 +6,8 @@ import json
 import sys
 import threading
 import time
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from ros_graph import DEADLINE_S
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import Trigger
+from test_recordings_rig import TOPICS, rig_bag
 from tf2_msgs.msg import TFMessage
 
 from crossfire_core.cli import run
@@ -29,6 +32,7 @@ from crossfire_core.errors import ConfigError, RecordingError
 from crossfire_core.localization.tracker import TrackingState
 from crossfire_core.recordings import open_recording
 from crossfire_core.recordings.options import RecordingOptions
+from crossfire_core.recordings.rig import camera_names
 from crossfire_core.reports.plots import TopView
 from crossfire_ros.bag_clock import BagClock
 from crossfire_ros.conversions import image_from_message, stamp_to_ns, view_from_message
@@ -36,6 +40,7 @@ from crossfire_ros.offline import settings_for, track_offline
 from crossfire_ros.options import PlayOptions, ReplayOptions
 from crossfire_ros.play import Player
 from crossfire_ros.replay import (
+    CameraTopics,
     ReplayError,
     Topics,
     find_topics,
@@ -234,17 +239,31 @@ def test_what_cannot_be_played_is_named(bag, tmp_path):
 
 
 def test_topics_are_found_and_renamed_for_the_node(bag, tmp_path):
-    from crossfire_core.recordings.options import RecordingOptions
-
     topics = find_topics(bag, RecordingOptions())
-    assert (topics.image, topics.info, topics.odometry) == (IMAGE, INFO, ODOM)
+    assert (topics.names, topics.odometry) == ([IMAGE, INFO], ODOM)
     assert ("odom", ODOM) in topics.remappings()
     squeezed = RobotBag(count=2, compressed=True).write(tmp_path / "squeezed")
     topics = find_topics(squeezed, RecordingOptions())
-    assert topics.compressed and topics.remappings()[0] == (
-        "image/compressed",
-        f"{IMAGE}/compressed",
-    )
+    assert topics.remappings()[0] == ("image/compressed", f"{IMAGE}/compressed")
+
+
+def test_cameras_of_a_rig_are_named_for_the_node(tmp_path):
+    bag = rig_bag(tmp_path / "bag")
+    options = ReplayOptions(recording=RecordingOptions(image_topic=TOPICS))
+    topics = find_topics(bag, options.recording)
+    line = node_arguments(Path("rig.map"), topics, options)
+    front = camera_names(TOPICS.split(","))[0]
+    assert f"cameras:=[{front}, left]" in line
+    assert {
+        f"{front}/image:={IMAGE}",
+        f"{front}/camera_info:={INFO}",
+        "left/image:=/left/image_raw",
+        "left/camera_info:=/left/camera_info",
+        f"odom:={ODOM}",
+    } == {word for before, word in pairwise(line) if before == "-r"}
+    listed = ReplayOptions(recording=replace(options.recording, calibration="a.yaml,b.yaml"))
+    with pytest.raises(RecordingError, match=r"FOLDER/\{camera\}.yaml"):
+        node_arguments(Path("rig.map"), topics, listed)
 
 
 @pytest.mark.timeout(300)
@@ -355,7 +374,9 @@ class TestOffline:
 def test_the_node_is_told_what_was_said_about_the_camera():
     said = RecordingOptions(calibration="cam.yaml:cam1", mask="hood.png", rectified=True)
     line = node_arguments(
-        Path("room.map"), Topics("/cam/image", "", ""), ReplayOptions(recording=said)
+        Path("room.map"),
+        Topics((CameraTopics("/cam/image", ""),)),
+        ReplayOptions(recording=said),
     )
     given = {line[i + 1] for i, word in enumerate(line) if word == "-p"}
     assert {"calibration:=cam.yaml:cam1", "mask:=hood.png", "rectified:=true"} <= given

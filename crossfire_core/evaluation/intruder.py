@@ -57,12 +57,12 @@ def intrude(
     tracker = Tracker(localizer, None, home.base_from_camera)
     robot = _Robot(tracker)
     posed = _posed(home)[-_IMAGES_BEFORE:]
-    before = [robot.see(frame, home.base_from_camera) for frame in home.frames(posed)]
+    before = [robot.see(frame, home) for frame in home.frames(posed)]
     robot.enter()
     fixes, lost_after, seen = 0, None, 0
     for frame in strange.frames(_posed(strange)[::every]):
         seen += 1
-        fixes += robot.see(frame, strange.base_from_camera)
+        fixes += robot.see(frame, strange)
         if lost_after is None and tracker.state is not TrackingState.TRACKING:
             lost_after = seen
     return Intrusion(scene, name, sum(before), seen, fixes, lost_after)
@@ -85,10 +85,10 @@ class _Robot:
         """The next image is in another place; the robot has not moved by its odometry."""
         self._world_from_base = None
 
-    def see(self, frame: Frame, base_from_camera: Pose) -> bool:
+    def see(self, frame: Frame, recording: Recording) -> bool:
         """Move to where a frame was taken and show it; whether a pose was published."""
-        assert frame.world_from_camera is not None
-        world_from_base = frame.world_from_camera @ base_from_camera.inverse()
+        world_from_base = recording.world_from_base(frame)
+        assert world_from_base is not None
         before = self._world_from_base or world_from_base
         step = before.inverse() @ world_from_base
         for share in (i / _ODOMETRY_A_STEP for i in range(1, _ODOMETRY_A_STEP + 1)):

@@ -55,7 +55,7 @@ class RigEvaluation:
         Returns:
             The error, and the estimate as of a camera in the robot's base.
         """
-        images = [self._image(frame) for frame in frames]
+        images = [rig_image(self._recording, frame) for frame in frames]
         start = time.perf_counter()
         found = self._localizer.localize(images, map_from_base)
         total_ms = 1e3 * (time.perf_counter() - start)
@@ -64,10 +64,6 @@ class RigEvaluation:
         estimate = found.of_base()
         error = self._error(frame, estimate, map_from_base, total_ms)
         return error, estimate
-
-    def _image(self, frame: Frame) -> RigImage:
-        name = frame.mount.camera if frame.mount else ""
-        return RigImage(frame.image, frame.camera, self._recording.mounted(frame), name)
 
     def _count(self, images: Sequence[RigImage], found: RigEstimate) -> None:
         for each, own in zip(images, found.alone, strict=True):
@@ -90,6 +86,12 @@ class RigEvaluation:
             covariance, None if prior is None else prior @ mount,
             {**estimate.timings_ms, "total": total_ms}, estimate.evidence, estimate.way.value,
         )  # fmt: skip
+
+
+def rig_image(recording: Recording, frame: Frame) -> RigImage:
+    """A frame of a recording as what one camera of the robot saw."""
+    name = frame.mount.camera if frame.mount else ""
+    return RigImage(frame.image, frame.camera, recording.mounted(frame), name)
 
 
 def by_moment(recording: Recording, indices: Sequence[int]) -> Iterator[list[Frame]]:

@@ -101,7 +101,8 @@ class PlaceLocalizer:
         self._current: int | None = None
         header = place.header
         self.upright = Upright(
-            [view.map_from_camera for view in header.views], [header.base_from_camera]
+            [view.map_from_camera for view in header.views],
+            list(header.mounts.values()) or [header.base_from_camera],
         )
         self.chance = Chance(
             max(each.chance.matches for each in place.headers),

@@ -96,7 +96,7 @@ def odometry_poses(recording: Recording) -> list[Pose | None]:
         path = part.odometry()
         for info in part.infos:
             base = path.at(info.stamp_ns) if path is not None else None
-            poses.append(None if base is None else base @ part.base_from_camera)
+            poses.append(None if base is None else base @ part.mounted(info))
     return poses
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,14 @@ class RigCamera:
         """The inverse of :meth:`to_json`."""
         mount = Pose.from_json(data["base_from_camera"])
         return RigCamera(str(data["name"]), _camera(data["camera"]), mount)
+
+
+def each_camera_once(*rigs: Sequence[RigCamera]) -> tuple[RigCamera, ...]:
+    """The cameras of several rigs, each as the first that has one of its name knows it."""
+    found: dict[str, RigCamera] = {}
+    for each in chain.from_iterable(rigs):
+        found.setdefault(each.name, each)
+    return tuple(found.values())
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from torch import Tensor
 from crossfire_core.errors import CrossfireError, MapFormatError
 from crossfire_core.files import write_bytes, write_text
 from crossfire_core.geometry import Pose
-from crossfire_core.maps.header import MapHeader, MappingView, one_line
+from crossfire_core.maps.header import MapHeader, MappingView, each_camera_once, one_line
 from crossfire_core.maps.neural_map import NeuralMap, read_map_header
 
 FloatArray = NDArray[np.float64]
@@ -180,7 +180,7 @@ class Place:
         provenance = {**first.provenance, "earlier_views": sorted(known)}
         return replace(
             first, frame_id=self.frame_id, views=tuple(views.values()), provenance=provenance,
-            origin=(0.0, 0.0, 0.0),
+            origin=(0.0, 0.0, 0.0), rig=each_camera_once(*(header.rig for header in self.headers)),
         )  # fmt: skip
 
     def summary(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,14 +22,14 @@ from crossfire_core.geometry import Camera, Pose
 from crossfire_core.recordings.bag_writer import BagWriter, Storage
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.recordings.images import FILE_NAME, OPENGL_FROM_OPENCV
-from crossfire_core.recordings.lazy import FrameInfo, Recording, is_timed
+from crossfire_core.recordings.lazy import FrameInfo, Recording, is_timed, moments
 
 Format = Literal["bag", "transforms"]
 OnProgress = Callable[[int, int], None]
 
-CAMERA_TOPIC = "/camera"
+ONE_CAMERA = "camera"
 TRUTH_TOPIC = "/ground_truth/pose"
-CAMERA_FRAME, BASE_FRAME, ODOM_FRAME = "camera_optical_frame", "base_link", "odom"
+BASE_FRAME, ODOM_FRAME = "base_link", "odom"
 _RADTAN_NAMES = ("k1", "k2", "p1", "p2", "k3")
 _INVENTED_START_NS = 1_700_000_000_000_000_000
 
@@ -73,10 +74,10 @@ def convert(
 ) -> Converted:
     """Write a recording in another format; it appears under its name when it is complete.
 
-    A bag holds images, camera_info, the mounting of the camera in /tf_static, odometry in /odom
-    and /tf where there is any, depth images where they were read, and the poses of base_link in
-    /ground_truth/pose. A folder holds the images that have a pose, their masks, and a
-    transforms.json.
+    A bag holds images and camera_info under /camera, or under the name of each camera of a rig,
+    where they are mounted in /tf_static, odometry in /odom and /tf where there is any, depth
+    images where they were read, and the poses of base_link in /ground_truth/pose. A folder holds
+    the images that have a pose, their masks, and a transforms.json.
 
     Args:
         recording: what to write.
@@ -104,24 +105,25 @@ def _write_bag(
     recording: Recording, out: Path, options: ConvertOptions, tell: OnProgress
 ) -> Converted:
     infos = recording.infos
-    if len({info.camera for info in infos}) > 1:
-        raise CalibrationError(
-            f"{recording.name} has images of several calibrations, a bag here holds one: "
-            "convert to transforms"
-        )
-    stamps = bag_stamps(infos, options.rate_hz)
-    mounting = (BASE_FRAME, CAMERA_FRAME, recording.base_from_camera)
+    names = _names(recording)
+    _check_calibrations(recording)
+    stamps = _stamps(infos, options.rate_hz)
+    mounted = {_camera_of(info): recording.mounted(info) for info in infos}
+    mountings = [(BASE_FRAME, _frame(names[each]), mounted[each]) for each in names]
     out.parent.mkdir(parents=True, exist_ok=True)
     storage: Storage = "sqlite3" if options.storage == "sqlite3" else "mcap"
     with BagWriter(out, storage) as bag:
-        bag.transforms(stamps[0], [mounting], static=True)
+        bag.transforms(stamps[0], mountings, static=True)
         motion = _odometry_messages(recording, bag)
         due = next(motion, None)
         for number, frame in enumerate(recording):
             while due is not None and due[0] <= stamps[number]:
                 due[1]()
                 due = next(motion, None)
-            _write_moment(bag, frame, stamps[number], recording, options)
+            _write_frame(bag, frame, stamps[number], names[_camera_of(frame)], options)
+            base = recording.world_from_base(frame)
+            if base is not None and stamps[number] not in stamps[:number][-1:]:
+                bag.pose(TRUTH_TOPIC, stamps[number], recording.world_frame, base)
             tell(number + 1, len(infos))
         while due is not None:
             due[1]()
@@ -129,16 +131,44 @@ def _write_bag(
     return Converted(out, len(infos), _posed(infos), 0)
 
 
-def bag_stamps(infos: Sequence[FrameInfo], rate_hz: float) -> list[int]:
-    """Stamps for a bag: the recording's own, or made up where it has only numbers.
+def _camera_of(frame: Frame | FrameInfo) -> str:
+    """The name of a rig's camera; empty where there is one camera."""
+    return frame.mount.camera if frame.mount else ""
 
-    Args:
-        infos: frames in order of time.
-        rate_hz: images a second where times are made up.
-    """
+
+def _names(recording: Recording) -> dict[str, str]:
+    """What each camera is called in the bag's topics and frames, by its name in the recording."""
+    cameras = [mount.camera for mount in recording.mounts]
+    if len(cameras) < 2:
+        return dict.fromkeys(cameras or [""], ONE_CAMERA)
+    plain = [re.sub(r"[^A-Za-z0-9_]+", "_", camera).strip("_") for camera in cameras]
+    good = len(set(plain)) == len(plain) and all(name[:1].isalpha() for name in plain)
+    chosen = plain if good else [f"{ONE_CAMERA}{number}" for number in range(len(cameras))]
+    return dict(zip(cameras, chosen, strict=True))
+
+
+def _frame(camera: str) -> str:
+    return f"{camera}_optical_frame"
+
+
+def _check_calibrations(recording: Recording) -> None:
+    calibrated = {(_camera_of(info), info.camera) for info in recording.infos}
+    if len(calibrated) > max(len(recording.mounts), 1):
+        raise CalibrationError(
+            f"{recording.name} has images of several calibrations, a bag here holds one for each "
+            "camera: convert to transforms"
+        )
+
+
+def _stamps(infos: Sequence[FrameInfo], rate_hz: float) -> list[int]:
+    """Stamps for a bag: the recording's own, or made up where it has only numbers."""
     if is_timed(infos):
         return [info.stamp_ns for info in infos]
-    return [_INVENTED_START_NS + round(i * 1e9 / rate_hz) for i in range(len(infos))]
+    found = [0] * len(infos)
+    for number, moment in enumerate(moments(infos)):
+        for index in moment:
+            found[index] = _INVENTED_START_NS + round(number * 1e9 / rate_hz)
+    return found
 
 
 def _odometry_messages(
@@ -157,21 +187,18 @@ def _odometry_messages(
         yield stamp, write
 
 
-def _write_moment(
-    bag: BagWriter, frame: Frame, stamp: int, recording: Recording, options: ConvertOptions
+def _write_frame(
+    bag: BagWriter, frame: Frame, stamp: int, name: str, options: ConvertOptions
 ) -> None:
-    topic = f"{CAMERA_TOPIC}/image_raw"
+    topic, link = f"/{name}/image_raw", _frame(name)
     if options.images == "raw":
-        bag.image(topic, stamp, CAMERA_FRAME, frame.image)
+        bag.image(topic, stamp, link, frame.image)
     else:
         data = encoded(frame.image, options)
-        bag.compressed_image(f"{topic}/compressed", stamp, CAMERA_FRAME, data)
-    bag.camera_info(f"{CAMERA_TOPIC}/camera_info", stamp, CAMERA_FRAME, frame.camera)
+        bag.compressed_image(f"{topic}/compressed", stamp, link, data)
+    bag.camera_info(f"/{name}/camera_info", stamp, link, frame.camera)
     if frame.depth is not None:
-        bag.depth(f"{CAMERA_TOPIC}/depth/image_raw", stamp, CAMERA_FRAME, frame.depth)
-    if frame.world_from_camera is not None:
-        base = frame.world_from_camera @ recording.base_from_camera.inverse()
-        bag.pose(TRUTH_TOPIC, stamp, recording.world_frame, base)
+        bag.depth(f"/{name}/depth/image_raw", stamp, link, frame.depth)
 
 
 def encoded(image: NDArray[np.uint8], options: ConvertOptions) -> bytes:

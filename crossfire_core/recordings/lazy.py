@@ -106,6 +106,11 @@ class Recording(ABC):
         """Where the camera of a frame sits on the robot: ``base_from_camera``."""
         return frame.mount.base_from_camera if frame.mount else self.base_from_camera
 
+    def world_from_base(self, frame: Frame | FrameInfo) -> Pose | None:
+        """Where the robot was when a frame was taken; None where the frame has no pose."""
+        seen = frame.world_from_camera
+        return None if seen is None else seen @ self.mounted(frame).inverse()
+
     @property
     def mounts(self) -> tuple[Mount, ...]:
         """The cameras of a rig in the order of their first frames; empty where there is one."""

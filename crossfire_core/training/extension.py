@@ -21,7 +21,7 @@ from crossfire_core.errors import TrainingError
 from crossfire_core.features.network import fitted
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.localizer import Localizer
-from crossfire_core.maps.header import MapHeader
+from crossfire_core.maps.header import MapHeader, each_camera_once
 from crossfire_core.maps.neural_map import NeuralMap, read_map_header
 from crossfire_core.maps.patches import Patches
 from crossfire_core.maps.place import Place, beyond, is_place, tile_of, write_place
@@ -276,12 +276,11 @@ class Extension(Trainer):
             # not rehearsed, but seen all the same: they are no test of the map
             "earlier_views": [*old.provenance.get("earlier_views", []), *earlier],
         }
-        known = {each.name for each in old.rig}
         return replace(
             made, frame_id=old.frame_id, camera=old.camera,
             base_from_camera=old.base_from_camera, base_frame=old.base_frame,
             provenance=provenance,
-            rig=(*old.rig, *(each for each in made.rig if each.name not in known)),
+            rig=each_camera_once(old.rig, made.rig),
         )  # fmt: skip
 
 
