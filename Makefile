@@ -16,6 +16,8 @@ VENV ?= .venv
 PIP_ARGS ?=
 EXTRAS ?= dev,ros,demo
 PYTEST_ARGS ?=
+# As many files of tests at a time as there are cores, at most eight.
+PARALLEL ?= -n auto --maxprocesses 8 --dist loadfile
 # Which faults, as patterns of mutmut's names (module.function__mutmut_number); '*' takes all.
 MUTANTS ?= *__mutmut_*[27]
 MUTANTS_LIMIT ?= 3h
@@ -59,17 +61,17 @@ types: env
 	$(BIN)/mypy
 
 test: env lint types
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 test-fast: env
-	@$(BIN)/python -m pytest -q $(SLOW:%=--ignore=test/test_%.py) $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q $(PARALLEL) $(SLOW:%=--ignore=test/test_%.py) $(PYTEST_ARGS)
 
 lowest:
 	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet $(PIP_ARGS) uv
 	$(UV_INSTALL) --resolution lowest-direct -e '.[demo]'
 	$(UV_INSTALL) -e '.[dev]'
-	@$(VENV)-lowest/bin/python -m pytest $(PYTEST_ARGS)
+	@$(VENV)-lowest/bin/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 mutants: env
 	OMP_NUM_THREADS=1 timeout $(MUTANTS_LIMIT) $(BIN)/mutmut run '$(MUTANTS)'

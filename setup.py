@@ -69,6 +69,7 @@ DOCS = ["mkdocs>=1.5"]
 DEV = [
     "pytest>=8.0",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
     "hypothesis>=6.100",
     "ruff>=0.9",
     "mypy>=1.14",

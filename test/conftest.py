@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from crossfire_core.field.threads import thread_count
 from crossfire_ros.domains import own_domain
 
 # The same examples on every run and no deadline: a busy machine must not turn a test red.
 settings.register_profile("crossfire", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("crossfire")
 
+
+# Workers of `pytest -n` share the cores, and so do the programs that they start.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    share = str(max(1, thread_count() // workers))
+    for name in ("CROSSFIRE_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, share)
 
 # A graph of this process alone, until it ends. Read by ROS when it starts, which is after this
 # file.
@@ -38,8 +46,13 @@ def toy_map(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A map of the toy room that localizes, as a file: not to be changed."""
     from toy_map import train_toy_map  # torch is slow to import
 
-    path = tmp_path_factory.mktemp("toy") / "toy.map"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CROSSFIRE_THREADS", "2")  # a step is split by their number
-        train_toy_map(path)
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    path = root / "toy.map"
+    with (root / "toy.lock").open("w") as lock, pytest.MonkeyPatch.context() as patch:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one worker trains, the others wait
+        if not path.exists():
+            patch.setenv("CROSSFIRE_THREADS", "2")  # a step is split by their number
+            train_toy_map(path)
     return path
