@@ -18,17 +18,21 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 
 from crossfire_core.errors import ConfigError
+from crossfire_core.registry import BACKENDS, MATCHERS, NETWORKS, SOLVERS, Registry
 
 T = TypeVar("T")
-BACKENDS = ("tinycudann", "triton", "numba", "torch")  # what auto tries, in this order
 
 
-def option(default: Any, help: str, **more: Any) -> Any:
+def option(default: Any, help: str, registry: Registry | None = None, **more: Any) -> Any:
     """A dataclass field with its explanation and limits (``min``, ``max``, ``choices``).
 
+    With a ``registry`` the choices are its names, those of installed packages too.
     ``internal=True`` marks what no user sets, but a command's own options; ``was`` is the name of
     a setting that this one took the place of.
     """
+    if registry is not None:
+        own = () if default in registry.own else (default,)
+        more |= {"registry": registry, "choices": (*own, *registry.own)}
     return field(default=default, metadata={"help": help, **more})
 
 
@@ -84,6 +88,7 @@ class FeatureConfig:
     )
     stem: int = option(24, "channels at full and half resolution", choices=(16, 24, 32, 48))
     trunk: int = option(64, "channels at a quarter of the resolution and below", min=16, max=512)
+    network: str = option("pyramid", "the network itself", registry=NETWORKS)
 
 
 @dataclass(frozen=True)
@@ -189,10 +194,7 @@ class TrainingConfig:
     final_rate: float = option(
         0.03, "last learning rate, as a share of the first", min=0.0, max=1.0
     )
-    backend: str = option(
-        "auto", "what evaluates the hash grids",
-        choices=("auto", *BACKENDS),
-    )  # fmt: skip
+    backend: str = option("auto", "what evaluates the hash grids", registry=BACKENDS)
     seed: int = option(0, "seed of all random choices", min=0)
 
 
@@ -243,6 +245,15 @@ class LocalizationConfig:
         "crossfire is the paper's way, rendered descriptors alone; finder+patches makes its poses "
         "exact on the map's patches",
         choices=("finder+patches", "crossfire"),
+    )
+    matcher: str = option(
+        "nearest", "finds the map's rendered points in the image", registry=MATCHERS
+    )
+    solver: str = option(
+        "ransac",
+        "makes a pose of these matches: PoseLib's LO-RANSAC, or OpenCV's where PoseLib has no "
+        "wheel; opencv takes that everywhere",
+        registry=SOLVERS,
     )
     patches: int = option(
         2500,
@@ -495,6 +506,10 @@ def checked(value: Any, kind: Any, limits: dict[str, Any], name: str) -> Any:
         allowed += [f"at most {high}"] if high is not None else []
         raise ConfigError(f"setting {name} is {value}, allowed is {' and '.join(allowed)}")
     if choices is not None and value not in choices:
+        if registry := limits.get("registry"):
+            choices = dict.fromkeys((*choices, *registry.names()))
+            if value in choices:
+                return value
         raise ConfigError(
             f"setting {name} is {value!r}, choose from {', '.join(map(str, choices))}"
         )

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from crossfire_core.config import (
-    BACKENDS,
     ExportConfig,
     LocalizationConfig,
     TrackingConfig,
@@ -19,6 +18,7 @@ from crossfire_core.config import (
     replace_from,
 )
 from crossfire_core.errors import ConfigError
+from crossfire_core.registry import BACKENDS
 
 NODE_NAME = "crossfire_localization"
 _CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*")
@@ -36,7 +36,7 @@ class NodeConfig:
         live=True,
     )
     device: str = option("auto", "where the map is computed: auto, cpu, cuda or cuda:N")
-    backend: str = option("auto", "what evaluates the hash grids", choices=("auto", *BACKENDS))
+    backend: str = option("auto", "what evaluates the hash grids", registry=BACKENDS)
     threads: int = option(
         0, "CPU threads for the computation, 0 leaves the choice to the libraries", min=0, max=1024
     )

@@ -92,15 +92,6 @@ def make_room_map() -> None:
         assert cli.run(quick(line)) == 0
 
 
-def test_another_matcher_as_the_page_has_it(workplace, monkeypatch, capfd):
-    monkeypatch.chdir(workplace)
-    make_room_map()
-    page = (ROOT / "docs/how_it_works.md").read_text("utf-8")
-    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    exec(compile(example, "docs/how_it_works.md", "exec"), {})
-    assert "'frames': 28" in capfd.readouterr().out
-
-
 def test_speed_is_measured_against_the_machine(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     make_room_map()

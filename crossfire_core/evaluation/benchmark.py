@@ -20,27 +20,24 @@ from crossfire_core.evaluation.evaluate import (
 )
 from crossfire_core.evaluation.metrics import FrameError
 from crossfire_core.evaluation.official import OFFICIAL, Layout, Published, published
-from crossfire_core.evaluation.peers.features import Features, Pairs
 from crossfire_core.files import write_bytes, write_text
 from crossfire_core.localization.estimate import ImageLocalizer
 from crossfire_core.recordings import Recording, RecordingOptions, open_recording
 from crossfire_core.recordings.frame import Frame
+from crossfire_core.registry import PEERS
 from crossfire_core.reports import html
 
 if TYPE_CHECKING:
     from crossfire_core.maps.header import MapHeader
 
 Tell = Callable[[str], None]
-TITLES = {
-    "crossfire": "CROSSFIRE",
-    "descriptors": "CROSSFIRE, descriptors alone",
-    "sift": "SIFT",
-    "xfeat": "XFeat",
-    "lighterglue": "XFeat + LighterGlue",
-    "lightglue": "ALIKED + LightGlue",
-    "retrieval": "retrieval alone",
-}
-METHODS = tuple(TITLES)
+_OWN = {"crossfire": "CROSSFIRE", "descriptors": "CROSSFIRE, descriptors alone"}
+METHODS = (*_OWN, *PEERS.own)
+
+
+def title_of(method: str) -> str:
+    """A method's name for tables."""
+    return _OWN[method] if method in _OWN else str(PEERS.load(method).title)
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ class Plan:
     Attributes:
         suite: a name in :data:`SUITES`.
         scenes: which of its scenes; empty takes all.
-        methods: which of :data:`METHODS`.
+        methods: which of :data:`METHODS`, or peers of other packages.
         data: folder of the recordings.
         work: where maps and results go.
         minutes: training time of this method.
@@ -135,7 +132,7 @@ class Plan:
         if self.suite not in SUITES:
             raise ConfigError(f"suite {self.suite!r} is unknown: choose {', '.join(SUITES)}")
         known = [scene.name for scene in SUITES[self.suite]]
-        for given, allowed in ((self.scenes, known), (self.methods, METHODS)):
+        for given, allowed in ((self.scenes, known), (self.methods, (*_OWN, *PEERS.names()))):
             for name in given:
                 if name not in allowed:
                     raise ConfigError(f"{name!r} is unknown: choose {', '.join(allowed)}")
@@ -256,7 +253,7 @@ def run(plan: Plan, tell: Tell) -> Iterator[Row]:
 
 
 def _row(scene: Scene, method: str, frames: Split, plan: Plan, tell: Tell) -> Row:
-    title = TITLES[method]
+    title = title_of(method)
 
     def say(text: str) -> None:
         tell(f"{scene.name}, {title}: {text}")
@@ -345,45 +342,11 @@ def _peer(
 
     header = _trained(scene, plan)
     mapping = frames.mapping_frames()
+    make = PEERS.load(method).make
     if header is None:
-        return _peer_of(method, mapping, tell)
-    made, size = _peer_of(method, with_trained_poses(mapping, header), tell)
+        return make(mapping, tell)  # type: ignore[no-any-return]
+    made, size = make(with_trained_poses(mapping, header), tell)
     return RecordedLocalizer(made, header), size
-
-
-def _peer_of(method: str, mapping: Iterator[Frame], tell: Tell) -> tuple[ImageLocalizer, int]:
-    from crossfire_core.evaluation.peers import learned
-    from crossfire_core.evaluation.peers.features import FeatureMethod, Sift
-    from crossfire_core.evaluation.peers.sparse import (
-        GluedLocalizer,
-        RetrievalLocalizer,
-        SparseLocalizer,
-        build,
-        describe_places,
-    )
-
-    kinds: dict[str, Callable[[], FeatureMethod]] = {
-        "sift": Sift, "xfeat": learned.XFeat, "lighterglue": learned.XFeat,
-        "lightglue": learned.Aliked, "retrieval": Sift,
-    }  # fmt: skip
-    features = kinds[method]()
-    if method == "retrieval":
-        places, poses = describe_places(mapping, features)
-        return RetrievalLocalizer(places, features, poses), places.file_bytes(1)
-    glue = _matcher(method)
-    made = build(mapping, features, lambda w, i, n: tell(f"{w} {i} of {n or '?'}"))
-    size = made.file_bytes(features.bytes_a_number, with_features=glue is not None)
-    if glue is not None:
-        return GluedLocalizer(made, features, glue), size
-    return SparseLocalizer(made, features), size
-
-
-def _matcher(method: str) -> Callable[[Features, Features], Pairs] | None:
-    from crossfire_core.evaluation.peers import learned
-
-    if method == "lighterglue":
-        return learned.LighterGlue()
-    return learned.LightGlue() if method == "lightglue" else None
 
 
 def machine() -> dict[str, Any]:
@@ -496,9 +459,10 @@ def write_results(rows: Sequence[Row], plan: Plan) -> Path:
     Returns:
         Path of the HTML page.
     """
+    names = {title_of(method): method for method in plan.methods}
     for row in rows:
         if row.evaluation:
-            row.evaluation.save_json(plan.work / f"{row.scene}_{_short(row.method)}.json")
+            row.evaluation.save_json(plan.work / f"{row.scene}_{names[row.method]}.json")
     write_text(plan.work / "benchmark.json", json.dumps(result(rows, plan), indent=1) + "\n")
     others = published_table(rows, plan)
     write_text(plan.work / "benchmark.md", markdown(rows, others))
@@ -514,10 +478,6 @@ def write_results(rows: Sequence[Row], plan: Plan) -> Path:
     path = plan.work / "benchmark.html"
     write_text(path, html.page("CROSSFIRE and its peers", body))
     return path
-
-
-def _short(title: str) -> str:
-    return next(name for name, each in TITLES.items() if each == title)
 
 
 def _pictures(scene: str, rows: Sequence[Row]) -> list[html.Picture]:

@@ -199,7 +199,7 @@ def _measured(
     tell: bench.Tell,
 ) -> tuple[Row, tuple[Intrusion, ...]]:
     """One method in one map; only this method is driven through it live."""
-    title = bench.TITLES[method]
+    title = bench.title_of(method)
 
     def say(text: str) -> None:
         tell(f"{scene.name}, {title}: {text}")

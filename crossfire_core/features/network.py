@@ -17,6 +17,7 @@ from crossfire_core.config import FeatureConfig
 from crossfire_core.field.constants import constant
 from crossfire_core.field.precision import short_convolutions
 from crossfire_core.geometry import Camera
+from crossfire_core.registry import NETWORKS
 
 STRIDE = 2  # pixels of the network's input a descriptor
 _COARSEST = 8  # inputs are padded to a multiple of this
@@ -71,7 +72,17 @@ def _grow(x: Tensor) -> Tensor:
     return functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
-def start_from_rooms(network: ImageNetwork) -> bool:
+def image_network(config: FeatureConfig, descriptor_size: int) -> nn.Module:
+    """The configured network; it maps as :meth:`ImageNetwork.forward` does.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    network: nn.Module = NETWORKS.load(config.network)(config, descriptor_size)
+    return network
+
+
+def start_from_rooms(network: nn.Module) -> bool:
     """Give a network the weights that ``tools/pretrain.py`` learnt in generated rooms.
 
     Corners, edges and blots look alike everywhere, so a network that has learnt to recognise

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from importlib import import_module
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
-from crossfire_core.config import BACKENDS, GridConfig
+from crossfire_core.config import GridConfig
 from crossfire_core.errors import BackendError
 from crossfire_core.field import encoding_torch
 from crossfire_core.field.layout import GridLayout
+from crossfire_core.registry import BACKENDS
 
 _log = logging.getLogger(__name__)
 Encoder = Callable[[Tensor, Tensor, GridLayout], Tensor]
@@ -45,19 +45,21 @@ def resolve_device(device: str = "auto") -> torch.device:
 
 def available(device: torch.device) -> dict[str, str]:
     """For every backend, an empty string if it runs on the device, else why not."""
-    tried = {name: _tried(name, device) for name in BACKENDS}
+    tried = {name: _tried(name, device) for name in BACKENDS.names()}
     return {name: found if isinstance(found, str) else "" for name, found in tried.items()}
 
 
 def encoder(name: str, device: torch.device) -> Encoder:
-    """The encoding function of a backend; ``auto`` takes the first of BACKENDS that runs.
+    """The encoding function of a backend; ``auto`` takes the program's first that runs.
 
     Raises:
         BackendError: the backend is unknown or does not run on the device.
     """
-    if name not in ("auto", *BACKENDS):
-        raise BackendError(f"backend {name!r} is not known: use auto or {', '.join(BACKENDS)}")
-    for candidate in BACKENDS if name == "auto" else (name,):
+    if name not in ("auto", *BACKENDS.names()):
+        raise BackendError(
+            f"backend {name!r} is not known: use auto or {', '.join(BACKENDS.names())}"
+        )
+    for candidate in BACKENDS.own if name == "auto" else (name,):
         found = _tried(candidate, device)
         if not isinstance(found, str):
             return found
@@ -70,7 +72,7 @@ def encoder(name: str, device: torch.device) -> Encoder:
 
 def _missing(name: str, device: torch.device) -> str:
     """What a backend lacks on this machine, as far as can be told without loading it."""
-    if name == "torch":
+    if name == "torch" or name not in BACKENDS.own:
         return ""
     if (name == "numba") == (device.type == "cuda"):
         return "runs on the CPU only" if name == "numba" else "needs a CUDA device"
@@ -83,17 +85,12 @@ def _tried(name: str, device: torch.device) -> Encoder | str:
     if missing:
         return missing
     try:
-        encode = _load(name)
-        if device.type == "cuda":
+        encode: Encoder = BACKENDS.load(name)
+        if device.type == "cuda" or name not in BACKENDS.own:
             _launch(encode, device)
     except Exception as error:  # a compiler, a driver or a package: each fails in its own way
         lines = str(error).splitlines()
         return f"it is installed but fails: {lines[0] if lines else type(error).__name__}"
-    return encode
-
-
-def _load(name: str) -> Encoder:
-    encode: Encoder = import_module(f"crossfire_core.field.encoding_{name}").encode
     return encode
 
 

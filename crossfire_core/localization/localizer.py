@@ -19,12 +19,13 @@ from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.estimate import Matches, PoseEstimate, Way
 from crossfire_core.localization.evidence import MATCH_CELLS, Agreement, digits
 from crossfire_core.localization.finder import Finder, Stopwatch, spread_of
-from crossfire_core.localization.matching import Matcher, match_points
+from crossfire_core.localization.matching import Matcher
 from crossfire_core.localization.patches import PatchAligner, PatchFit
-from crossfire_core.localization.pose_solver import Solver, camera_covariance, solve_pose
+from crossfire_core.localization.pose_solver import Solver, camera_covariance
 from crossfire_core.localization.recorded_frame import RecordedFrame
 from crossfire_core.localization.upright import Upright
 from crossfire_core.maps.neural_map import NeuralMap
+from crossfire_core.registry import MATCHERS, SOLVERS
 
 FloatArray = NDArray[np.float64]
 
@@ -40,19 +41,24 @@ class Localizer:
         neural_map: NeuralMap,
         config: LocalizationConfig | None = None,
         *,
-        matcher: Matcher = match_points,
-        solver: Solver = solve_pose,
+        matcher: Matcher | None = None,
+        solver: Solver | None = None,
     ) -> None:
         """Prepare a loaded map; it runs where the map's parameters are.
 
         Args:
             neural_map: the map.
             config: by default the program's settings.
-            matcher: finds points of the map in the image.
-            solver: makes a pose of what was found.
+            matcher: finds points of the map in the image; by default the configured one.
+            solver: makes a pose of what was found; by default the configured one.
+
+        Raises:
+            ConfigError: the configured matcher or solver cannot be loaded.
         """
         self.neural_map = neural_map
         self.config = config or LocalizationConfig()
+        matcher = matcher or MATCHERS.load(self.config.matcher)
+        solver = solver or SOLVERS.load(self.config.solver)
         self.finder = Finder(neural_map, self.config, matcher, solver)
         self.renderer = self.finder.renderer
         header = neural_map.header

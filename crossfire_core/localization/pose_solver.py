@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeAlias
 
 import numba
 import numpy as np
@@ -20,7 +21,9 @@ except ImportError:  # it has no wheel for aarch64
     poselib = None
 
 FloatArray = NDArray[np.float64]
+Sampled: TypeAlias = tuple[Pose | None, NDArray[np.bool_]]
 _RANSAC_MATCHES = 600
+_MOST_HYPOTHESES = 100_000  # as PoseLib has it where nothing is said
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ def solve_pose(
     max_iterations: int,
     seed: int = 0,
     start: Pose | None = None,
+    *,
+    by_opencv: bool = False,
 ) -> SolvedPose | None:
     """Robust absolute pose.
 
@@ -83,6 +88,7 @@ def solve_pose(
         max_iterations: of RANSAC.
         seed: of RANSAC.
         start: ``camera_from_map`` known to within a few pixels, which makes RANSAC needless.
+        by_opencv: sample with OpenCV also where PoseLib is.
 
     Returns:
         None with fewer than 6 matches, or if nothing agrees.
@@ -100,12 +106,15 @@ def solve_pose(
     ransac = {"max_reproj_error": max_error_px, "max_iterations": max_iterations,
               "min_iterations": 50, "success_prob": 0.9999, "seed": seed,
               "progressive_sampling": True}  # fmt: skip
-    found, inlier = sampled_pose(
-        sights[order], points[order], camera, ransac, {"loss_scale": 0.5 * max_error_px}
-    )
+    sample = sampled_by_opencv if by_opencv else sampled_pose
+    bundle = {"loss_scale": 0.5 * max_error_px}
+    found, inlier = sample(sights[order], points[order], camera, ransac, bundle)
     if found is None or inlier.sum() < 6:
         return None
     return finite(refine_pose(found, sights, points, weights, focal, max_error_px))
+
+
+solve_pose_by_opencv: Solver = partial(solve_pose, by_opencv=True)
 
 
 def finite(solved: SolvedPose) -> SolvedPose | None:
@@ -119,12 +128,12 @@ def sampled_pose(
     camera: Camera,
     ransac: dict[str, Any],
     bundle: dict[str, Any],
-) -> tuple[Pose | None, NDArray[np.bool_]]:
+) -> Sampled:
     """``camera_from_map`` by PoseLib's LO-RANSAC, and which matches agree ``[n]``.
 
     The pose is None where PoseLib's is not finite, as on matches that fix no pose.
 
-    Where PoseLib is not installed OpenCV finds it, from the side of the lens that sees most.
+    Where PoseLib is not installed OpenCV finds it.
 
     Args:
         sights: ``[n, 3, 3]`` of the matches, see :meth:`.Camera.sights`.
@@ -133,18 +142,13 @@ def sampled_pose(
         ransac: PoseLib's options.
         bundle: PoseLib's options for its refinement.
     """
+    if poselib is None:
+        return sampled_by_opencv(sights, points, camera, ransac, bundle)
     focal = 0.5 * (camera.fx + camera.fy)
     model = {"model": "SIMPLE_PINHOLE", "width": camera.width, "height": camera.height,
              "params": [focal, 0.0, 0.0]}  # fmt: skip
     inlier = np.zeros(len(sights), dtype=bool)
     parts = pinholes(sights, flat=camera.is_flat)
-    if poselib is None:
-        most = max(parts, key=lambda part: len(part.index))
-        found, inlier[most.index] = sampled_pose_by_opencv(
-            most.plane, points[most.index], focal, ransac["max_reproj_error"],
-            ransac["max_iterations"], ransac["seed"],
-        )  # fmt: skip
-        return Pose(most.turn, np.zeros(3)).inverse() @ found, inlier
     if camera.is_flat:
         (only,) = parts
         found, info = poselib.estimate_absolute_pose(
@@ -160,6 +164,24 @@ def sampled_pose(
             inlier[part.index] = agree
         return pose, inlier
     return pose_or_none(found), inlier
+
+
+def sampled_by_opencv(
+    sights: FloatArray,
+    points: FloatArray,
+    camera: Camera,
+    ransac: dict[str, Any],
+    bundle: dict[str, Any],
+) -> Sampled:
+    """:func:`sampled_pose` by OpenCV, from the side of the lens that sees most."""
+    focal = 0.5 * (camera.fx + camera.fy)
+    inlier = np.zeros(len(sights), dtype=bool)
+    most = max(pinholes(sights, flat=camera.is_flat), key=lambda part: len(part.index))
+    found, inlier[most.index] = sampled_pose_by_opencv(
+        most.plane, points[most.index], focal, ransac["max_reproj_error"],
+        ransac.get("max_iterations", _MOST_HYPOTHESES), ransac["seed"],
+    )  # fmt: skip
+    return Pose(most.turn, np.zeros(3)).inverse() @ found, inlier
 
 
 def pose_or_none(found: Any) -> Pose | None:

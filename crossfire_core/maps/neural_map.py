@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from crossfire_core.errors import ConfigError, CrossfireError, MapFormatError
-from crossfire_core.features.network import ImageNetwork
+from crossfire_core.features.network import image_network
 from crossfire_core.field import encoding_torch
 from crossfire_core.field.backends import encoder, resolve_device
 from crossfire_core.field.scene_field import SceneField
@@ -56,7 +56,7 @@ class NeuralMap:
         self,
         header: MapHeader,
         field: SceneField,
-        network: ImageNetwork,
+        network: nn.Module,
         places: Places,
         patches: Patches | None = None,
     ) -> None:
@@ -146,7 +146,7 @@ class NeuralMap:
         }
 
 
-def round_as_stored(field: SceneField, network: ImageNetwork) -> None:
+def round_as_stored(field: SceneField, network: nn.Module) -> None:
     """Give all parameters the values that a reader of the saved map will see."""
     for name, parameter in (*field.named_parameters(), *network.named_parameters()):
         values = parameter.data
@@ -242,11 +242,11 @@ class _Unfilled(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _empty(header: MapHeader) -> tuple[SceneField, ImageNetwork]:
+def _empty(header: MapHeader) -> tuple[SceneField, nn.Module]:
     """The parts that a header describes, as shapes without memory."""
     with torch.device("meta"), _Unfilled():
         field = SceneField(header.field, header.box, len(header.views), encoding_torch.encode)
-        return field, ImageNetwork(header.features, header.field.descriptor_size)
+        return field, image_network(header.features, header.field.descriptor_size)
 
 
 def _check_arrays(path: Path, file: Any, header: MapHeader) -> None:

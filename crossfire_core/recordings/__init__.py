@@ -5,17 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossfire_core.errors import RecordingError
 from crossfire_core.recordings.options import RecordingOptions
+from crossfire_core.registry import READERS
 
 if TYPE_CHECKING:
     from crossfire_core.recordings.frame import Frame
     from crossfire_core.recordings.lazy import FrameInfo, Recording, split_holdout
+    from crossfire_core.recordings.reader import Reader
 
 __all__ = [
     "Frame",
@@ -27,7 +28,6 @@ __all__ = [
 ]
 
 _MOST_CHILDREN = 20
-Reader = Callable[[Path, RecordingOptions], "Recording"]
 
 # Where the names above live; loaded when asked for, since the command line needs the options
 # alone and must start quickly.
@@ -60,9 +60,11 @@ def open_recording(path: Path | str, options: RecordingOptions | None = None) ->
     path, options = Path(path), options or RecordingOptions()
     if not path.exists():
         raise RecordingError(f"no recording at {path}")
-    for recognises, read in _readers():
-        if recognises(path):
-            return _read(path, options, read)
+    if options.reader != "auto":
+        return _read(path, options, READERS.load(options.reader))
+    for reader in map(READERS.load, READERS.names()):
+        if reader.recognises(path):
+            return _read(path, options, reader)
     raise RecordingError(
         f"{path} is no recording that is known here: a rosbag2, a folder with transforms.json, a "
         "COLMAP model, or a folder of 7-Scenes, Cambridge Landmarks, TUM RGB-D, EuRoC, kapture "
@@ -73,15 +75,16 @@ def open_recording(path: Path | str, options: RecordingOptions | None = None) ->
 def _known_inside(folder: Path) -> str:
     """Which recordings lie in a folder that is none, for the message."""
     children = sorted(folder.iterdir())[:_MOST_CHILDREN] if folder.is_dir() else []
-    known = [c.name for c in children if any(recognises(c) for recognises, _ in _readers())]
+    readers = [READERS.load(name) for name in READERS.names()] if children else []
+    known = [c.name for c in children if any(reader.recognises(c) for reader in readers)]
     return f"; in it lie {', '.join(known)}" if known else ""
 
 
-def _read(path: Path, options: RecordingOptions, read: Reader) -> Recording:
+def _read(path: Path, options: RecordingOptions, reader: Reader) -> Recording:
     # Heavier than the options, which the command line needs first.
     from crossfire_core.recordings.rig import read_rig
 
-    return read_rig(options, lambda own: _masked(read(path, own), own.mask))
+    return read_rig(options, lambda own: _masked(reader.read(path, own), own.mask))
 
 
 def _masked(recording: Recording, masks: str) -> Recording:
@@ -90,31 +93,3 @@ def _masked(recording: Recording, masks: str) -> Recording:
     from crossfire_core.recordings.masks import MaskedRecording, Masks
 
     return MaskedRecording(recording, Masks(Path(masks)))
-
-
-def _readers() -> list[tuple[Callable[[Path], bool], Reader]]:
-    """How each format is recognised and read, those with the clearest marks first."""
-    from crossfire_core.recordings import (
-        ace,
-        bag,
-        bag_reader,
-        cambridge,
-        colmap,
-        euroc,
-        images,
-        kapture,
-        seven_scenes,
-        tum,
-    )
-
-    return [
-        (bag_reader.is_bag, bag.BagRecording),
-        (images.is_transforms, images.read_transforms),
-        (euroc.is_euroc, euroc.read_euroc),
-        (kapture.is_kapture, kapture.read_kapture),
-        (cambridge.is_cambridge, cambridge.read_cambridge),
-        (tum.is_tum, tum.read_tum),
-        (ace.is_ace, ace.read_ace),
-        (seven_scenes.is_seven_scenes, seven_scenes.read_seven_scenes),
-        (colmap.is_colmap, colmap.read_colmap),
-    ]

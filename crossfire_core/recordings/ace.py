@@ -11,6 +11,7 @@ from crossfire_core.geometry import Camera, Pose
 from crossfire_core.recordings.folder import FolderRecording, ListedImage
 from crossfire_core.recordings.image_file import Size
 from crossfire_core.recordings.options import RecordingOptions
+from crossfire_core.recordings.reader import Reader
 from crossfire_core.recordings.seven_scenes import read_pose_file
 from crossfire_core.recordings.text import natural_key, read_matrix
 
@@ -94,3 +95,6 @@ def _camera(file: Path | None, size: Size) -> Camera:
         raise CalibrationError(f"{file} is neither a focal length nor a 3x3 matrix")
     (fx, _, cx), (_, fy, cy), _ = matrix.tolist()
     return Camera(*size, fx, fy, cx, cy)
+
+
+READER = Reader(is_ace, read_ace)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from crossfire_core.errors import CrossfireError, RecordingError
 from crossfire_core.geometry import Pose, Trajectory
-from crossfire_core.recordings.bag_reader import BagMessage, open_bag
+from crossfire_core.recordings.bag_reader import BagMessage, is_bag, open_bag
 from crossfire_core.recordings.bag_scan import BagScan, ImageEntry, scan_bag
 from crossfire_core.recordings.camera_info import CameraView
 from crossfire_core.recordings.depth import register_depth
@@ -27,6 +27,7 @@ from crossfire_core.recordings.pose_source import (
     find_odometry,
     find_pose_source,
 )
+from crossfire_core.recordings.reader import Reader
 
 # Colour and depth of one shot have stamps this close; at 30 Hz the next shot is 33 ms away.
 _DEPTH_TOLERANCE_NS = 20_000_000
@@ -239,3 +240,6 @@ def _pose_notes(scan: BagScan, source: PoseSource | None) -> list[str]:
     if scan.tree.conflicts:
         notes.append(f"tf gives two parents to {', '.join(sorted(scan.tree.conflicts))}")
     return notes
+
+
+READER = Reader(is_bag, BagRecording)

@@ -10,6 +10,7 @@ from crossfire_core.geometry import Camera, Pose
 from crossfire_core.recordings.folder import FolderRecording, ListedImage
 from crossfire_core.recordings.image_file import ImageFinder, Size
 from crossfire_core.recordings.options import RecordingOptions
+from crossfire_core.recordings.reader import Reader
 from crossfire_core.recordings.text import (
     natural_key,
     number,
@@ -114,3 +115,6 @@ def _camera(lenses: dict[str, tuple[float, float]], name: str, size: Size) -> Ca
 
 def _stem(name: str) -> str:
     return str(PurePosixPath(name.replace("\\", "/")).with_suffix(""))
+
+
+READER = Reader(is_cambridge, read_cambridge)

@@ -22,6 +22,7 @@ from crossfire_core.recordings.folder import FolderRecording, ListedImage
 from crossfire_core.recordings.frame import Mount
 from crossfire_core.recordings.image_file import ImageFinder, Size
 from crossfire_core.recordings.options import RecordingOptions
+from crossfire_core.recordings.reader import Reader
 from crossfire_core.recordings.text import natural_key
 
 # COLMAP and its users put models into these folders, or into folders in them.
@@ -209,3 +210,6 @@ def _image_finder(model: Path, names: Sequence[str]) -> ImageFinder:
             "put them into a folder images beside it"
         )
     return best
+
+
+READER = Reader(is_colmap, read_colmap)

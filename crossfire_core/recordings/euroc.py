@@ -15,6 +15,7 @@ from crossfire_core.geometry.lens_names import lens_named
 from crossfire_core.recordings.folder import FolderRecording, ListedImage, no_pose, pose_at
 from crossfire_core.recordings.image_file import ImageFinder, Size
 from crossfire_core.recordings.options import RecordingOptions
+from crossfire_core.recordings.reader import Reader
 from crossfire_core.recordings.text import (
     BAD_VALUES,
     natural_key,
@@ -143,3 +144,6 @@ def _sensor(file: Path) -> tuple[Camera, Pose]:
         reason = (str(error).splitlines() or ["empty"])[0]
         raise CalibrationError(f"{file} holds no calibration: {reason}") from error
     return Camera.from_ros(width, height, [fx, 0, cx, 0, fy, cy, 0, 0, 1], model, lens), mounted
+
+
+READER = Reader(is_euroc, read_euroc)

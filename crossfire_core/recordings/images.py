@@ -19,6 +19,7 @@ from crossfire_core.recordings.image_file import ImageFinder, Size
 from crossfire_core.recordings.lazy import Recording
 from crossfire_core.recordings.masks import MaskedRecording, Masks
 from crossfire_core.recordings.options import RecordingOptions
+from crossfire_core.recordings.reader import Reader
 from crossfire_core.recordings.text import (
     BAD_VALUES,
     natural_key,
@@ -191,3 +192,6 @@ def _pose(matrix: Any) -> Pose:
     if not np.allclose(pose.rotation, values[:3, :3], atol=1e-2):
         raise RecordingError("its transform_matrix is no rotation")
     return pose @ OPENGL_FROM_OPENCV
+
+
+READER = Reader(is_transforms, read_transforms)

@@ -13,6 +13,7 @@ from crossfire_core.recordings.folder import FolderRecording, ListedImage
 from crossfire_core.recordings.frame import Mount
 from crossfire_core.recordings.image_file import ImageFinder, Size
 from crossfire_core.recordings.options import RecordingOptions
+from crossfire_core.recordings.reader import Reader
 from crossfire_core.recordings.text import natural_key, numbers, parse_rows, whole
 
 _RECORDS = "records_camera.txt"
@@ -132,3 +133,6 @@ def _placement(row: list[str]) -> tuple[int, str, Pose]:
 def _pose(words: list[str]) -> Pose:
     w, x, y, z, *t = numbers(words)
     return Pose.from_quaternion((x, y, z, w), t)
+
+
+READER = Reader(is_kapture, read_kapture)

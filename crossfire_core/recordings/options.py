@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from crossfire_core.config import option
+from crossfire_core.registry import READERS
 
 NO_POSES = "none"
 
@@ -56,3 +57,4 @@ class RecordingOptions:
     pose_file: str = option("pose.txt", "ending of the pose files in a folder of 7-Scenes")
     stride: int = option(1, "keep every n-th frame", min=1)
     max_frames: int = option(0, "keep at most so many frames, spread evenly; 0 keeps all", min=0)
+    reader: str = option("auto", "format of the recording; auto finds it out", registry=READERS)

@@ -14,6 +14,7 @@ from crossfire_core.recordings.folder import FolderRecording, ListedImage
 from crossfire_core.recordings.image_file import Size
 from crossfire_core.recordings.intrinsics import INTRINSICS, read_intrinsics
 from crossfire_core.recordings.options import RecordingOptions
+from crossfire_core.recordings.reader import Reader
 from crossfire_core.recordings.text import natural_key, read_lines, read_matrix
 
 SPLITS = ("TrainSplit.txt", "TestSplit.txt")
@@ -120,3 +121,6 @@ def _camera(path: Path) -> tuple[Callable[[Size], Camera], list[str]]:
 def _usual_camera(size: Size) -> Camera:
     f = _USUAL_FOCAL_LENGTH * size[0] / 640
     return Camera(*size, f, f, size[0] / 2, size[1] / 2)
+
+
+READER = Reader(is_seven_scenes, read_seven_scenes)

@@ -14,6 +14,7 @@ from crossfire_core.recordings.folder import FolderRecording, ListedImage, no_po
 from crossfire_core.recordings.image_file import ImageFinder, Size
 from crossfire_core.recordings.intrinsics import INTRINSICS, read_intrinsics
 from crossfire_core.recordings.options import RecordingOptions
+from crossfire_core.recordings.reader import Reader
 from crossfire_core.recordings.text import numbers, parse_rows, seconds_to_ns
 
 _TRUTH = "groundtruth.txt"
@@ -111,3 +112,6 @@ def _camera(path: Path) -> tuple[Callable[[Size], Camera], list[str]]:
     camera = Camera.from_ros(640, 480, [fx, 0, cx, 0, fy, cy, 0, 0, 1], model, lens)
     assumed = f"no {INTRINSICS} and no freiburg in the name: focal length 525 px assumed"
     return lambda size: camera, [] if name else [assumed]
+
+
+READER = Reader(is_tum, read_tum)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from crossfire_core.config import LocalizationConfig, TrainingConfig
@@ -19,7 +19,6 @@ from crossfire_core.features.augmentation import Warp, relight, shake
 from crossfire_core.features.network import (
     STRIDE,
     DenseDescriptors,
-    ImageNetwork,
     fitted,
     network_input,
 )
@@ -120,7 +119,7 @@ class DescriptorStage:
     def __init__(
         self,
         field: SceneField,
-        network: ImageNetwork,
+        network: nn.Module,
         views: Sequence[View],
         surfaces: Surfaces,
         median_distance: float,

@@ -19,7 +19,7 @@ from torch import Tensor
 from crossfire_core import __version__
 from crossfire_core.config import TrainingConfig, to_dict
 from crossfire_core.errors import TrainingError
-from crossfire_core.features.network import ImageNetwork, start_from_rooms
+from crossfire_core.features.network import image_network, start_from_rooms
 from crossfire_core.field.backends import encoder, resolve_device
 from crossfire_core.field.scene_box import SceneBox
 from crossfire_core.field.scene_field import SceneField
@@ -271,7 +271,7 @@ class Trainer:
         self.field = SceneField(c.field, self.survey.box, len(self.views), encode, c.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(c.seed)
-            self.network = ImageNetwork(c.features, c.field.descriptor_size)
+            self.network = image_network(c.features, c.field.descriptor_size)
         self.first_weights = "random"  # also where the network is of another size than known ones
         if c.descriptor.start == "rooms" and start_from_rooms(self.network):
             self.first_weights = "rooms"
