@@ -46,14 +46,7 @@ class RecordedLocalizer:
         )
 
     def localize(
-        self,
-        image: NDArray[np.uint8],
-        camera: Camera,
-        prior: Pose | None = None,
-        *,
-        prior_sigma: tuple[float, float] | None = None,
-        iterations: int | None = None,
-        follow: bool = False,
+        self, image: NDArray[np.uint8], camera: Camera, prior: Pose | None = None, **unused: object
     ) -> PoseEstimate:
         """Find the pose of one image; see :class:`.estimate.ImageLocalizer`."""
         found = self._localizer.localize(image, camera, prior)

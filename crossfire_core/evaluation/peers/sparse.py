@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -149,44 +150,53 @@ def describe_places(frames: Iterable[Frame], method: FeatureMethod) -> tuple[Spa
     return _packed(Tracks(np.zeros((0, 3)), none, none, none), features), poses
 
 
-class SparseLocalizer:
-    """Localizes with a sparse map; the same interface as this project's own localizer."""
+class _PointLocalizer(ABC):
+    """Localizes by points of a sparse map that the most similar mapping images lead to."""
 
     def __init__(
-        self, sparse_map: SparseMap, method: FeatureMethod, views: int = 20, least_inliers: int = 12
+        self, sparse_map: SparseMap, method: FeatureMethod, views: int, least_inliers: int = 12
     ) -> None:
-        """Match against what the ``views`` most similar mapping images show."""
+        """Look at the ``views`` most similar mapping images."""
         self._map, self._method = sparse_map, method
         self._views, self._least = views, least_inliers
 
+    @abstractmethod
+    def _matched(self, query: Features, views: Sequence[int]) -> IntArray:
+        """(keypoint of the query, point of the map) ``[m, 2]`` by some mapping views."""
+
     def localize(
-        self,
-        image: NDArray[np.uint8],
-        camera: Camera,
-        prior: Pose | None = None,
-        *,
-        prior_sigma: tuple[float, float] | None = None,
-        iterations: int | None = None,
-        follow: bool = False,
+        self, image: NDArray[np.uint8], camera: Camera, prior: Pose | None = None, **unused: object
     ) -> PoseEstimate:
         """Find the pose of one image; priors are not used."""
         clock = _Clock()
         query = self._method.extract(image)
         clock.lap("features")
         vector = vlad(query.descriptors, self._map.words)
-        shown = [self._map.seen[i] for i in nearest(vector, self._map.vectors, self._views)]
-        visible = np.unique(np.concatenate(shown))
+        views = nearest(vector, self._map.vectors, self._views)
         clock.lap("retrieve")
-        stored = Features(np.zeros((0, 2)), self._map.descriptors[visible], query.size)
-        pairs = self._method.match(query, stored)
+        pairs = self._matched(query, views)
         clock.lap("match")
-        pixels, points = query.pixels[pairs[:, 0]], self._map.points[visible[pairs[:, 1]]]
+        pixels, points = query.pixels[pairs[:, 0]], self._map.points[pairs[:, 1]]
         pose, inlier = solve(pixels, points, camera)
         clock.lap("solve")
         return outcome(pose, inlier, pixels, points, camera, self._least, clock.laps)
 
 
-class GluedLocalizer:
+class SparseLocalizer(_PointLocalizer):
+    """Matches with all points that the most similar mapping images show."""
+
+    def __init__(self, sparse_map: SparseMap, method: FeatureMethod, views: int = 20) -> None:
+        """Match against what the ``views`` most similar mapping images show."""
+        super().__init__(sparse_map, method, views)
+
+    def _matched(self, query: Features, views: Sequence[int]) -> IntArray:
+        visible = np.unique(np.concatenate([self._map.seen[i] for i in views]))
+        stored = Features(np.zeros((0, 2)), self._map.descriptors[visible], query.size)
+        pairs = self._method.match(query, stored)
+        return np.stack([pairs[:, 0], visible[pairs[:, 1]]], axis=1)
+
+
+class GluedLocalizer(_PointLocalizer):
     """Matches image against image with a learned matcher, then lifts through the points."""
 
     def __init__(
@@ -195,39 +205,15 @@ class GluedLocalizer:
         method: FeatureMethod,
         matcher: Callable[[Features, Features], Pairs],
         views: int = 5,
-        least_inliers: int = 12,
     ) -> None:
         """Match with the ``views`` most similar mapping images."""
-        self._map, self._method, self._matcher = sparse_map, method, matcher
-        self._views, self._least = views, least_inliers
+        super().__init__(sparse_map, method, views)
+        self._matcher = matcher
 
-    def localize(
-        self,
-        image: NDArray[np.uint8],
-        camera: Camera,
-        prior: Pose | None = None,
-        *,
-        prior_sigma: tuple[float, float] | None = None,
-        iterations: int | None = None,
-        follow: bool = False,
-    ) -> PoseEstimate:
-        """Find the pose of one image; priors are not used."""
-        clock = _Clock()
-        query = self._method.extract(image)
-        clock.lap("features")
-        vector = vlad(query.descriptors, self._map.words)
-        chosen = nearest(vector, self._map.vectors, self._views)
-        clock.lap("retrieve")
-        pairs = np.concatenate([self._lifted(query, view) for view in chosen])
-        pairs = np.unique(pairs, axis=0)
-        clock.lap("match")
-        pixels, points = query.pixels[pairs[:, 0]], self._map.points[pairs[:, 1]]
-        pose, inlier = solve(pixels, points, camera)
-        clock.lap("solve")
-        return outcome(pose, inlier, pixels, points, camera, self._least, clock.laps)
+    def _matched(self, query: Features, views: Sequence[int]) -> IntArray:
+        return np.unique(np.concatenate([self._lifted(query, view) for view in views]), axis=0)
 
     def _lifted(self, query: Features, view: int) -> IntArray:
-        """(keypoint of the query, point of the map) ``[m, 2]`` by one mapping view."""
         pairs = self._matcher(query, self._map.features[view])
         point = self._map.point_of[view][pairs[:, 1]]
         return np.stack([pairs[:, 0], point], axis=1)[point >= 0]
@@ -241,14 +227,7 @@ class RetrievalLocalizer:
         self._map, self._method, self._poses = sparse_map, method, poses
 
     def localize(
-        self,
-        image: NDArray[np.uint8],
-        camera: Camera,
-        prior: Pose | None = None,
-        *,
-        prior_sigma: tuple[float, float] | None = None,
-        iterations: int | None = None,
-        follow: bool = False,
+        self, image: NDArray[np.uint8], camera: Camera, prior: Pose | None = None, **unused: object
     ) -> PoseEstimate:
         """The pose of the nearest mapping image; it is always sure of itself."""
         clock = _Clock()
