@@ -12,19 +12,19 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from toy_map import TINY
+from test_neural_map import tiny_map
 from toy_room import ToyRoom
 
 from crossfire_core import cli, registry
-from crossfire_core.config import FeatureConfig, LocalizationConfig, to_dict
+from crossfire_core.config import FeatureConfig, LocalizationConfig
 from crossfire_core.errors import ConfigError, MapFormatError
 from crossfire_core.evaluation import benchmark
+from crossfire_core.features.network import image_network
 from crossfire_core.field.backends import available, encoder
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.maps.neural_map import NeuralMap
 from crossfire_core.recordings import RecordingOptions, open_recording
 from crossfire_core.recordings.convert import convert
-from crossfire_core.training.trainer import train_map
 from crossfire_ros.settings import settings_from
 
 PAGE = Path(__file__).parent.parent / "docs" / "own_parts.md"
@@ -67,8 +67,8 @@ def test_every_own_part_is_there_and_an_unknown_one_lists_them(kind) -> None:
     [
         (["evaluate", "x.map", "bag", "--set", "matcher=nix"], "nearest"),
         (["localize", "x.map", "a.png", "--set", "solver=nix"], "ransac, opencv"),
-        (["train", "bag", "--map", "x.map", "--set", "features.network=nix"], "pyramid"),
-        (["train", "bag", "--map", "x.map", "--set", "backend=nix"], "auto, tinycudann"),
+        (["train", "bag", "-o", "x.map", "--set", "features.network=nix"], "pyramid"),
+        (["train", "bag", "-o", "x.map", "--set", "backend=nix"], "auto, tinycudann"),
         (["check", "bag", "--reader", "nix"], "auto, rosbag2, transforms"),
     ],
 )
@@ -100,9 +100,10 @@ def test_matcher_and_solver_of_the_page_find_an_image(my_parts: Path, toy_map: P
 def test_a_map_with_the_page_s_network_is_read_only_where_that_is_installed(
     my_parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(TINY, features=replace(TINY.features, network="shallow"))
-    made = train_map(ToyRoom(6, depth=True), tmp_path / "x.map", config, steps=4, device="cpu")
-    assert to_dict(made.header.features)["network"] == "shallow"
+    made = tiny_map()
+    features = replace(made.header.features, network="shallow")
+    made.header, made.network = replace(made.header, features=features), image_network(features, 16)
+    made.save(tmp_path / "x.map")
     loaded = NeuralMap.load(tmp_path / "x.map", "cpu")
     assert {name.split(".")[0] for name in loaded.network.state_dict()} == {"first", "last"}
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(my_parts)])
