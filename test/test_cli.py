@@ -1,16 +1,21 @@
+import inspect
 import json
+import math
+import re
 import signal
 import subprocess
 import sys
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
+import typer
 import yaml
 from recording_samples import RobotBag, picture, png, without
 
 import crossfire_core
-from crossfire_core.cli import run
+from crossfire_core.cli import run, shell
 from crossfire_core.cli.display import clock, figures
 from crossfire_core.cli.shell import app
 from crossfire_core.errors import ConfigError
@@ -84,7 +89,7 @@ def test_a_damaged_map_is_refused(failing, tmp_path):
 
 
 def test_a_missing_recording_is_refused(failing, tmp_path):
-    line = failing("train", tmp_path / "none", "--map", tmp_path / "out.map")
+    line = failing("train", tmp_path / "none", "-o", tmp_path / "out.map")
     assert "no recording at" in line
     assert not (tmp_path / "out.map").exists()
 
@@ -112,7 +117,8 @@ def test_wrong_settings_are_named(change, message, failing):
 @pytest.mark.parametrize("name", ["localize", "evaluate", "render", "view", "train"])
 def test_a_backend_that_is_not_known_is_refused_before_anything_else(name, failing, tmp_path):
     paths = [tmp_path / "none.map", tmp_path / "none"]
-    paths = ["--map", *paths] if name == "train" else paths
+    if name in ("train", "render"):
+        paths.insert(1, "-o")
     said = failing(name, *paths, "--backend", "abacus")
     assert "abacus" in said and "tinycudann, triton, numba, torch" in said
 
@@ -158,7 +164,7 @@ def test_recording_options_reach_the_reader_by_their_own_names(tmp_path, failing
 
     monkeypatch.setattr(crossfire_core.recordings, "open_recording", opened)
     line = failing(
-        "train", "bag", "--map", tmp_path / "m", "--stride", "3", "--pose-topic", "/gt", "--depth"
+        "train", "bag", "-o", tmp_path / "m", "--stride", "3", "--pose-topic", "/gt", "--depth"
     )
     assert "far enough" in line
     options = seen["options"]
@@ -166,11 +172,11 @@ def test_recording_options_reach_the_reader_by_their_own_names(tmp_path, failing
 
 
 def test_options_out_of_range_are_refused(failing):
-    assert "stride is 0" in failing("train", "bag", "--map", "m", "--stride", "0")
+    assert "stride is 0" in failing("train", "bag", "-o", "m", "--stride", "0")
 
 
 def test_evaluate_refuses_priors_that_do_not_exist(failing):
-    assert "retrieval, previous, odometry" in failing("evaluate", "m", "bag", "--prior", "gps")
+    assert "retrieval, previous, odometry" in failing("evaluate", "m", "bag", "--start-from", "gps")
 
 
 def test_benchmark_names_what_can_be_chosen(failing, tmp_path):
@@ -189,7 +195,7 @@ def test_ctrl_c_ends_with_130_and_no_traceback():
         "from crossfire_core.cli import main; main()"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", script, "train", "bag", "--map", "m"],
+        [sys.executable, "-c", script, "train", "bag", "-o", "m"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -281,16 +287,16 @@ def test_json_on_stdout_is_nothing_but_json(tmp_path, capsys, monkeypatch):
 def test_check_and_convert_a_bag(tmp_path, capsys):
     bag = RobotBag(count=8).write(tmp_path / "bag")
     photos = tmp_path / "photos"
-    assert run(["convert", str(bag), str(photos), "--to", "transforms"]) == 0
+    assert run(["convert", str(bag), "-o", str(photos), "--to", "transforms"]) == 0
     assert "images" in capsys.readouterr().out
     assert (photos / "transforms.json").exists()
     code = run(["check", str(bag), "--json", "-"])
     outcome = json.loads(capsys.readouterr().out)
     assert code == (0 if outcome["usable"] else 1)
     assert outcome["verdict"]
-    assert run(["convert", str(bag), str(photos), "--to", "transforms"]) == 2
+    assert run(["convert", str(bag), "-o", str(photos), "--to", "transforms"]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
-    assert run(["convert", str(bag), str(tmp_path / "x"), "--to", "ply"]) == 2
+    assert run(["convert", str(bag), "-o", str(tmp_path / "x"), "--to", "ply"]) == 2
 
 
 def test_check_says_with_its_exit_code_that_no_map_can_be_made(tmp_path, capsys):
@@ -332,7 +338,71 @@ def test_demo_leads_through_all_steps_and_uses_again_what_is_there(tmp_path, cap
 
 
 def test_speed_needs_a_map_and_a_recording(failing):
-    assert "--map FILE and --recording" in failing("benchmark", "--speed")
+    assert "RECORDING" in failing("speed", "room.map")
+
+
+def test_an_evaluation_that_finds_nothing_says_so_with_its_exit_code(tmp_path, monkeypatch):
+    from crossfire_core.cli import evaluation
+    from crossfire_core.evaluation.evaluate import Evaluation
+    from crossfire_core.evaluation.metrics import FrameError
+
+    lost = FrameError("a", 0, False, "", Pose.identity(), None, math.nan, math.nan)
+    header = SimpleNamespace(provenance={})
+    localizer = SimpleNamespace(neural_map=SimpleNamespace(header=header))
+    monkeypatch.setattr(evaluation, "load_localizer", lambda *_: localizer)
+    context = {"recording": "fox", "trained_on": 0}
+    monkeypatch.setattr(evaluation, "measure", lambda *_: Evaluation([lost], 1, context))
+    bag = RobotBag(count=3).write(tmp_path / "bag")
+    assert run(["evaluate", "room.map", str(bag)]) == 1
+
+
+def test_a_fault_of_the_program_is_no_such_answer(monkeypatch, capsys):
+    monkeypatch.setattr(shell, "run", lambda _: 1 / 0)
+    with pytest.raises(SystemExit) as ended:
+        shell.main()
+    assert ended.value.code == 70 and "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_the_shell_completes_commands_and_options(monkeypatch, capsys):
+    for typed, offered in (
+        ("crossfire tra", "train"),
+        ("crossfire train --hold", "--holdout-every"),
+    ):
+        monkeypatch.setenv("_CROSSFIRE_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", typed)
+        monkeypatch.setenv("COMP_CWORD", str(typed.count(" ")))
+        with pytest.raises(SystemExit):
+            run([])
+        assert capsys.readouterr().out.split() == [offered]
+
+
+def test_train_shows_the_options_that_matter_first(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(["train", "--help"]) == 0
+    panels = re.split(r"╭─ (.*?) ─+╮", capsys.readouterr().out)[1:]
+    shown = {
+        title: re.findall(r"^│ [* ]*(--[a-z-]+)", text, re.M)
+        for title, text in zip(panels[::2], panels[1::2], strict=True)
+    }
+    assert shown["Options"] == [
+        "--output", "--poses", "--minutes", "--holdout-every", "--depth", "--resume", "--help",
+    ]  # fmt: skip
+    assert list(shown) == [
+        "Arguments", "Options", "Poses", "Large places", "Running", "Reading the recording",
+    ]  # fmt: skip
+
+
+def test_an_option_takes_the_same_in_all_commands():
+    taken: dict[str, set[str]] = {}
+    for command in app.registered_commands:
+        for parameter in inspect.signature(command.callback).parameters.values():
+            kind, about = get_args(parameter.annotation)
+            if isinstance(about, typer.models.OptionInfo):
+                name = parameter.name.removeprefix("recording__")
+                taken.setdefault(name, set()).add(
+                    inspect.formatannotation(kind).removesuffix(" | None")
+                )
+    assert "output" in taken and {n: k for n, k in taken.items() if len(k) > 1} == {}
 
 
 def test_where_poses_come_from_is_chosen_on_the_command_line(failing, tmp_path, monkeypatch):
@@ -347,19 +417,9 @@ def test_where_poses_come_from_is_chosen_on_the_command_line(failing, tmp_path, 
     monkeypatch.setattr(sources, "open_for_mapping", opened)
     target = tmp_path / "m.map"
     failing(
-        "train",
-        "a",
-        "b",
-        "--map",
-        target,
-        "--poses",
-        "sfm",
-        "--align",
-        "--set",
-        "sfm.loops=2",
-        "--holdout-every",
-        "5",
-    )
+        "train", "a", "b", "-o", target, "--poses", "sfm", "--align-recordings", "--set",
+        "sfm.loops=2", "--holdout-every", "5",
+    )  # fmt: skip
     assert [str(p) for p in seen["paths"]] == ["a", "b"]
     assert (seen["mode"], seen["align"], seen["refine"]) == ("sfm", True, False)
     assert seen["config"].loops == 2

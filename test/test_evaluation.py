@@ -198,7 +198,7 @@ def test_odometry_moves_the_last_pose_to_where_the_camera_is_now():
 
 
 def test_odometry_that_the_recording_lacks_is_an_error_that_names_the_way_out():
-    with pytest.raises(RecordingError, match="--prior previous"):
+    with pytest.raises(RecordingError, match="--start-from previous"):
         evaluate(
             FakeLocalizer(), FakeRecording(odometry=False), EvaluationOptions(prior="odometry")
         )

@@ -98,7 +98,7 @@ def test_published_figures_stand_beside_the_measured_ones(tmp_path, capsys):
     seven_scenes(tmp_path / "heads", frames)
     line = [
         "benchmark", "--suite", "7scenes", "--scenes", "heads", "--methods", "retrieval",
-        "--data", tmp_path, "--work", tmp_path / "out", "--json", tmp_path / "said.json",
+        "--data", tmp_path, "-o", tmp_path / "out", "--json", tmp_path / "said.json",
     ]  # fmt: skip
     assert run([str(word) for word in line]) == 0, capsys.readouterr().err
     said = json.loads((tmp_path / "said.json").read_text())

@@ -273,7 +273,7 @@ def test_benchmark_command_keeps_every_row_as_soon_as_it_is_measured(tmp_path, m
 
     monkeypatch.setattr(benchmark, "write_results", watched)
     command = ["benchmark", "--suite", "sample", "--data", str(tmp_path), "--methods"]
-    command += ["retrieval,sift", "--work", str(tmp_path / "work"), "--json", "-"]
+    command += ["retrieval,sift", "-o", str(tmp_path / "work"), "--json", "-"]
     assert cli.run(command) == 0
     assert [len(rows) for rows in seen] == [1, 2]
     assert [row["method"] for row in seen[-1]] == ["retrieval alone", "SIFT"]

@@ -90,7 +90,7 @@ def test_join_puts_the_other_map_where_it_is_told_to(tmp_path: Path) -> None:
         made = tiny_map()
         made.header = replace(made.header, frame_id=name, views=views_along_x(2.0, 1.5))
         made.save(tmp_path / f"{name}.map")
-    command = ["join", tmp_path / "a.map", tmp_path / "b.map", "--map", tmp_path / "both.map"]
+    command = ["join", tmp_path / "a.map", tmp_path / "b.map", "-o", tmp_path / "both.map"]
     assert run([*map(str, command), "--transform", "10 20 3 0 0 0.70710678 0.70710678"]) == 0
     place = Place.open(tmp_path / "both.map")
     assert place.frame_id == "a" and len(place.tiles) == 2
@@ -100,7 +100,7 @@ def test_join_puts_the_other_map_where_it_is_told_to(tmp_path: Path) -> None:
     assert place.tiles[1].outside(np.array([10.0, 22.4, 3.0])) == pytest.approx(0.0, abs=1e-6)
     assert place.tiles[1].outside(np.array([10.0, 24.0, 3.0])) == pytest.approx(1.0, abs=1e-6)
     assert place.tiles[0].outside(np.array([2.5, 0.0, 0.0])) == 0.0
-    again = ["join", tmp_path / "both.map", tmp_path / "b.map", "--map", tmp_path / "both.map"]
+    again = ["join", tmp_path / "both.map", tmp_path / "b.map", "-o", tmp_path / "both.map"]
     assert run([*map(str, again), "--transform", "0 0 9 0 0 0 1"]) == 0
     assert len(Place.open(tmp_path / "both.map").tiles) == 3
 
@@ -109,7 +109,7 @@ def test_join_puts_the_other_map_where_it_is_told_to(tmp_path: Path) -> None:
 def test_join_wants_to_know_how_maps_lie_to_each_other(
     tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["join", "a.map", "b.map", "--map", str(tmp_path / "c.map"), *options]) == 2
+    assert run(["join", "a.map", "b.map", "-o", str(tmp_path / "c.map"), *options]) == 2
     assert "--transform or --images" in " ".join(capsys.readouterr().err.split())
 
 

@@ -225,11 +225,14 @@ def test_a_conversion_keeps_masks_or_says_that_they_are_lost(
 ) -> None:
     folder = write_transforms(tmp_path / "scene")
     mask = ["--mask", str(written(tmp_path / "mask.png", body().usable))]
-    assert run(["convert", str(folder), str(tmp_path / "again"), "--to", "transforms", *mask]) == 0
+    assert (
+        run(["convert", str(folder), "-o", str(tmp_path / "again"), "--to", "transforms", *mask])
+        == 0
+    )
     for frame in open_recording(tmp_path / "again"):
         np.testing.assert_array_equal(frame.camera.usable, body().usable)
     assert "no masks" not in capsys.readouterr().err
-    assert run(["convert", str(folder), str(tmp_path / "bag"), *mask]) == 0
+    assert run(["convert", str(folder), "-o", str(tmp_path / "bag"), *mask]) == 0
     assert "no masks" in capsys.readouterr().err
 
 

@@ -57,13 +57,12 @@ crossfire() {
 }
 # train_and_time NAME MAPPING QUERY: 60 s of training, errors on other images, times
 train_and_time() {
-    crossfire "train-$1" 300 train "$2" --map "$OUT/$1.map" --minutes 1 --device cuda
+    crossfire "train-$1" 300 train "$2" -o "$OUT/$1.map" --minutes 1 --device cuda
     crossfire "evaluate-$1" 300 evaluate "$OUT/$1.map" "$3" --device cuda \
         --json "$OUT/evaluate-$1.json"
     for backend in tinycudann triton torch; do
-        crossfire "speed-$1-$backend" 600 benchmark --speed --map "$OUT/$1.map" \
-            --recording "$2" --device cuda --backend $backend --work "$OUT" \
-            --json "$OUT/speed-$1-$backend.json"
+        crossfire "speed-$1-$backend" 600 speed "$OUT/$1.map" "$2" --device cuda --backend $backend \
+            -o "$OUT/speed-$1-$backend.png" --json "$OUT/speed-$1-$backend.json"
     done
 }
 

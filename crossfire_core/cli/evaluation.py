@@ -11,8 +11,6 @@ import typer
 from crossfire_core.cli import shell
 from crossfire_core.recordings.options import RecordingOptions
 
-EXIT_NOT_FOUND = 1
-
 if TYPE_CHECKING:
     from crossfire_core.evaluation.evaluate import Evaluation, EvaluationOptions
     from crossfire_core.geometry import Pose
@@ -27,7 +25,7 @@ def evaluate(
     map_file: shell.MapFile,
     recording: shell.RecordingPath,
     options: RecordingOptions,
-    prior: Annotated[
+    start_from: Annotated[
         str,
         typer.Option(
             help="Where each search starts: retrieval (nothing known), previous (last pose) "
@@ -56,14 +54,15 @@ def evaluate(
     """Localize the images of a recording and say how far off the poses are.
 
     An image that is not localized counts as a miss; one without a recorded pose is passed over.
+    Exit code 1 if none was localized.
 
-    Example: crossfire evaluate room.map room/query_bag --prior odometry --report report
+    Example: crossfire evaluate room.map room/query_bag --start-from odometry --report report
     """
     from crossfire_core.cli import display
     from crossfire_core.evaluation.evaluate import EvaluationOptions
     from crossfire_core.recordings import open_recording
 
-    chosen = EvaluationOptions(prior, holdout_every, align)  # type: ignore[arg-type]
+    chosen = EvaluationOptions(start_from, holdout_every, align)  # type: ignore[arg-type]
     localizer = load_localizer(map_file, device, backend, config, changes)
     source = open_recording(recording, options)
     if source.poses_drift:
@@ -85,6 +84,8 @@ def evaluate(
     if report:
         page = write_report(report, evaluation, source, localizer)
         display.out.print(f"report: {page}")
+    if not any(error.localized for error in evaluation.errors):
+        raise typer.Exit(shell.EXIT_NOTHING_FOUND)
 
 
 def load_localizer(
@@ -227,7 +228,7 @@ def localize(
     if json is None:
         _print_poses(outcomes)
     if not any(estimate.ok for estimate in estimates.values()):
-        raise typer.Exit(EXIT_NOT_FOUND)
+        raise typer.Exit(shell.EXIT_NOTHING_FOUND)
 
 
 def _localize_together(
@@ -249,7 +250,7 @@ def _localize_together(
         else:
             display.out.print(f"robot: not localized, {found['reason']}")
     if not found["ok"]:
-        raise typer.Exit(EXIT_NOT_FOUND)
+        raise typer.Exit(shell.EXIT_NOTHING_FOUND)
 
 
 def localize_file(

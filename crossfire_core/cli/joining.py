@@ -19,7 +19,7 @@ def join(
     map_file: shell.MapFile,
     other: Annotated[Path, typer.Argument(metavar="OTHER", help="The map that is put beside it.")],
     options: RecordingOptions,
-    output: Annotated[Path, typer.Option("--map", help="Folder of the joined place.")],
+    output: shell.Output,
     transform: Annotated[
         str,
         typer.Option(
@@ -42,9 +42,9 @@ def join(
 
     Answers are in the frame of the first. Nothing is trained, and both keep what they know.
 
-    Example: crossfire join ground.map first.map --map house.map --transform "0 0 3.2 0 0 0 1"
+    Example: crossfire join ground.map first.map -o house.map --transform "0 0 3.2 0 0 0 1"
 
-    Example: crossfire join hall.map office.map --map house.map --images doorway_bag
+    Example: crossfire join hall.map office.map -o house.map --images doorway_bag
     """
     from crossfire_core.cli import display
     from crossfire_core.cli.evaluation import parse_pose

@@ -25,10 +25,16 @@ if TYPE_CHECKING:
     from crossfire_core.recordings import Recording
 
 
-Seed = Annotated[
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside the map.")]
+Steps = Annotated[
     int | None,
-    typer.Option(help="In place of the configured one; a seed gives the same map on a CPU."),
+    typer.Option(
+        min=1,
+        help="Steps to train instead of minutes, of all tiles together.",
+        rich_help_panel=shell.RUNNING,
+    ),
 ]
+_POSES, _LARGE = "Poses", "Large places"
 
 
 @shell.command("Make a map")
@@ -41,7 +47,7 @@ def train(
         ),
     ],
     options: RecordingOptions,
-    map_file: Annotated[Path, typer.Option("--map", help="Where the map goes.")],
+    output: shell.Output,
     poses: Annotated[
         str,
         typer.Option(
@@ -50,14 +56,6 @@ def train(
             "from motion), odometry, or auto for the best that there is.",
         ),
     ] = "auto",
-    align: Annotated[
-        bool,
-        typer.Option("--align", help="Bring several recordings into the frame of the first."),
-    ] = False,
-    refine_poses: Annotated[
-        bool,
-        typer.Option("--refine-poses", help="Correct given poses that are off by centimetres."),
-    ] = False,
     minutes: Annotated[
         float | None,
         typer.Option(
@@ -66,31 +64,46 @@ def train(
             "each further tile; tiles share it.",
         ),
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps to train instead, of all tiles together.")
-    ] = None,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Train so many tiles of a large place at a time.")
-    ] = 1,
-    ray: Annotated[
-        str,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Train the tiles of a large place on a Ray cluster, or `local` for one of this "
-            "machine; needs the extra [cluster].",
-        ),
-    ] = "",
     holdout_every: Annotated[
         int, typer.Option(help="Keep every n-th frame out of training, for evaluation.")
     ] = 0,
     depth: Annotated[
         bool, typer.Option("--depth", help="Learn from the recording's depth images too.")
     ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint beside the map.")
+    resume: Resume = False,
+    align_recordings: Annotated[
+        bool,
+        typer.Option(
+            "--align-recordings",
+            help="Bring several recordings into the frame of the first.",
+            rich_help_panel=_POSES,
+        ),
     ] = False,
-    seed: Seed = None,
-    log_dir: Annotated[Path | None, typer.Option(help="Folder for TensorBoard.")] = None,
+    refine_poses: Annotated[
+        bool,
+        typer.Option(
+            "--refine-poses",
+            help="Correct given poses that are off by centimetres.",
+            rich_help_panel=_POSES,
+        ),
+    ] = False,
+    workers: Annotated[
+        int,
+        typer.Option(min=1, help="Train so many tiles at a time.", rich_help_panel=_LARGE),
+    ] = 1,
+    ray: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Train the tiles on a Ray cluster, or `local` for one of this machine; needs the "
+            "extra [cluster].",
+            rich_help_panel=_LARGE,
+        ),
+    ] = "",
+    steps: Steps = None,
+    log_dir: Annotated[
+        Path | None, typer.Option(help="Folder for TensorBoard.", rich_help_panel=shell.RUNNING)
+    ] = None,
     device: shell.Device = "auto",
     backend: shell.Backend = None,
     config: shell.Settings = None,
@@ -103,10 +116,10 @@ def train(
     needs the extra [sfm]), or are those of the odometry, corrected. Ctrl-C keeps
     what was done; the same command with --resume goes on from it.
 
-    A place that is larger than a few rooms becomes several tiles, and MAP a folder of them; every
-    command takes it as it takes a file.
+    A place that is larger than a few rooms becomes several tiles, and its map a folder of them;
+    every command takes it as it takes a file.
 
-    Example: crossfire train room/mapping_bag --map room.map --minutes 15
+    Example: crossfire train room/mapping_bag -o room.map --minutes 15
     """
     from crossfire_core.cli import display
     from crossfire_core.config import TrainingConfig
@@ -115,35 +128,34 @@ def train(
     from crossfire_core.maps.place import map_bytes
 
     settings = shell.configured(TrainingConfig(), config, changes, backend=backend)
-    workspace = workspace_path(map_file)
+    workspace = workspace_path(output)
     with display.stages() as update, keeping(workspace):
         source = sources.open_for_mapping(
             recording, dataclasses.replace(options, use_depth=depth), poses, settings.sfm,
-            workspace, align=align, refine=refine_poses, holdout_every=holdout_every,
-            seed=settings.seed if seed is None else seed,
+            workspace, align=align_recordings, refine=refine_poses, holdout_every=holdout_every,
+            seed=settings.seed,
             tell=update,
         )  # fmt: skip
     tell_source(source)
     made = train_with_bar(
         source,
-        map_file,
-        train=trainer_of(source, map_file, workers, ray, steps, minutes),
+        output,
+        train=trainer_of(source, output, workers, ray, steps, minutes),
         config=settings,
         steps=steps,
         minutes=minutes,
         holdout_every=holdout_every,
         use_depth=depth,
-        resume=resume and can_resume(map_file, workspace),
+        resume=resume and can_resume(output, workspace),
         device=device,
-        seed=seed,
         log_dir=log_dir,
     )
     shutil.rmtree(workspace, ignore_errors=True)
     tell_moved(made, can_refine=len(recording) == 1)
     merged = tell_merged(source)
-    display.out.print(f"map: {map_file} ({map_bytes(map_file) / 1e6:.1f} MB)")
+    display.out.print(f"map: {output} ({map_bytes(output) / 1e6:.1f} MB)")
     tell_tiles(made)
-    shell.emit({"map": str(map_file), **made.summary(), "warnings": merged}, json)
+    shell.emit({"map": str(output), **made.summary(), "warnings": merged}, json)
 
 
 def trainer_of(
@@ -219,7 +231,10 @@ def extend(
     recording: shell.RecordingPath,
     options: RecordingOptions,
     output: Annotated[
-        Path | None, typer.Option(help="Where the extended map goes; without it, over the old one.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Where the extended map goes; without it, over the old one."
+        ),
     ] = None,
     poses: Annotated[
         str,
@@ -232,14 +247,11 @@ def extend(
     minutes: Annotated[
         float | None, typer.Option(min=0.01, help="Time to train, 15 by default.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps to train instead.")] = None,
     holdout_every: Annotated[
         int, typer.Option(help="Keep every n-th new frame out of training, for evaluation.")
     ] = 0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint beside the map.")
-    ] = False,
-    seed: Seed = None,
+    resume: Resume = False,
+    steps: Steps = None,
     device: shell.Device = "auto",
     backend: shell.Backend = None,
     config: shell.Settings = None,
@@ -252,7 +264,7 @@ def extend(
     recording goes further than one map can hold, what is new becomes tiles of their own, and what
     was known stays as it is; a map of one file then becomes a folder.
 
-    Example: crossfire extend room.map room/second_bag --output room2.map --minutes 10
+    Example: crossfire extend room.map room/second_bag -o room2.map --minutes 10
     """
     from crossfire_core.cli import display
     from crossfire_core.config import TrainingConfig
@@ -269,7 +281,7 @@ def extend(
     made = train_with_bar(
         source, target, train=extender_of(old, map_file, source), config=settings, steps=steps,
         minutes=minutes, holdout_every=holdout_every, resume=resume,
-        device=device, seed=seed,
+        device=device,
     )  # fmt: skip
     display.out.print(f"map: {target} ({map_bytes(target) / 1e6:.1f} MB)")
     tell_tiles(made)
@@ -451,7 +463,7 @@ def _short(value: Any) -> str:
 @shell.command("Make a map")
 def render(
     map_file: shell.MapFile,
-    output: Annotated[Path, typer.Argument(metavar="PNG", help="The picture to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture to write, PNG.")],
     view: Annotated[
         int, typer.Option(min=0, help="Number of the mapping view to render from.")
     ] = 0,
@@ -460,7 +472,7 @@ def render(
         typer.Option(metavar="'X Y Z QX QY QZ QW'", help="Camera pose in the map instead."),
     ] = "",
     width: Annotated[int, typer.Option(min=8, max=4096, help="Pixels across.")] = 640,
-    depth: Annotated[
+    depth_output: Annotated[
         Path | None, typer.Option(help="Also write the depth: 16-bit PNG in millimetres.")
     ] = None,
     device: shell.Device = "auto",
@@ -468,7 +480,7 @@ def render(
 ) -> None:
     """Render a picture of the map, to see what it has learnt.
 
-    Example: crossfire render room.map view.png --view 10 --depth depth.png
+    Example: crossfire render room.map -o view.png --view 10 --depth-output depth.png
     """
     from crossfire_core.cli import display
     from crossfire_core.cli.evaluation import load_localizer, parse_pose
@@ -487,8 +499,8 @@ def render(
     with display.working("rendering"):
         rendering = localizer.renderer.render(camera, at)
     write_bytes(output, encode_png(to_bytes(rendering.colour)))
-    if depth:
-        write_bytes(depth, encode_depth(rendering.z_depth))
+    if depth_output:
+        write_bytes(depth_output, encode_depth(rendering.z_depth))
     display.out.print(f"picture: {output} ({camera.width}x{camera.height})")
 
 

@@ -1,4 +1,4 @@
-"""``crossfire benchmark``."""
+"""``crossfire benchmark`` and ``crossfire speed``."""
 
 from __future__ import annotations
 
@@ -38,31 +38,24 @@ def benchmark(
         Path | None,
         typer.Option(help="Folder of the recordings; default is $CROSSFIRE_DATA."),
     ] = None,
-    work: Annotated[Path, typer.Option(help="Folder for maps, tables and plots.")] = Path(
-        "reports/benchmark"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for maps, tables and plots.")
+    ] = Path("reports/benchmark"),
     maps: Annotated[
         Path | None,
         typer.Option(
             help="Folder with maps SCENE.map that are trained already; those missing are trained. "
-            "For negatives by default the folder of --work."
+            "For negatives by default the folder of --output."
         ),
     ] = None,
     every: Annotated[
         int, typer.Option(min=1, help="For negatives: take every n-th image of other places.")
     ] = 1,
-    speed: Annotated[
-        bool, typer.Option("--speed", help="Measure times instead, of --map on --recording.")
-    ] = False,
-    map_file: Annotated[Path | None, typer.Option("--map", help="For --speed: a map.")] = None,
-    recording: Annotated[
-        Path | None, typer.Option(help="For --speed: a recording of the same place.")
-    ] = None,
     device: shell.Device = "auto",
     backend: shell.Backend = None,
     json: shell.JsonFile = None,
 ) -> None:
-    """Compare with other methods on exactly the same mapping and query frames; or measure times.
+    """Compare with other methods on exactly the same mapping and query frames.
 
     Peers that need a missing package are skipped, and say so. Sample: make it first with
     crossfire sample room, then name it with --data.
@@ -73,12 +66,7 @@ def benchmark(
     places that look like it, and plots true against false answers over the gate.
 
     Example: crossfire benchmark --suite negatives --scenes corridor --every 5
-
-    Example: crossfire benchmark --speed --map room.map --recording room/mapping_bag
     """
-    if speed:
-        _speed(map_file, recording, work, device, backend or "auto", json)
-        return
     from crossfire_core.evaluation import benchmark as bench
     from crossfire_core.evaluation import negatives
 
@@ -88,11 +76,11 @@ def benchmark(
         shell.names(scenes),
         shell.names(methods) or (negatives.METHODS if strange else bench.METHODS),
         data or bench.default_data(),
-        work,
+        output,
         minutes,
         stride,
         device,
-        maps or (work if strange else None),
+        maps or (output if strange else None),
         backend or "auto",
     )
     if strange:
@@ -143,28 +131,34 @@ def _negatives(plan: bench.Plan, every: int, json: Path | None) -> None:
     display.out.print(f"report: {page}")
 
 
-def _speed(
-    map_file: Path | None,
-    recording: Path | None,
-    work: Path,
-    device: str,
-    backend: str,
-    json: Path | None,
+@shell.command("Measure")
+def speed(
+    map_file: shell.MapFile,
+    recording: shell.RecordingPath,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Draw the figures as a PNG.")
+    ] = None,
+    device: shell.Device = "auto",
+    backend: shell.Backend = None,
+    json: shell.JsonFile = None,
 ) -> None:
-    from crossfire_core.cli import display
-    from crossfire_core.errors import ConfigError
+    """Measure how long training and localization take, beside what the machine could do.
 
-    if map_file is None or recording is None:
-        raise ConfigError("--speed needs --map FILE and --recording PATH of the same place")
-    from crossfire_core.evaluation import speed
+    The recording is of the map's place.
+
+    Example: crossfire speed room.map room/mapping_bag -o speed.png
+    """
+    from crossfire_core.cli import display
+    from crossfire_core.evaluation import speed as timing
     from crossfire_core.files import write_bytes
     from crossfire_core.recordings import open_recording
 
-    workload = speed.Workload(map_file, open_recording(recording))
+    workload = timing.Workload(map_file, open_recording(recording))
     with display.working("speed") as say:
-        figures = speed.measure(workload, device, backend, say)
-    write_bytes(work / "speed.png", speed.plot(figures))
+        figures = timing.measure(workload, device, backend or "auto", say)
     shell.emit(figures, json)
     if json is None:
-        display.table(speed.rows(figures), title="speed")
-    display.err.print(f"plot: {work / 'speed.png'}")
+        display.table(timing.rows(figures), title="speed")
+    if output:
+        write_bytes(output, timing.plot(figures))
+        display.err.print(f"plot: {output}")

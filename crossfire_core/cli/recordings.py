@@ -11,7 +11,6 @@ import typer
 from crossfire_core.cli import shell
 from crossfire_core.recordings.options import RecordingOptions
 
-EXIT_UNUSABLE = 1
 _MARKS = {"error": "[red]error[/]", "warning": "[yellow]warning[/]", "good": "[green]good[/]"}
 
 
@@ -46,22 +45,20 @@ def check(
             page = found.write(report)
         display.err.print(f"report: {page}")
     if not found.usable:
-        raise typer.Exit(EXIT_UNUSABLE)
+        raise typer.Exit(shell.EXIT_NOTHING_FOUND)
 
 
 @shell.command("Recordings")
 def convert(
     recording: shell.RecordingPath,
     options: RecordingOptions,
-    output: Annotated[
-        Path, typer.Argument(metavar="OUT", help="A name that does not exist: folder of the bag.")
-    ],
+    output: shell.Output,
     to: Annotated[str, typer.Option(help="bag, or transforms for a transforms.json folder.")] = (
         "bag"
     ),
     storage: Annotated[str, typer.Option(help="Of a bag: mcap or sqlite3.")] = "mcap",
-    images: Annotated[str, typer.Option(help="jpeg, png or raw.")] = "jpeg",
-    rate: Annotated[
+    image_format: Annotated[str, typer.Option(help="jpeg, png or raw.")] = "jpeg",
+    rate_hz: Annotated[
         float, typer.Option(min=0.01, help="Images a second where the recording has no time.")
     ] = 10.0,
     depth: Annotated[bool, typer.Option("--depth", help="Convert depth images as well.")] = False,
@@ -69,7 +66,7 @@ def convert(
 ) -> None:
     """Write a recording as a rosbag2, to replay it to a robot, or as transforms.json.
 
-    Example: crossfire convert fox fox_bag
+    Example: crossfire convert fox -o fox_bag
     """
     from crossfire_core.cli import display
     from crossfire_core.errors import ConfigError
@@ -83,7 +80,7 @@ def convert(
         recording, dataclasses.replace(options, require_poses=False, use_depth=depth)
     )
     settings = shell.configured(
-        ConvertOptions(), None, [f"storage={storage}", f"images={images}", f"rate_hz={rate}"]
+        ConvertOptions(), None, None, storage=storage, images=image_format, rate_hz=rate_hz
     )
     with display.counting("writing") as update:
         done = write(source, output, to, settings, update)  # type: ignore[arg-type]

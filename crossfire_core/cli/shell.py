@@ -9,6 +9,7 @@ import dataclasses
 import inspect
 import json
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -23,14 +24,15 @@ from crossfire_core.recordings.options import RecordingOptions
 
 F = TypeVar("F", bound=Callable[..., None])
 
-EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
+EXIT_NOTHING_FOUND, EXIT_BAD_INPUT, EXIT_FAULT, EXIT_INTERRUPTED = 1, 2, 70, 130
 
 app = typer.Typer(
     name="crossfire",
     help="Find a camera's pose in a neural map.\n\nTrain a map from a recording with poses, then "
     "localize images in it. Start with: crossfire sample room, or your own rosbag2.",
+    epilog="Exit codes: 0 done; 1 nothing found, or a recording that is of no use; 2 bad input, in "
+    "one line; 70 a fault of the program; 130 interrupted.",
     rich_markup_mode="markdown",  # "rich" would swallow the brackets of extras
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -39,24 +41,40 @@ MapFile = Annotated[Path, typer.Argument(metavar="MAP", help="Map file made by c
 RecordingPath = Annotated[
     Path, typer.Argument(metavar="RECORDING", help="A rosbag2, or a folder of images with poses.")
 ]
+RUNNING = "Running"  # heading of what every command has
+Output = Annotated[Path, typer.Option("--output", "-o", help="Where it goes.")]
 JsonFile = Annotated[
-    Path | None, typer.Option("--json", help="Write the outcome as JSON; - prints it.")
+    Path | None,
+    typer.Option("--json", help="Write the outcome as JSON; - prints it.", rich_help_panel=RUNNING),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", rich_help_panel=RUNNING)
+]
 Backend = Annotated[
     str | None,
     typer.Option(
         "--backend",
         metavar="NAME",
         help="What evaluates the hash grids: auto, tinycudann, triton, numba or torch.",
+        rich_help_panel=RUNNING,
     ),
 ]
 Settings = Annotated[
-    Path | None, typer.Option("--config", help="YAML file of settings that differ from default.")
+    Path | None,
+    typer.Option(
+        "--config",
+        help="YAML file of settings that differ from default.",
+        rich_help_panel=RUNNING,
+    ),
 ]
 Changes = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Change one setting; may be repeated."),
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Change one setting; may be repeated.",
+        rich_help_panel=RUNNING,
+    ),
 ]
 
 
@@ -64,7 +82,7 @@ def command(panel: str = "Commands", name: str | None = None) -> Callable[[F], F
     """Register a function as a command.
 
     A parameter annotated ``RecordingOptions`` becomes one option for each of its fields, named
-    and explained as there.
+    and explained as there, below the command's own ones.
 
     Args:
         panel: heading in ``crossfire --help``.
@@ -103,21 +121,22 @@ def _root(
 
 def _expanded(function: Callable[..., None]) -> inspect.Signature:
     parameters: list[inspect.Parameter] = []
+    reading: list[inspect.Parameter] = []
     # not by get_type_hints, which on Python 3.10 makes other types of those that default to None
     for parameter in inspect.signature(function, eval_str=True).parameters.values():
         if parameter.annotation is RecordingOptions:
-            parameters += _recording_parameters()
+            reading = _recording_parameters(function.__name__)
         else:
             parameters.append(parameter)
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*parameters, *reading)]
     return inspect.Signature(parameters)
 
 
-def _recording_parameters() -> list[inspect.Parameter]:
+def _recording_parameters(command: str) -> list[inspect.Parameter]:
     hints = get_type_hints(RecordingOptions)
     made = []
     for field in dataclasses.fields(RecordingOptions):
-        if field.metadata.get("internal"):
+        if field.metadata.get("internal") or command not in field.metadata.get("only", (command,)):
             continue
         name = field.name.replace("_", "-")
         explained = typer.Option(
@@ -188,14 +207,19 @@ def names(text: str) -> tuple[str, ...]:
 def main() -> None:
     """Entry point of ``crossfire``."""
     quiet_thread_pools()
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+    except Exception:
+        traceback.print_exc()
+        code = EXIT_FAULT  # 1, which Python would give, says that nothing was found
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line.
 
     Returns:
-        0, 2 for anything wrong with the input, 130 after Ctrl-C.
+        0, 1 if nothing was found, 2 for anything wrong with the input, 130 after Ctrl-C.
     """
     try:
         code = app(args=list(arguments) or ["--help"], standalone_mode=False, prog_name="crossfire")

@@ -116,7 +116,7 @@ class PriorKeeper:
         """
         if source == "odometry" and (odometry is None or len(odometry) == 0):
             raise RecordingError(
-                "this recording has no odometry: use --prior previous or --prior retrieval"
+                "this recording has no odometry: use --start-from previous, or retrieval"
             )
         self._source = source
         self._odometry = odometry

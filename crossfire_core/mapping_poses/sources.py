@@ -60,11 +60,13 @@ def open_for_mapping(
     if mode not in MODES:
         raise ConfigError(f"--poses is {mode!r}, choose from {', '.join(MODES)}")
     if align and len(paths) < 2:
-        raise ConfigError("--align brings several recordings together: name two or more")
+        raise ConfigError("--align-recordings brings several recordings together: name two or more")
     if align and refine:
-        raise ConfigError("--align places images by structure from motion: not --refine-poses")
+        raise ConfigError("--align-recordings is by structure from motion: not with --refine-poses")
     if align and mode == "odometry":
-        raise ConfigError("--align places images by structure from motion: not --poses odometry")
+        raise ConfigError(
+            "--align-recordings is by structure from motion: not with --poses odometry"
+        )
     parts = [_opened(path, options, mode) for path in paths]
     chosen = _best(parts) if mode == "auto" and not align else mode
     as_it_is = chosen == "given" and not refine
@@ -112,7 +114,7 @@ def _refined(
 ) -> Recording:
     """Poses that are nearly right, corrected."""
     if len(parts) > 1:
-        raise ConfigError("poses of several recordings are corrected by --align, not one by one")
+        raise ConfigError("several recordings are corrected by --align-recordings, not one by one")
     start = poses_from_odometry(parts[0]) if chosen == "odometry" else parts[0]
     poses = [info.world_from_camera for info in start.infos]
     return refine_poses(

@@ -53,7 +53,11 @@ class RecordingOptions:
         0.5, "poses further apart in time than this are not interpolated, seconds", min=0.0
     )
     use_depth: bool = option(False, "whether depth images are read as well", internal=True)
-    depth_topic: str = option("", "topic of the depth images; empty takes the only one")
+    depth_topic: str = option(
+        "",
+        "topic of the depth images; empty takes the only one",
+        only=("train", "convert"),
+    )
     pose_file: str = option("pose.txt", "ending of the pose files in a folder of 7-Scenes")
     stride: int = option(1, "keep every n-th frame", min=1)
     max_frames: int = option(0, "keep at most so many frames, spread evenly; 0 keeps all", min=0)
