@@ -5,7 +5,7 @@ that is there; ``python tools/ablations.py training MAPPING QUERY --steps 2400``
 row; ``python tools/ablations.py descriptors MAPPING QUERY --geometry MAP --steps 1200`` trains only
 the second stage anew on the geometry of a map; ``python tools/ablations.py disturbances MAP QUERY``
 localizes images in other light and with things in the way. All print a table for
-``docs/ablations.md``. Time is that of all threads, which other programs on the machine change
+``docs/notes/parts.md``. Time is that of all threads, which other programs on the machine change
 little.
 """
 

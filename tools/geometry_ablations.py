@@ -3,7 +3,7 @@
 ``python tools/geometry_ablations.py MAPPING QUERY --steps 2000`` trains density and colour once a
 row and judges them on images that were not trained on: grey values after a fit of gain and offset,
 and depths against SIFT points triangulated between those images alone. A row takes minutes, a
-whole map of the same quality a quarter of an hour. Prints a table for ``docs/ablations.md``.
+whole map of the same quality a quarter of an hour. Prints a table for ``docs/notes/parts.md``.
 """
 
 from __future__ import annotations

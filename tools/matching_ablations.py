@@ -4,7 +4,7 @@
 weighted by other rules than the program's own. Rules apply to the searches in a window around the
 prior, which decide the pose; the first look over the whole image stays as it is. Rows named
 "told" use the true pose and are no method: they bound what any better rule could give. Prints a
-table for ``docs/ablations.md``.
+table for ``docs/notes/parts.md``.
 """
 
 from __future__ import annotations
