@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-_PATIENCE_S = 120.0
+_PATIENCE_S = 120.0  # a compiler may take long on a small machine
 _PROGRAM = """
 import json, sys
 for name, statement in json.loads(sys.argv[1]).items():

@@ -13,7 +13,7 @@ from geometry_msgs.msg import TransformStamped
 from crossfire_ros.conversions import stamp_to_ns
 from crossfire_ros.transforms import Buffer
 
-_REMEMBERED_S = 3.0
+_REMEMBERED_S = 3.0  # a publisher at 1 Hz is still there
 _OWN_STAMPS = 512  # transforms of our own that may still be under way to us
 
 Link = tuple[str, str]

@@ -25,7 +25,7 @@ from crossfire_ros.conversions import (
 from crossfire_ros.drawing import draw_matches
 from crossfire_ros.map_loading import LoadedMap
 
-_PATH_PERIOD_S = 1.0
+_PATH_PERIOD_S = 1.0  # a path is long and only looked at
 
 
 def latched() -> QoSProfile:

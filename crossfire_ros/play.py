@@ -24,8 +24,8 @@ from crossfire_ros.bag_clock import BagClock
 from crossfire_ros.conversions import stamp_from_ns
 from crossfire_ros.options import PlayOptions
 
-_TICK_S = 0.02
-_DISCOVERY_S = 10.0
+_TICK_S = 0.02  # 50 Hz of /clock
+_DISCOVERY_S = 10.0  # for middleware to find listeners
 _LATCHED = ("/tf_static",)
 
 

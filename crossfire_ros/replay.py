@@ -30,9 +30,9 @@ from crossfire_ros.recorder import Recorded, Recorder
 from crossfire_ros.settings import NODE_NAME
 
 NODE = f"/{NODE_NAME}"
-_START_S = 120.0
-_SETTLE_S = 5.0
-_END_S = 20.0
+_START_S = 120.0  # a first start compiles kernels
+_SETTLE_S = 5.0  # for the last images to be answered
+_END_S = 20.0  # then the node is killed
 _ODOMETRY = "nav_msgs/msg/Odometry"
 
 Say = Callable[[str], None]

@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # it needs ROS, the offline part of this report does not
 
 # A pose further off than this whose covariance claims to be better than that misleads a robot.
 WRONG_M, CONFIDENT_M = 0.5, 0.1
-_SLACK_S = 0.2
+_SLACK_S = 0.2  # an image was taken before its answer came
 _LOCALIZED = ("tracking", "coasting")
 _COLOURS = {"tracking": GREEN, "coasting": BLUE, "lost": RED, "uninitialized": ORANGE}
 

@@ -20,8 +20,8 @@ _LEVELS = {
     TrackingState.LOST: DiagnosticStatus.ERROR,
 }
 
-_SILENCE_S = 2.0
-_REMEMBERED_S = 5.0
+_SILENCE_S = 2.0  # a stream silent for longer is a warning
+_REMEMBERED_S = 5.0  # a note stays so long for a viewer that looks once a second
 Level = bytes
 Complaint = tuple[Level, str]
 # A calibration may come once and for all; the others must keep coming. What a camera of several

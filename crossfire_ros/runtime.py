@@ -17,8 +17,8 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import get_default_context
 
-_LISTEN_S = 0.1
-_PATIENCE = 3
+_LISTEN_S = 0.1  # between two looks at Ctrl-C
+_PATIENCE = 3  # times that somebody presses Ctrl-C before it ends at once
 
 N = TypeVar("N", bound=Node)
 

@@ -93,7 +93,7 @@ def stages() -> Iterator[Any]:
         yield update
 
 
-_LINE_SECONDS = 30.0
+_LINE_SECONDS = 30.0  # between two lines of a log that is no terminal
 
 
 @contextmanager

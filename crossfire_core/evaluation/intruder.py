@@ -11,8 +11,8 @@ from crossfire_core.recordings import Recording
 from crossfire_core.recordings.frame import Frame
 
 _STEP_NS = 200_000_000  # from image to image
-_ODOMETRY_A_STEP = 10
-_IMAGES_BEFORE = 40
+_ODOMETRY_A_STEP = 10  # 50 Hz
+_IMAGES_BEFORE = 40  # eight seconds, after which a robot is tracked
 
 
 @dataclass(frozen=True)

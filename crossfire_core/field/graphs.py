@@ -15,7 +15,7 @@ from torch import Tensor
 
 _log = logging.getLogger(__name__)
 _MOST = 8  # recordings kept: two cameras with two networks' inputs and two grids each
-_REHEARSALS = 3
+_REHEARSALS = 3  # as torch's own example has it, before a graph is recorded
 Function = Callable[..., tuple[Tensor, ...]]
 _Key = tuple[tuple[torch.Size, torch.dtype, torch.device], ...]
 

@@ -11,8 +11,8 @@ from crossfire_core.localization.uncertainty import FloatArray, difference, symm
 # What a floor and a robot's suspension do to z, roll and pitch without anybody calling it a ramp.
 _SLACK = np.diag([0.0, 0.0, 0.02**2, np.radians(1.0) ** 2, np.radians(1.0) ** 2, 0.0])
 _HELD = np.diag([0.0, 0.0, 1e-6, 1e-6, 1e-6, 0.0])  # some solvers take no zeros
-_FREE = [0, 1, 5]
-_STEPS, _CONVERGED = 10, 1e-10
+_FREE = [0, 1, 5]  # x, y and heading
+_STEPS, _CONVERGED = 10, 1e-10  # of six unknowns that are nearly linear
 
 
 def flat(pose: Pose, height: float = 0.0) -> Pose:

@@ -24,7 +24,7 @@ from crossfire_core.localization.nearness import ViewDistances
 
 FloatArray = NDArray[np.float64]
 
-_NEAR_VIEWS = 8
+_NEAR_VIEWS = 8  # whose roll tells how the camera hangs
 _SAME_SIGHT_COS = np.cos(np.radians(60.0))  # views that look elsewhere say nothing about the roll
 _LEAST_TILT = 0.3  # of the upright axis out of the line of sight, to know where up is in an image
 _CLEARLY = 0.2  # a turn must fit so much better than none

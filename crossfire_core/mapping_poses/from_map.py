@@ -15,10 +15,10 @@ from crossfire_core.mapping_poses.keyframes import choose_keyframes, glance
 from crossfire_core.mapping_poses.posed import PosedRecording
 from crossfire_core.recordings.lazy import Recording
 
-_LEAST_FIXES = 5
-_NEIGHBOURS = 3
-_AGREE_M, _AGREE_RAD = 0.15, np.radians(4.0)
-_DRIFT_M_PER_M, _DRIFT_RAD_PER_M = 0.05, np.radians(2.0)
+_LEAST_FIXES = 5  # fewer say nothing of how the odometry lies in the map
+_NEIGHBOURS = 3  # on each side, one of which must agree with a fix
+_AGREE_M, _AGREE_RAD = 0.15, np.radians(4.0)  # what two fixes may differ at the same place
+_DRIFT_M_PER_M, _DRIFT_RAD_PER_M = 0.05, np.radians(2.0)  # what bad odometry adds to it, a metre
 _FAR_M = 5.0  # further from the last fix than this, odometry is no longer believed
 
 Fixes = dict[int, Pose]

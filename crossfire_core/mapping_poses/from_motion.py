@@ -29,9 +29,9 @@ from crossfire_core.vision.local_features import LocalFeatures
 from crossfire_core.vision.pairs import image_signatures, loop_pairs, sequential_pairs
 
 Tell = Callable[[str, int, int], None]
-_NAMES_IN_NOTE = 5
+_NAMES_IN_NOTE = 5  # of images that could not be placed; more do not fit a line
 _KEYPOINTS = 2  # what a workspace keeps holds until they are found otherwise
-_WIDE_SPREAD = 0.05
+_WIDE_SPREAD = 0.05  # a scale that varies by more along the path is said
 
 
 def silent(stage: str, done: int, total: int) -> None:

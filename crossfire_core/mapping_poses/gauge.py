@@ -19,10 +19,10 @@ from crossfire_core.geometry.pose import nearest_rotation
 from crossfire_core.localization.recorded_frame import RecordedFrame
 
 FloatArray = NDArray[np.float64]
-_ROUNDS = 10
-_PIECE_M = 5.0
-_LEAST_POSES = 3
-_MEDIAN_DEPTH = 3.0
+_ROUNDS = 10  # of reweighting
+_PIECE_M = 5.0  # odometry drifts little over so much
+_LEAST_POSES = 3  # fix a similarity
+_MEDIAN_DEPTH = 3.0  # metres, a usual room, where nothing gives a length
 _OUTLIER = 5.0  # known poses off by more than this many medians are not believed
 _AGREES = (0.001, float(np.radians(0.05)))  # metres, radians: off by less than this is not off
 _BESIDE = 2  # neighbours on each side, of which one must be off alike

@@ -15,8 +15,8 @@ from crossfire_core.geometry.trajectory import motion_along
 from crossfire_core.recordings.checks.images import blur_of
 from crossfire_core.recordings.lazy import Recording
 
-_WIDTH = 320
-_CORNERS = 200
+_WIDTH = 320  # pixels, enough to tell motion
+_CORNERS = 200  # of which the median motion is taken
 _STILL = 1e-3  # share of the image's width; less is the noise of a standing camera
 
 

@@ -23,11 +23,11 @@ from crossfire_core.vision.local_features import LocalFeatures, match
 
 FloatArray = NDArray[np.float64]
 Tell = Callable[[int, int], None]
-_BATCH = 25
-_LEAST_IMAGES = 3
+_BATCH = 25  # pairs between two reports, a second or two
+_LEAST_IMAGES = 3  # two fix no scale between them
 _TRIALS = 2000
-_LEAST_SINE = np.sin(np.radians(1.0))
-_WORST_PX = 2.0
+_LEAST_SINE = np.sin(np.radians(1.0))  # an angle below which depth is noise
+_WORST_PX = 2.0  # points off by more take no part
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from crossfire_core.vision.adjustment import (
 )
 from crossfire_core.vision.local_features import LocalFeatures
 
-_LEAST_SIGHTINGS = 500
+_LEAST_SIGHTINGS = 500  # fewer do not hold poses against noise
 
 
 def refine_poses(

@@ -19,7 +19,7 @@ from crossfire_core.errors import MapFormatError
 FloatArray = NDArray[np.float64]
 SIDE = 16  # samples along a patch: two blocks of a JPEG
 _COLUMNS = 64  # patches beside each other in the stored picture
-_QUALITY = 85
+_QUALITY = 85  # of JPEG: a compromise of size and noise
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_SHARPNESS = 12.0
+_SHARPNESS = 12.0  # how fast a word fades with its distance; maps are compared by it
 
 
 @dataclass(frozen=True)

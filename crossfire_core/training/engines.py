@@ -25,7 +25,7 @@ from crossfire_core.training.tiles import Tell, TileTask
 from crossfire_core.training.trainer import Progress
 
 _TRIES = 3  # of a task whose process dies
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 0.5  # between two looks at the workers
 _STOP = "stop"  # a file of this name in the tiles' folder ends all tasks
 _DEATHS = ("WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "LocalRayletDiedError")
 

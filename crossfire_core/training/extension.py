@@ -39,7 +39,7 @@ from crossfire_core.training.views import View
 
 FloatArray = NDArray[np.float64]
 _SIDE = 224  # of a rehearsed view, pixels: about what the image network sees
-_VIEWS = 80
+_VIEWS = 80  # of the old place that are rehearsed: half of what a training keeps
 _KNOWN = 0.5  # median distances of surfaces beyond a tile's core: what lies nearer is known
 # A trained map needs smaller steps than a new one.
 _RATE = 0.3

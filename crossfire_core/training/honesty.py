@@ -21,8 +21,8 @@ from crossfire_core.recordings.frame import Frame
 
 _LEAST = 20  # fewer frames say too little
 _SHARE = 0.9  # of answers shall lie in the ellipsoid that should hold so many
-_RANGE = (0.1, 10.0)
-_FREEDOM = 6
+_RANGE = (0.1, 10.0)  # a factor outside says that something else is wrong
+_FREEDOM = 6  # of a pose
 
 
 def measured_chance_of(localizer: Localizer, frames: Iterable[Frame]) -> Chance:

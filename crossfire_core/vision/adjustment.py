@@ -31,14 +31,15 @@ Matches = Mapping[tuple[int, int], NDArray[np.uint32]]
 # Errors in pixels beyond which an observation loses its say, one after the other.
 _LIMITS = (30.0, 15.0, 8.0, 4.0, 2.0, 1.0, 1.0, 1.0)
 _LAST_LIMITS = _LIMITS[-2:]
-_STEPS = 3
+_STEPS = 3  # of Gauss-Newton at each limit
 _MOST_POINTS = 8000  # those seen most often; more do not make the poses better
-_LEAST_MATCHES = 20
-_EPIPOLAR_PX = 2.0
+_LEAST_MATCHES = 20  # fewer make a pair of images by chance
+_EPIPOLAR_PX = 2.0  # of keypoints, which are good to a pixel
 _EPIPOLAR_TRIES = 250  # finds a geometry that a third of the matches have; others are worth little
 _FAR = 50.0  # points beyond so many times the path's extent are not used
+# Rays further aside are at the edge of what a lens model holds.
 _AHEAD = float(np.cos(np.radians(75.0)))
-_LEAST_SINE = float(np.sin(np.radians(1.0)))
+_LEAST_SINE = float(np.sin(np.radians(1.0)))  # an angle below which depth is noise
 
 # How far given poses are trusted, the loosest first: standard deviations in metres and degrees.
 LOOSEST = (0.05, 3.0)

@@ -13,8 +13,8 @@ from crossfire_core.files import read_arrays, write_arrays
 from crossfire_core.geometry import Camera
 from crossfire_core.vision.sift import root_sift
 
-_RATIO = 0.8
-_CONTRAST = 0.015
+_RATIO = 0.8  # Lowe's
+_CONTRAST = 0.015  # low, so that dim walls have keypoints
 _QUANTUM = 512.0  # as COLMAP stores root-SIFT: an eighth of the memory, no visible loss
 
 

@@ -12,8 +12,8 @@ from crossfire_core.geometry import Pose
 from crossfire_core.geometry.pose import rotation_angle
 
 Pair = tuple[int, int]
-_WORDS = 48
-_SAMPLE = 20_000
+_WORDS = 48  # to tell some hundred images apart
+_SAMPLE = 20_000  # descriptors that words are chosen from
 # What is further apart than this by odometry, its drift allowed for, cannot show the same.
 _NEAR_M, _DRIFT_M_PER_M, _MOST_TURN = 3.0, 0.1, np.radians(100.0)
 
