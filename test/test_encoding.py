@@ -22,6 +22,7 @@ from crossfire_core.errors import BackendError
 from crossfire_core.field import backends, encoding_numba, encoding_torch, threads
 from crossfire_core.field.constants import constant
 from crossfire_core.field.layout import GridLayout
+from crossfire_core.registry import Registry
 
 GRIDS = {
     "dense": GridConfig(3, 2, 16, 4, 1.5),
@@ -274,14 +275,14 @@ def test_an_unknown_backend_is_refused() -> None:
 def encoders(monkeypatch: pytest.MonkeyPatch, **found: backends.Encoder | Exception) -> None:
     """Every package is installed; what loading or launching each gives. Tensors stay here."""
 
-    def load(name: str) -> backends.Encoder:
+    def load(_: Registry, name: str) -> backends.Encoder:
         chosen = found.get(name, encoding_torch.encode)
         if isinstance(chosen, Exception):
             raise chosen
         return chosen
 
     monkeypatch.setattr(backends, "find_spec", lambda name: object())
-    monkeypatch.setattr(backends, "_load", load)
+    monkeypatch.setattr(Registry, "load", load)
     monkeypatch.setattr(Tensor, "to", lambda tensor, *where: tensor)
 
 
