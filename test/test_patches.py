@@ -208,7 +208,7 @@ def test_samples_are_as_large_as_pixels_all_over_the_image(kind: str) -> None:
 def test_only_so_many_are_tried_half_of_them_of_the_nearest_views(patches: Patches) -> None:
     truth = POSES[0]
     aligner = PatchAligner(patches, POSES, 2.0, 640)
-    index, _, _, weights = aligner._in_sight(CAMERA, truth, 30)
+    index, _, _, weights = aligner._in_sight(CAMERA, truth, 30, np.ones(len(patches), bool))
     views = patches.view[index]
     assert len(set(index)) == 30 and (views == 0).sum() >= 15 and len(set(views)) >= 5
     assert weights[:15] == pytest.approx(1.0)

@@ -135,13 +135,12 @@ class Finder:
         iterations: int,
         clock: Stopwatch,
         until_known: bool = False,
-    ) -> PoseEstimate:
-        """Find an image anywhere in the map: its likeliest places are rendered and matched.
+    ) -> Iterator[PoseEstimate]:
+        """What is found where an image may have been taken, the likeliest first.
 
         Places are poses on which surface points of the retrieved views agree; where none is the
         right one, the map is rendered at the poses of the views themselves.
         """
-        best = PoseEstimate(False, "no place of the map looks like this image")
         with clock.time("retrieve"):
             views = self._alike(dense)
             places = self.places(dense, camera, views)
@@ -152,12 +151,7 @@ class Finder:
         poses = self.neural_map.header.field_poses
         starts += [(poses[view], None) for view in views[:_RENDERED_VIEWS]]
         for pose, sigma in starts:
-            found = self.refine(dense, camera, pose, sigma, iterations, clock, until_known)
-            if found.inliers > best.inliers or found.ok:
-                best = found
-            if found.ok:
-                break
-        return best
+            yield self.refine(dense, camera, pose, sigma, iterations, clock, until_known)
 
     def _alike(self, dense: DenseDescriptors) -> list[int]:
         """Mapping views in the order of how much the image looks like them."""

@@ -6,6 +6,7 @@ and follow an image by themselves where its pose is known to some centimetres al
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.estimate import Matches, PoseEstimate, Way
 from crossfire_core.localization.evidence import MATCH_CELLS, Agreement, digits
 from crossfire_core.localization.finder import Finder, Stopwatch, spread_of
+from crossfire_core.localization.hiding import Hiding
 from crossfire_core.localization.matching import Matcher
 from crossfire_core.localization.patches import PatchAligner, PatchFit
 from crossfire_core.localization.pose_solver import Solver, camera_covariance
@@ -67,6 +69,7 @@ class Localizer:
         self.patches = PatchAligner(
             neural_map.patches, poses, header.spacing.knee, header.image_side
         )
+        self._hiding = Hiding(header, self.renderer, neural_map.patches.points)
         self.chance = header.chance
         self.upright = Upright(
             [view.map_from_camera for view in header.views],
@@ -93,7 +96,7 @@ class Localizer:
         pose = self.neural_map.header.field_poses[0]
         self.localize(image, camera, pose.shifted(self._origin))
         # where nothing matched, these were not reached
-        self.patches.fit(image, camera, pose, 1.0, self.config.patches, 1.0)
+        self._fitted(image, camera, pose, self.config.patches, Stopwatch())
 
     @torch.no_grad()
     def localize(
@@ -169,36 +172,58 @@ class Localizer:
         trials: int,
         clock: Stopwatch,
     ) -> PoseEstimate:
-        """Found and finished; where patches do not take over, from the finder's own best pose.
+        """Found and finished; of a search, at the first place that proves itself."""
+        best: PoseEstimate | None = None
+        for found in self._found(dense, camera, start, sigma, iterations, clock):
+            estimate = self._proven(image, camera, dense, found, iterations, single, trials, clock)
+            if best is None or estimate.ok or _likelier(estimate, best):
+                best = estimate
+            if best.ok:
+                break
+        assert best is not None
+        return best
+
+    def _proven(
+        self,
+        image: NDArray[np.uint8],
+        camera: Camera,
+        dense: DenseDescriptors,
+        found: PoseEstimate,
+        iterations: int | None,
+        single: bool,
+        trials: int,
+        clock: Stopwatch,
+    ) -> PoseEstimate:
+        """Finished; where patches do not take over, from the finder's own best pose.
 
         With patches the finder leaves off at its first good pose. Where they do not finish it, but
         it may be right, the finder looks on from there.
         """
-        count = iterations or self.config.iterations
-        found = self._find(dense, camera, start, sigma, count, clock)
         estimate = self._finish(image, camera, found, single, trials, clock)
         settled = estimate.ok and estimate.way is Way.FINISHED
         likely = estimate.evidence > 0.5 * self.config.min_evidence
         pose = found.map_from_camera
         if settled or not (self.follows and found.ok and likely) or pose is None:
             return estimate
-        wide = self.finder.wide_sigma(camera)
+        wide, count = self.finder.wide_sigma(camera), iterations or self.config.iterations
         found = self.finder.refine(dense, camera, pose, wide, count, clock)
         return self._finish(image, camera, found, single, trials, clock)
 
-    def _find(
+    def _found(
         self,
         dense: DenseDescriptors,
         camera: Camera,
         start: Pose | None,
         sigma: tuple[float, float] | None,
-        iterations: int,
+        iterations: int | None,
         clock: Stopwatch,
-    ) -> PoseEstimate:
-        """The finder's pose, from a prior or from nothing, as good as patches need it."""
+    ) -> Iterator[PoseEstimate]:
+        """The finder's pose from a prior, or poses from nothing, as good as patches need it."""
+        count = iterations or self.config.iterations
         if start is None:
-            return self.finder.search(dense, camera, iterations, clock, self.follows)
-        return self.finder.refine(dense, camera, start, sigma, iterations, clock, self.follows)
+            yield from self.finder.search(dense, camera, count, clock, self.follows)
+        else:
+            yield self.finder.refine(dense, camera, start, sigma, count, clock, self.follows)
 
     def _finish(
         self,
@@ -239,7 +264,8 @@ class Localizer:
         """
         clock = Stopwatch()
         dense = self.finder.describe(image, camera).masked(camera)
-        found = self._find(dense, camera, None, None, self.config.iterations, clock)
+        every = list(self._found(dense, camera, None, None, None, clock))
+        found = max(every, key=lambda each: each.inliers)
         seen, fit = self._witnesses(image, camera, found, self.config.patches, clock)
         return seen.share, 0.0 if fit is None else fit.agreement.share
 
@@ -280,7 +306,9 @@ class Localizer:
             return None
         reach = _FINISH_PX * camera.relative_size
         with clock.time("patches"):
-            return self.patches.fit(image, camera, pose, 0.5 * self._limit(camera), most, reach)
+            shown = self._hiding.open_to(camera, pose)
+            limit = 0.5 * self._limit(camera)
+            return self.patches.fit(image, camera, pose, limit, most, reach, shown)
 
     def _believed(self, found: PoseEstimate) -> PoseEstimate:
         """An estimate that fails if another place might agree as well."""
@@ -299,7 +327,8 @@ class Localizer:
         reach = _FOLLOW_PX * camera.relative_size
         limit, most = 0.5 * self._limit(camera), self.config.track_patches
         with clock.time("patches"):
-            fit = self.patches.fit(image, camera, start, limit, most, reach)
+            shown = self._hiding.open_near(start)
+            fit = self.patches.fit(image, camera, start, limit, most, reach, shown)
         if fit is None:
             return None
         found = self._judged(camera, fit, digits(self.chance, Agreement(0, 0.0), fit.agreement))
@@ -362,6 +391,11 @@ def check_image(image: NDArray[np.uint8], camera: Camera) -> None:
         raise CalibrationError(
             f"image is {image.shape[1]}x{image.shape[0]}, its camera {camera.width}x{camera.height}"
         )
+
+
+def _likelier(one: PoseEstimate, other: PoseEstimate) -> bool:
+    """Whether one of two poses that are not vouched for is more likely right."""
+    return (one.evidence, one.inliers) > (other.evidence, other.inliers)
 
 
 def _moved_px(camera: Camera, matches: Matches, before: Pose, after: Pose | None) -> float:

@@ -128,6 +128,7 @@ class PatchAligner:
         max_error_px: float,
         most: int,
         reach_px: float = 0.0,
+        shown: NDArray[np.bool_] | None = None,
     ) -> PatchFit | None:
         """The pose under which patches lie where they are found.
 
@@ -140,18 +141,21 @@ class PatchAligner:
                 from the views after them.
             reach_px: patches are searched so far from where the start has them, in pixels of the
                 camera's image, before they are slid; 0 for a start that is right already.
+            shown: ``[patches]`` which nothing hides; by default all.
 
         Returns:
             None where fewer than 6 patches are found.
         """
         grey, scale = _shrunk(image, self._side)
         small = camera.resized(grey.shape[1], grey.shape[0])
+        if shown is None:
+            shown = np.ones(len(self), bool)
         start: Pose | None = map_from_camera
         if reach_px > 0.0:
-            start = self._sought(grey, small, map_from_camera, reach_px * float(scale[0]))
+            start = self._sought(grey, small, map_from_camera, reach_px * float(scale[0]), shown)
         if start is None:
             return None
-        index, centres, warps, weights = self._in_sight(small, start, most)
+        index, centres, warps, weights = self._in_sight(small, start, most, shown)
         shifts, likeness = slide(grey, centres, warps, self._grey[index])
         limit = _MOST_PX * small.relative_size
         found = (likeness > _LEAST_LIKENESS) & (np.linalg.norm(shifts, axis=1) < limit)
@@ -173,10 +177,15 @@ class PatchAligner:
         return PatchFit(solved, pixels, points, len(index), agreement)
 
     def _sought(
-        self, grey: NDArray[np.float32], camera: Camera, map_from_camera: Pose, reach_px: float
+        self,
+        grey: NDArray[np.float32],
+        camera: Camera,
+        map_from_camera: Pose,
+        reach_px: float,
+        shown: NDArray[np.bool_],
     ) -> Pose | None:
         """A pose from patches searched in windows around where a start has them."""
-        index, centres, warps, _ = self._in_sight(camera, map_from_camera, _SEEK_TRIED)
+        index, centres, warps, _ = self._in_sight(camera, map_from_camera, _SEEK_TRIED, shown)
         span = np.sqrt(np.abs(np.linalg.det(warps)))
         use = np.flatnonzero((span > _SEEK_SPAN[0]) & (span < _SEEK_SPAN[1]))
         use = use[_half_near(len(use), _SEEK_PATCHES)]
@@ -190,7 +199,7 @@ class PatchAligner:
         return None if solved is None else solved.camera_from_map.inverse()
 
     def _in_sight(
-        self, camera: Camera, map_from_camera: Pose, most: int
+        self, camera: Camera, map_from_camera: Pose, most: int, shown: NDArray[np.bool_]
     ) -> tuple[NDArray[np.int64], FloatArray, FloatArray, FloatArray]:
         """Patches to try, where they are ``[n, 2]``, their warps ``[n, 2, 2]``, weights ``[n]``."""
         p = self._patches
@@ -198,6 +207,7 @@ class PatchAligner:
         weight = closeness(far, _NEAR, _FAR)[p.view]
         # about every second one faces the camera and lies in its image
         index = self._by_distance(far)
+        index = index[shown[index]]
         index = index[_half_near(len(index), _TRIED * most)]
         way = p.points[index] - map_from_camera.translation
         way /= np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1e-9)

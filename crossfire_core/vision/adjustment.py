@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.sparse.linalg import splu
 
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.geometry.pose import skew
@@ -36,6 +37,7 @@ _MOST_POINTS = 8000  # those seen most often; more do not make the poses better
 _LEAST_MATCHES = 20  # fewer make a pair of images by chance
 _EPIPOLAR_PX = 2.0  # of keypoints, which are good to a pixel
 _EPIPOLAR_TRIES = 250  # finds a geometry that a third of the matches have; others are worth little
+_DENSE = 0.15  # share of a system's entries from which on a dense solution is quicker
 _FAR = 50.0  # points beyond so many times the path's extent are not used
 # Rays further aside are at the edge of what a lens model holds.
 _AHEAD = float(np.cos(np.radians(75.0)))
@@ -377,9 +379,7 @@ def _step(
     views, count = len(poses), len(points)
     hessian, gradient = _prior_terms(poses, given, prior)
     square = _summed(np.einsum("nki,nkj->nij", weighted, by_view), seen.view, views)
-    for number in range(views):
-        at = slice(6 * number, 6 * number + 6)
-        hessian[at, at] += square[number]
+    hessian = hessian + _diagonal(square + 1e-6 * np.eye(6))
     gradient += _summed(np.einsum("nki,nk->ni", weighted, error), seen.view, views).ravel()
     heavy = weight[:, None, None] * by_point
     inner = _summed(np.einsum("nki,nkj->nij", heavy, by_point), seen.point, count)
@@ -389,10 +389,8 @@ def _step(
     inverse: FloatArray = np.asarray(np.linalg.inv(inner), dtype=np.float64)
     cross = _blocks(np.einsum("nki,nkj->nij", weighted, by_point), seen, views, count)
     reduced = cross @ _diagonal(inverse)
-    hessian -= (reduced @ cross.T).toarray()
     gradient -= reduced @ pull.ravel()
-    hessian[np.diag_indices_from(hessian)] += 1e-6
-    twists = -np.linalg.solve(hessian, gradient)
+    twists = -_solved(hessian - reduced @ cross.T, gradient)
     moved = pull.ravel() + cross.T @ twists
     points = points - np.einsum("nij,nj->ni", inverse, moved.reshape(-1, 3))
     return [p @ Pose.exp(t) for p, t in zip(poses, twists.reshape(-1, 6), strict=True)], points
@@ -409,19 +407,37 @@ def _slopes(
     return projection @ by_twist, projection @ rotations.transpose(0, 2, 1)
 
 
+def _solved(matrix: Any, target: FloatArray) -> FloatArray:
+    """The solution of a symmetric sparse system.
+
+    Images of one room nearly all share points: then a dense solution is quicker.
+    """
+    if matrix.nnz > _DENSE * matrix.shape[0] ** 2:
+        return np.asarray(np.linalg.solve(matrix.toarray(), target))
+    return np.asarray(
+        splu(
+            matrix.tocsc(),
+            options={"SymmetricMode": True},
+            permc_spec="MMD_AT_PLUS_A",
+            diag_pivot_thresh=0.0,
+        ).solve(target)
+    )
+
+
 def _prior_terms(
     poses: Sequence[Pose], given: Sequence[Pose], prior: Prior
-) -> tuple[FloatArray, FloatArray]:
-    """Hessian ``[6 n, 6 n]`` and gradient of what the given poses say."""
+) -> tuple[Any, FloatArray]:
+    """Sparse Hessian ``[6 n, 6 n]`` and gradient of what the given poses say."""
     count = len(poses)
-    hessian, gradient = np.zeros((6 * count, 6 * count)), np.zeros(6 * count)
+    blocks, gradient = np.zeros((count, 6, 6)), np.zeros(6 * count)
+    steps: list[tuple[FloatArray, IntArray]] = []
     own = np.repeat([1.0 / prior.pose_m**2, 1.0 / prior.pose_rad**2], 3)
     fixed = np.repeat([1e8, 1e8], 3)  # the first pose is the map's frame
     for i, (pose, start) in enumerate(zip(poses, given, strict=True)):
         weight = fixed if i == 0 and prior.steps else own
         off = (start.inverse() @ pose).log()
         at = slice(6 * i, 6 * i + 6)
-        hessian[at, at] += np.diag(weight)
+        blocks[i] = np.diag(weight)
         gradient[at] += weight * off
     for (i, j), metres, radians in zip(prior.steps, prior.step_m, prior.step_rad, strict=True):
         weight = np.repeat([1.0 / metres**2, 1.0 / radians**2], 3)
@@ -429,9 +445,9 @@ def _prior_terms(
         off = ((given[i].inverse() @ given[j]).inverse() @ step).log()
         slope = np.concatenate([-_adjoint(step.inverse()), np.eye(6)], axis=1)
         index = np.concatenate([np.arange(6 * i, 6 * i + 6), np.arange(6 * j, 6 * j + 6)])
-        hessian[np.ix_(index, index)] += slope.T * weight @ slope
+        steps.append((slope.T * weight @ slope, index))
         gradient[index] += slope.T @ (weight * off)
-    return hessian, gradient
+    return _diagonal(blocks) + _scattered(steps, 6 * count), gradient
 
 
 def _adjoint(pose: Pose) -> FloatArray:
@@ -458,7 +474,18 @@ def _blocks(values: FloatArray, seen: Sightings, views: int, points: int) -> Any
     return sparse.csr_matrix((values.ravel(), (row, column)), shape=(6 * views, 3 * points))
 
 
+def _scattered(blocks: Sequence[tuple[FloatArray, IntArray]], size: int) -> Any:
+    """Square blocks added at their rows and columns of a sparse ``[size, size]``."""
+    if not blocks:
+        return sparse.csr_matrix((size, size))
+    values = np.stack([block for block, _ in blocks])
+    index = np.stack([index for _, index in blocks])
+    row, column = (np.broadcast_to(a, values.shape) for a in (index[:, :, None], index[:, None]))
+    at = (row.ravel(), column.ravel())
+    return sparse.csr_matrix((values.ravel(), at), shape=(size, size))
+
+
 def _diagonal(blocks: FloatArray) -> Any:
-    count = len(blocks)
-    at = np.arange(count)
-    return sparse.bsr_matrix((blocks, at, np.arange(count + 1)), shape=(3 * count, 3 * count))
+    """Blocks ``[n, k, k]`` along the diagonal of a sparse ``[n k, n k]``."""
+    count, size = len(blocks), blocks.shape[-1] * len(blocks)
+    return sparse.bsr_matrix((blocks, np.arange(count), np.arange(count + 1)), shape=(size, size))
