@@ -11,7 +11,15 @@ from scipy.spatial.transform import Rotation
 
 from crossfire_core.errors import CalibrationError
 from crossfire_core.geometry import Camera
-from crossfire_core.geometry.sights import offsets
+from crossfire_core.geometry.lens_names import known_names, lens_named
+from crossfire_core.geometry.sights import (
+    by_twist,
+    directions,
+    flat_sights,
+    offsets,
+    pinholes,
+    tangent_sights,
+)
 
 # As an OAK-D has it, but with thin prisms, and with a sensor that is tilted more.
 LONG = (0.33, -0.04, -7e-5, -2e-5, -15e-4, 0.66, -0.01, -9e-3, 2e-3, -1e-3, 3e-3, 5e-4, 0.02, -0.05)
@@ -245,8 +253,56 @@ def test_the_centre_of_the_first_pixel_is_at_one_half() -> None:
     np.testing.assert_array_equal(camera.pixel_grid()[:2], [[0.5, 0.5], [1.5, 0.5]])
     np.testing.assert_array_equal(camera.pixel_grid(2, 1), [[1.0, 1.0], [3.0, 1.0]])
     np.testing.assert_allclose(camera.project([[0.0, 0.0, 5.0]]), [[2.0, 1.0]])
+
+
+def test_numbers_of_a_small_camera_by_hand() -> None:
+    camera = Camera(4, 2, 3.0, 5.0, 1.75, 0.75)
+    assert camera.matrix.tolist() == [[3, 0, 1.75], [0, 5, 0.75], [0, 0, 1]]
     # OpenCV and ROS call the same point half a pixel less.
-    assert camera.opencv_matrix[0, 2] == 1.5
+    assert camera.opencv_matrix.tolist() == [[3, 0, 1.25], [0, 5, 0.25], [0, 0, 1]]
+    assert (
+        camera.relative_size == 4 / 640 and Camera(2, 64, 1.0, 1.0, 1.0, 1.0).relative_size == 0.1
+    )
+    assert camera.resized(8, 6) == Camera(8, 6, 6.0, 15.0, 3.5, 2.25)
+    assert camera.resized(8, 6) is camera.resized(8, 6)
+    assert camera.mirrored() == Camera(4, 2, 3.0, 5.0, 2.25, 0.75)
+    bent = Camera(4, 2, 3.0, 5.0, 1.75, 0.75, "fov", (0.9,))
+    assert bent.undistorted() == camera and bent.to_json()["coefficients"] == [0.9]
+    assert "mask" not in bent.to_json() and bent.is_flat is False and camera.is_flat
+    np.testing.assert_array_equal(
+        camera.pixel_grid(rows=1), [[x, 1.0] for x in (0.5, 1.5, 2.5, 3.5)]
+    )
+    np.testing.assert_array_equal(camera.pixel_grid(columns=1), [[2.0, 0.5], [2.0, 1.5]])
+    region = Camera.from_ros(64, 48, K, "", [], roi_offset=(10, 4))
+    assert (region.cx, region.cy, region.size) == (22.5, 20.5, (64, 48))
+
+
+def test_the_outermost_pixels_tell_what_a_lens_shows() -> None:
+    """It folds over 0.5443 focal lengths from the middle, as above: a disc of 10.9 pixels."""
+    camera = Camera(32, 24, 20.0, 20.0, 16.0, 12.0, "radtan", (-0.5, 0.0, 0.0, 0.0))
+    x, y = (camera.pixel_grid() - [16.0, 12.0]).T
+    disc = (np.hypot(x, y) < 20.0 * 0.5443).reshape(24, 32)
+    np.testing.assert_array_equal(camera.usable, disc)
+    pixels = np.array([[16.0, 12.0], [16.0, 0.5], [np.nan, 3.0], [40.0, 12.0]])
+    assert camera.shows(pixels).tolist() == [True, False, False, False]
+    whole = Camera(32, 24, 20.0, 20.0, 16.0, 12.0)
+    assert whole.usable is None
+    corners = np.array([[0.0, 0.0], [31.9, 23.9], [32.0, 5.0], [5.0, 24.0], [-0.1, 5.0]])
+    assert whole.clearance(corners).tolist() == [np.inf, np.inf, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["width", "height", "fx", "fy"])
+def test_one_pixel_is_a_camera_and_none_is_not(name: str) -> None:
+    least = {"width": 1, "height": 1, "fx": 0.1, "fy": 0.1}
+    assert Camera(**least, cx=0.5, cy=0.5).size == (1, 1)
+    with pytest.raises(CalibrationError, match=r"^camera is uncalibrated"):
+        Camera(**(least | {name: 0}), cx=0.5, cy=0.5)
+
+
+def test_a_side_of_a_million_pixels_is_the_longest() -> None:
+    assert Camera(1, 1_000_000, 1.0, 1.0, 0.5, 0.5).height == 1_000_000
+    with pytest.raises(CalibrationError, match=r"^camera has more than 1000000 pixels"):
+        Camera(1, 1_000_001, 1.0, 1.0, 0.5, 0.5)
 
 
 @pytest.mark.parametrize("model", ["none", "radtan", "rational", "equidistant"])
@@ -308,7 +364,15 @@ def test_all_names_of_the_radial_tangential_lens(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["equi", "equidistant", "fisheye", "Kannala-Brandt"])
 def test_all_names_of_the_fisheye(name: str) -> None:
+    assert lens_named(f" {name} ") == "equidistant"
     assert Camera.from_ros(64, 48, K, name, [0.1, 0.2, 0.3, 0.4]).distortion == "equidistant"
+
+
+def test_names_of_lenses_are_told_apart_by_commas() -> None:
+    names = known_names().split(", ")
+    assert {"plumb_bob", "kannala_brandt4", "double_sphere"} <= set(names) and "" not in names
+    assert [lens_named(name) is None for name in names] == [False] * len(names)
+    assert lens_named("ftheta") is None and lens_named("Kannala Brandt-4") is None
 
 
 @pytest.mark.parametrize("name", ["", "none", "pinhole", "plumb_bob", "ftheta", "anything"])
@@ -324,7 +388,7 @@ def test_a_lens_without_coefficients_may_have_any_name(name: str) -> None:
         ((0, 48, K, "plumb_bob", []), "uncalibrated"),
         ((64, 48, (-50.0, *K[1:]), "plumb_bob", []), "uncalibrated"),
         ((10**400, 48, K, "plumb_bob", []), "more than 1000000 pixels"),
-        ((64, 48, (np.nan, *K[1:]), "plumb_bob", []), "NaN"),
+        ((64, 48, (np.nan, *K[1:]), "plumb_bob", []), "^camera calibration has NaN"),
         ((64, 48, K, "plumb_bob", [np.nan] * 5), "NaN"),
         ((64, 48, K, "ftheta", [0.1]), "ftheta"),
         ((64, 48, K, "", [0.1]), "no distortion_model"),
@@ -352,3 +416,73 @@ def test_calibrations_that_are_none(arguments: tuple, message: str) -> None:
 def test_lenses_that_are_none(model: str, numbers: tuple, message: str) -> None:
     with pytest.raises(CalibrationError, match=message):
         Camera(64, 48, 50.0, 50.0, 32.0, 24.0, model, numbers)
+
+
+class TestSights:
+    """By hand: 3 m ahead, 1 m right and 2 m down of a camera, and behind it."""
+
+    POINTS = np.array([[1.0, 2.0, 3.0], [0.5, -1.0, -2.0]])
+
+    def test_of_a_flat_lens(self) -> None:
+        sights = flat_sights(np.array([[0.2, 0.4, 0.5], [np.nan] * 3]))
+        np.testing.assert_allclose(sights[0], [[1, 0, -0.4], [0, 1, -0.8], [0, 0, 1]])
+        assert np.isnan(sights[1, 2, 2])
+        np.testing.assert_allclose(directions(sights[:1]), [[0.4, 0.8, 1.0]])
+
+    def test_that_touch_the_sphere_or_the_plane(self) -> None:
+        slopes = np.arange(12.0).reshape(2, 2, 3)
+        flat = tangent_sights(self.POINTS, slopes, True)
+        np.testing.assert_allclose(flat[0], [[0, 3, 6], [9, 12, 15], [0, 0, 1]])
+        around = tangent_sights(self.POINTS, slopes, False)
+        far = 14.0**0.5
+        np.testing.assert_allclose(around[0, 1], [3 * far, 4 * far, 5 * far])
+        np.testing.assert_allclose(around[0, 2], [1 / far, 2 / far, 3 / far])
+        np.testing.assert_allclose(around[1, 0, 0], 6 * 5.25**0.5)
+
+    def test_points_beside_and_how_they_move(self) -> None:
+        sights = np.array([[[1.0, 0, -0.5], [0, 2, 0], [0, 0.5, 1]]] * 2)
+        beside, by_point, ahead = offsets(sights, self.POINTS)
+        assert ahead.tolist() == [True, False]  # depths 0.5 * 2 + 3 and 0.5 * -1 - 2
+        np.testing.assert_allclose(beside[0], [-0.5 / 4, 4 / 4])
+        np.testing.assert_allclose(by_point[0], [[0.25, 0.125 / 8, -0.375 / 4], [0, 0.375, -0.25]])
+        assert not beside[1].any() and not by_point[1].any()
+        edge = np.array([[0.0, 0.0, 1e-6], [0.0, 0.0, 2e-6]])
+        assert offsets(np.stack([np.eye(3)] * 2), edge)[2].tolist() == [False, True]
+
+    def test_derivatives_by_a_twist(self) -> None:
+        """Moved by v and turned by w, a point goes by v + w x p."""
+        by_point = np.arange(1.0, 13.0).reshape(2, 2, 3)
+        found = by_twist(by_point, self.POINTS)
+        np.testing.assert_array_equal(found[:, :, :3], by_point)
+        for axis, turn in enumerate(np.eye(3)):
+            expected = np.einsum("nij,nj->ni", by_point, np.cross(turn, self.POINTS))
+            np.testing.assert_allclose(found[:, :, 3 + axis], expected)
+
+    def test_as_pinholes(self) -> None:
+        """Six ways: each side sees its own in its middle, a little off where it is a little off."""
+        ways = np.array(
+            [[0.1, 0.2, 1], [1, 0.2, -0.1], [-0.1, 0.2, -1],
+             [-1, 0.2, 0.1], [0.1, 1, -0.2], [0.1, -1, 0.2]]
+        )  # fmt: skip
+        sights = np.concatenate([tangents_of(ways), np.full((1, 3, 3), np.nan)])
+        np.testing.assert_allclose(np.cross(directions(sights[:6]), ways), 0.0, atol=1e-12)
+        parts = pinholes(sights, False)
+        assert [part.index.tolist() for part in parts] == [[0], [1], [2], [3], [4], [5]]
+        for part, way in zip(parts, ways, strict=True):
+            assert np.linalg.det(part.turn) == pytest.approx(1.0)
+            seen = part.turn @ way
+            np.testing.assert_allclose(part.plane[0], seen[:2] / seen[2])
+            assert seen[2] == pytest.approx(1.0) and np.abs(part.plane).max() < 0.21
+        (flat,) = pinholes(flat_sights(ways[:1]), True)
+        assert flat.turn.tolist() == np.eye(3).tolist() and flat.index.tolist() == [0]
+        np.testing.assert_allclose(flat.plane, [[0.1, 0.2]])
+
+
+def tangents_of(ways: np.ndarray) -> np.ndarray:
+    """Sights that touch the sphere, the first two axes across each way."""
+    out = []
+    for way in ways / np.linalg.norm(ways, axis=1, keepdims=True):
+        across = np.linalg.svd(way[None])[2][1:]
+        turned = across if np.linalg.det([*across, way]) > 0 else across[::-1]
+        out.append([*turned, way])
+    return np.array(out)

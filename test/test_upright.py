@@ -15,6 +15,7 @@ from crossfire_core.geometry.turning import (
     turned_image,
     turned_pixels,
 )
+from crossfire_core.geometry.upright import plane_axes, up_direction
 from crossfire_core.localization.estimate import Matches, PoseEstimate
 from crossfire_core.localization.tracker import Tracker
 from crossfire_core.localization.uncertainty import diagonal
@@ -131,6 +132,28 @@ class TestQuarters:
     def test_views_that_contradict_each_other_turn_nothing(self):
         views = [v @ rolled(180.0 * (i % 2)) for i, v in enumerate([VIEWS[0]] * 8)]
         assert Upright(views).quarters(Pose.identity(), VIEWS[0]) == 0
+
+
+class TestUp:
+    """Where up is in a map, from the cameras' axes."""
+
+    @pytest.mark.parametrize(("tilt", "snapped"), [(19.0, True), (21.0, False)])
+    @pytest.mark.parametrize("sign", [1.0, -1.0])
+    def test_is_an_axis_of_the_map_if_one_is_near(self, tilt, snapped, sign):
+        """Half of the cameras lean one way and half not at all; their mean leans half as far."""
+        level = FORWARD if sign > 0 else FORWARD @ rolled(180.0)
+        lean = Pose.exp([0, 0, 0, np.radians(2 * tilt), 0, 0])
+        up = up_direction([level, lean @ level])
+        exact = sign * np.array([0.0, -np.sin(np.radians(tilt)), np.cos(np.radians(tilt))])
+        np.testing.assert_allclose(up, [0.0, 0.0, sign] if snapped else exact, atol=1e-12)
+
+    def test_plane_below_is_seen_with_its_own_axes(self):
+        np.testing.assert_array_equal(plane_axes(np.array([0.0, 0, 1])), [[1, 0, 0], [0, 1, 0]])
+        np.testing.assert_array_equal(plane_axes(np.array([1.0, 0, 0])), [[0, 1, 0], [0, 0, 1]])
+        slope = np.array([0.6, 0.0, 0.8])
+        np.testing.assert_allclose(plane_axes(slope), [[0.8, 0, -0.6], [0, 1, 0]], atol=1e-12)
+        steep = np.array([-0.96, 0.28, 0.0])
+        np.testing.assert_allclose(plane_axes(steep), [[0.28, 0.96, 0], [0, 0, -1]], atol=1e-12)
 
 
 class UprightOnly:

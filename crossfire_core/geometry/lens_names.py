@@ -42,7 +42,7 @@ def lens_named(name: str) -> str | None:
     Args:
         name: as a driver, kalibr or a data set writes it; upper and lower case are alike.
     """
-    return _MODELS.get("_".join(name.strip().lower().replace("-", " ").replace("_", " ").split()))
+    return _MODELS.get("_".join(name.lower().replace("-", " ").split()))
 
 
 def known_names() -> str:
