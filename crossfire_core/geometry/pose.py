@@ -92,12 +92,12 @@ class Pose:
             The pose; formula (2.70) and on in Solà, Deray, Atchuthan, "A micro Lie theory"
             (arXiv 1812.01537), with the left Jacobian of SO(3) acting on the translation.
         """
-        xi = np.asarray(twist, dtype=np.float64)
+        xi = np.array(twist, dtype=np.float64)
         return Pose(Rotation.from_rotvec(xi[3:]).as_matrix(), left_jacobian(xi[3:]) @ xi[:3])
 
     def log(self) -> FloatArray:
         """The inverse of :meth:`exp`: ``[6]``, translation part first."""
-        phi = Rotation.from_matrix(self.rotation).as_rotvec()
+        phi = self._turn().as_rotvec()
         return np.concatenate([np.linalg.solve(left_jacobian(phi), self.translation), phi])
 
     def matrix(self) -> FloatArray:
@@ -108,7 +108,11 @@ class Pose:
 
     def quaternion(self) -> FloatArray:
         """The rotation as ``[4]`` in ROS order (x, y, z, w), with w >= 0."""
-        return np.asarray(Rotation.from_matrix(self.rotation).as_quat(canonical=True))
+        return np.asarray(self._turn().as_quat(canonical=True))
+
+    def _turn(self) -> Rotation:
+        # SciPy up to 1.12, which Ubuntu 24.04 has, takes no arrays that are read-only.
+        return Rotation.from_matrix(self.rotation.copy())
 
     def shifted(self, offset: ArrayLike) -> Pose:
         """The pose with its translation moved by ``[3]`` along the axes of the target frame."""
