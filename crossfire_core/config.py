@@ -43,11 +43,15 @@ class GridConfig:
     The sizes that a map has are in :class:`FieldConfig`; these are a grid by itself.
     """
 
-    levels: int = option(16, "number of levels", min=1, max=32)
-    features: int = option(2, "features an entry", choices=(1, 2, 4, 8))
-    log2_entries: int = option(17, "log2 of the largest number of entries a level", min=4, max=24)
-    base_resolution: int = option(16, "cells along an axis at the coarsest level", min=1, max=65536)
-    per_level_scale: float = option(1.3819129, "growth from level to level", min=1.0, max=16.0)
+    levels: int = option(16, "levels of the hash grid, coarse to fine", min=1, max=32)
+    features: int = option(2, "numbers stored in each entry", choices=(1, 2, 4, 8))
+    log2_entries: int = option(
+        17, "log2 of the most entries in one level; one more doubles its memory", min=4, max=24
+    )
+    base_resolution: int = option(16, "cells along an axis of the coarsest level", min=1, max=65536)
+    per_level_scale: float = option(
+        1.3819129, "how much finer each level is than the one before", min=1.0, max=16.0
+    )
 
     @property
     def width(self) -> int:
@@ -65,9 +69,11 @@ class FieldConfig:
     proposal_width: int = option(16, "hidden width of the proposal network", choices=(16, 32, 64))
     hidden_width: int = option(64, "hidden width of the other networks", choices=(16, 32, 64, 128))
     geometry_features: int = option(
-        16, "width of the vector that colour is made from", min=16, max=128
+        16, "length of the vector that colour is computed from", min=16, max=128
     )
-    appearance_size: int = option(16, "numbers that describe one image's light", min=1, max=128)
+    appearance_size: int = option(
+        16, "length of the vector that describes one mapping image's light", min=1, max=128
+    )
     descriptor_size: int = option(32, "length of a descriptor", choices=(16, 32, 64))
 
 
@@ -75,45 +81,55 @@ class FieldConfig:
 class RenderConfig:
     """How rays are sampled."""
 
-    proposal_samples: int = option(64, "proposal samples a ray", min=8, max=512)
-    samples: int = option(24, "final samples a ray", min=4, max=256)
+    proposal_samples: int = option(
+        64, "samples along a ray that look for the surface", min=8, max=512
+    )
+    samples: int = option(
+        24, "samples along a ray near the surface, from which it is rendered", min=4, max=256
+    )
 
 
 @dataclass(frozen=True)
 class FeatureConfig:
     """The image network."""
 
-    side: int = option(
-        320, "images are scaled to this longer side for the network, pixels", min=64, max=2048
-    )
+    side: int = option(320, "longer side of the image network's input, pixels", min=64, max=2048)
     stem: int = option(24, "channels at full and half resolution", choices=(16, 24, 32, 48))
     trunk: int = option(64, "channels at a quarter of the resolution and below", min=16, max=512)
-    network: str = option("pyramid", "the network itself", registry=NETWORKS)
+    network: str = option("pyramid", "which image network", registry=NETWORKS)
 
 
 @dataclass(frozen=True)
 class GeometryTraining:
     """The first stage: density and colour from the images."""
 
-    rays: int = option(1024, "random rays a step", min=1)
-    patches: int = option(8, "square patches a step", min=0)
+    rays: int = option(1024, "random rays in a training step", min=1)
+    patches: int = option(8, "square patches of neighbouring rays in a training step", min=0)
     patch_size: int = option(8, "side of a patch, pixels", min=3)
-    depth_rays: int = option(384, "rays with a measured depth a step", min=0)
+    depth_rays: int = option(384, "rays with a measured depth in a training step", min=0)
     grid_rate: float = option(1e-2, "learning rate of the hash grids", min=0.0)
     network_rate: float = option(5e-3, "learning rate of the networks", min=0.0)
     pose_rate: float = option(
-        0.0, "learning rate of the mapping poses, metres and radians; 0 trusts them", min=0.0
-    )
-    pose_weight: float = option(1.0, "keeps corrections of poses small", min=0.0)
-    ssim_weight: float = option(
-        5e-4,
-        "weight of the patches' SSIM loss; much more of it (0.05) washes colours out",
+        0.0,
+        "learning rate of the mapping poses, metres and radians; 0 leaves them as they are",
         min=0.0,
     )
-    variation_weight: float = option(0.01, "weight of the depth's total variation", min=0.0)
-    interlevel_weight: float = option(1.0, "weight of the proposal's loss", min=0.0)
-    distortion_weight: float = option(0.002, "weight of the distortion loss", min=0.0)
-    depth_weight: float = option(0.02, "weight of measured depths", min=0.0)
+    pose_weight: float = option(1.0, "penalty on corrections of the poses", min=0.0)
+    ssim_weight: float = option(
+        5e-4,
+        "weight of the SSIM loss on patches; 0.05 washes colours out",
+        min=0.0,
+    )
+    variation_weight: float = option(
+        0.01, "weight of smooth depth on patches (total variation)", min=0.0
+    )
+    interlevel_weight: float = option(
+        1.0, "weight of the loss that trains the proposal network", min=0.0
+    )
+    distortion_weight: float = option(
+        0.002, "weight of the loss that pulls density to one surface along a ray", min=0.0
+    )
+    depth_weight: float = option(0.02, "weight of the loss on measured depths", min=0.0)
 
 
 @dataclass(frozen=True)
@@ -121,25 +137,42 @@ class DescriptorTraining:
     """The second stage: the field's descriptors and the image network, together."""
 
     window_share: float = option(
-        0.6, "share of an image's width and height that a step looks at", min=0.1, max=1.0
+        0.6, "share of an image, in width and height, that one training step sees", min=0.1, max=1.0
     )
-    zoom: float = option(0.15, "largest zoom in or out of that window", min=0.0, max=1.0)
-    turn_deg: float = option(5.0, "largest rotation of that window, degrees", min=0.0, max=180.0)
-    pixels: int = option(640, "pixels of one window that are compared with each other", min=16)
-    groups: int = option(2, "groups of so many pixels in a window a step", min=1)
-    clustered: float = option(0.5, "share of them drawn side by side", min=0.0, max=1.0)
-    clusters: int = option(8, "places of a group where they are drawn side by side", min=1)
-    cluster_size: float = option(14.0, "side of such a place, pixels of the window", min=2.0)
-    others: int = option(512, "points from anywhere in the scene, as negatives of a group", min=0)
-    temperature: float = option(0.07, "scale of the similarities", min=1e-3)
+    zoom: float = option(0.15, "random zoom of that window, largest", min=0.0, max=1.0)
+    turn_deg: float = option(
+        5.0, "random rotation of that window, largest, degrees", min=0.0, max=180.0
+    )
+    pixels: int = option(640, "pixels of a window that are compared with each other", min=16)
+    groups: int = option(2, "such sets of pixels in a training step", min=1)
+    clustered: float = option(
+        0.5,
+        "share of these pixels that are drawn in clusters, to tell neighbours apart",
+        min=0.0,
+        max=1.0,
+    )
+    clusters: int = option(8, "clusters in a set", min=1)
+    cluster_size: float = option(14.0, "side of a cluster, pixels of the window", min=2.0)
+    others: int = option(
+        512, "points from the rest of the scene that a set must differ from", min=0
+    )
+    temperature: float = option(0.07, "temperature of the contrastive loss", min=1e-3)
     margin: float = option(
-        0.0035, "nearer points are not negatives, as a share of the median distance", min=0.0
+        0.0035,
+        "points nearer than this to each other need not differ, as a share of the median distance",
+        min=0.0,
     )
     grid_rate: float = option(1e-2, "learning rate of the descriptor grid", min=0.0)
     network_rate: float = option(2e-3, "learning rate of the networks", min=0.0)
-    brightness: float = option(0.2, "largest change of brightness and contrast", min=0.0, max=0.9)
-    blur_px: float = option(4.0, "longest motion blur, pixels of the window", min=0.0, max=50.0)
-    surface_nodes: int = option(96, "surface points along a view's longer side", min=16)
+    brightness: float = option(
+        0.2, "random change of brightness and contrast, largest", min=0.0, max=0.9
+    )
+    blur_px: float = option(
+        4.0, "random motion blur, longest, pixels of the window", min=0.0, max=50.0
+    )
+    surface_nodes: int = option(
+        96, "surface points measured along a mapping image's longer side", min=16
+    )
     start: str = option(
         "rooms",
         "first weights of the image network: learnt in generated rooms, or random; "
@@ -152,12 +185,10 @@ class DescriptorTraining:
 class SfmConfig:
     """Poses by structure from motion, where the recording has none (`--poses sfm`)."""
 
-    keyframes: int = option(150, "most images of one recording, spread over its motion", min=3)
+    keyframes: int = option(150, "most images used of one recording, spread over its motion", min=3)
     features: int = option(2500, "SIFT keypoints an image", min=100, max=20000)
-    overlap: int = option(8, "following keyframes that each one is matched with", min=1)
-    loops: int = option(
-        4, "keyframes that look alike, from another time, that each one is matched with", min=0
-    )
+    overlap: int = option(8, "each keyframe is matched with so many that follow it", min=1)
+    loops: int = option(4, "and with so many that look alike but were taken at another time", min=0)
     refine_calibration: bool = option(
         False, "improve focal length and distortion too; they then differ from camera_info's"
     )
@@ -173,8 +204,8 @@ class TrainingConfig:
     geometry: GeometryTraining = GeometryTraining()
     descriptor: DescriptorTraining = DescriptorTraining()
     sfm: SfmConfig = SfmConfig()
-    image_side: int = option(640, "mapping images are shrunk to this longer side, pixels", min=64)
-    max_views: int = option(160, "mapping images kept, spread evenly over the path", min=2)
+    image_side: int = option(640, "longer side that mapping images are shrunk to, pixels", min=64)
+    max_views: int = option(160, "most mapping images used, spread evenly over the path", min=2)
     correct_poses: bool = option(
         True,
         "make the mapping images agree with each other before training, by moving given poses a "
@@ -188,14 +219,21 @@ class TrainingConfig:
         max=100_000,
     )
     geometry_share: float = option(
-        0.4, "share of the budget for the first stage", min=0.05, max=0.95
+        0.4,
+        "share of the training time for geometry; the rest is for descriptors",
+        min=0.05,
+        max=0.95,
     )
-    warm_up: float = option(0.01, "share of a stage in which rates rise", min=0.0, max=0.5)
+    warm_up: float = option(
+        0.01, "share of each stage in which the learning rates rise", min=0.0, max=0.5
+    )
     final_rate: float = option(
-        0.03, "last learning rate, as a share of the first", min=0.0, max=1.0
+        0.03, "learning rates at the end, as a share of the first", min=0.0, max=1.0
     )
     backend: str = option("auto", "what evaluates the hash grids", registry=BACKENDS)
-    seed: int = option(0, "seed of all random choices", min=0)
+    seed: int = option(
+        0, "seed of all random choices; the same seed gives the same map on a CPU", min=0
+    )
 
 
 @dataclass(frozen=True)
@@ -203,47 +241,57 @@ class LocalizationConfig:
     """How one image finds its pose."""
 
     points_along: int = option(
-        96, "rendered descriptors along the image's longer side", min=8, max=640
+        96, "points of the map that are rendered along the image's longer side", min=8, max=640
     )
     search_along: int = option(
-        48, "the same while the pose is not yet known, and where patches finish it", min=8, max=640
+        48, "the same while the pose is not known yet, or where patches finish it", min=8, max=640
     )
-    iterations: int = option(3, "render, match and solve at most this often", min=1, max=10)
-    samples: int = option(16, "samples a ray when surfaces are rendered", min=4, max=256)
-    converged_m: float = option(0.01, "stop when a step moved less than this, metres", min=0.0)
-    converged_deg: float = option(0.3, "and turned less than this, degrees", min=0.0)
-    candidates: int = option(4, "places tried when there is no prior", min=1, max=32)
+    iterations: int = option(3, "most rounds of rendering, matching and solving", min=1, max=10)
+    samples: int = option(
+        16, "samples along a ray when the map is rendered for matching", min=4, max=256
+    )
+    converged_m: float = option(
+        0.01, "stop when a round moves the pose by less than this, metres", min=0.0
+    )
+    converged_deg: float = option(0.3, "and turns it by less than this, degrees", min=0.0)
+    candidates: int = option(4, "places that are tried when there is no prior", min=1, max=32)
     window_radius: int = option(
-        32, "largest search window around a prior's guess, half side in cells", min=2, max=80
+        32,
+        "largest search window around a prior, half its side, in cells of 4 pixels at 640",
+        min=2,
+        max=80,
     )
     track_radius: int = option(
-        8, "search window once a pose is found, half side in cells of 4 px at 640", min=2, max=40
+        8, "search window once a pose is found, half its side, in the same cells", min=2, max=40
     )
-    min_opacity: float = option(0.6, "rendered points fainter than this take no part", min=0.0)
+    min_opacity: float = option(
+        0.6, "rendered points less opaque than this are not matched", min=0.0
+    )
     max_depth_spread: float = option(
-        0.06, "nor those whose depth is spread wider than this, relative", min=0.0
+        0.06, "nor those whose depth is less certain than this, relative", min=0.0
     )
     ransac_error_px: float = option(
-        4.0, "inlier threshold of the pose solver, pixels of a 640 px wide image", min=0.1
+        4.0, "inlier threshold of the pose solver, pixels of an image 640 wide", min=0.1
     )
-    ransac_iterations: int = option(2000, "most hypotheses of the pose solver", min=10)
-    min_inliers: int = option(
-        30, "fewer inliers than this is a failure; what more are worth, evidence says", min=12
-    )
+    ransac_iterations: int = option(2000, "most RANSAC iterations of the pose solver", min=10)
+    min_inliers: int = option(30, "a pose with fewer inliers than this is refused", min=12)
     min_evidence: float = option(
         6.0,
-        "a pose with less evidence than this is a failure: decimal digits, 6 lets one image in a "
-        "million of another place pass, as far as the map can tell",
+        "a pose with less evidence than this is refused: decimal digits; with 6, one image "
+        "in a million of another place passes, as far as the map can tell",
         min=0.0,
         max=99.0,
     )
     min_spread: float = option(
-        0.25, "inliers on a smaller share of the image than this are a failure", min=0.0, max=1.0
+        0.25,
+        "a pose whose inliers cover less of the image than this share is refused",
+        min=0.0,
+        max=1.0,
     )
     method: str = option(
         "finder+patches",
-        "crossfire is the paper's way, rendered descriptors alone; finder+patches makes its poses "
-        "exact on the map's patches",
+        "crossfire is the paper's way, rendered descriptors alone; finder+patches refines "
+        "its poses on the map's patches",
         choices=("finder+patches", "crossfire"),
     )
     matcher: str = option(
@@ -257,19 +305,21 @@ class LocalizationConfig:
     )
     patches: int = option(
         2500,
-        "finish the pose of a single image on so many of the map's patches at most, half of them "
-        "of the nearest mapping images, where at least min_inliers of them fit; 0 for none",
+        "refine the pose of a single image on so many of the map's patches at most, half of "
+        "them of the nearest mapping images; 0 for none",
         min=0,
     )
-    track_patches: int = option(500, "the same while a robot is followed", min=0)
+    track_patches: int = option(500, "the same while a robot is tracked", min=0)
     tiles_mb: int = option(
         200,
-        "of a place of several tiles, so much is in memory at most, megabytes; the tile in use and "
-        "the next one always are",
+        "memory for the tiles of a large place, megabytes; the tile in use and the next one "
+        "are always kept",
         min=1,
     )
     covariance_inflation: float = option(
-        1.0, "factor on standard deviations, for errors that matches share", min=0.1
+        1.0,
+        "factor on the standard deviations of a pose, for errors that its matches share",
+        min=0.1,
     )
     seed: int = option(0, "seed of the random choices", min=0)
 
@@ -280,22 +330,22 @@ class TrackingConfig:
 
     way: str = option(
         "auto",
-        "how images go while a robot is followed: full renders descriptors at the prior, patches "
-        "tries the map's patches first, auto does so where the full way takes more than half of "
-        "the time between images",
+        "how a tracked robot is followed: full renders the map at the prior, patches tries "
+        "its patches first, auto does so where full takes more than half of the time "
+        "between images",
         choices=("auto", "full", "patches"),
     )
     check_every_s: float = option(
         1.0,
-        "so often at least the full way checks where the robot is, seconds",
+        "with patches, the full way checks at least this often, seconds",
         min=0.05,
         max=60.0,
     )
     iterations: int = option(
-        1, "render, match and solve at most this often while tracking", min=1, max=10
+        1, "most rounds of rendering, matching and solving while tracking", min=1, max=10
     )
     min_inliers: int = option(
-        30, "fewer inliers than this is no fix, beside localization.min_inliers", min=6
+        30, "a fix with fewer inliers than this is refused, beside localization.min_inliers", min=6
     )
     min_spread: float = option(
         0.2,
@@ -308,10 +358,10 @@ class TrackingConfig:
         4.0, "largest median reprojection error of a fix, pixels of a 640 px wide image", min=0.1
     )
     max_sigma_m: float = option(
-        0.3, "a pose whose own covariance says more than this is no fix, metres", min=0.01
+        0.3, "a fix whose own standard deviation is larger than this is refused, metres", min=0.01
     )
     covariance_scale: float = option(
-        2.0, "factor on the standard deviations that the pose solver reports", min=0.1, max=100.0
+        2.0, "factor on the standard deviations of fixes", min=0.1, max=100.0
     )
     smooth: bool = option(
         False,
@@ -326,36 +376,35 @@ class TrackingConfig:
     )
     gate: float = option(
         22.5,
-        "largest squared Mahalanobis distance to the prediction (6 degrees of freedom: "
-        "22.5 lets 99.9 % pass)",
+        "largest squared Mahalanobis distance of a fix to the prediction; 22.5 lets 99.9 % "
+        "pass (6 degrees of freedom)",
         min=1.0,
     )
     jump_m: float = option(
         0.5,
-        "a fix further than this from the prediction needs a second image, however uncertain "
-        "the prediction is, metres",
+        "a fix further than this from the prediction needs a second image that agrees, metres",
         min=0.01,
     )
     jump_deg: float = option(30.0, "the same for orientation, degrees", min=0.1, max=180.0)
     coast_after_s: float = option(
         1.0,
-        "without a fix for so long the state is coasting: odometry carries the pose on, and the "
-        "whole map is searched beside it, seconds",
+        "without a fix for this long the state is coasting: odometry carries the pose on "
+        "and the whole map is searched, seconds",
         min=0.05,
         max=1000.0,
         was="lost_after_failures",
     )
     contradicted_s: float = option(
         1.0,
-        "poses that contradict the prediction for so long, none agreeing, and it is given up, "
-        "seconds",
+        "fixes that contradict the prediction for this long, and none that agrees, end "
+        "tracking, seconds",
         min=0.0,
         max=1000.0,
     )
     lost_sigma_m: float = option(
         1.0,
-        "a prediction less certain than this, and than twice what it began with, is given up, "
-        "metres",
+        "a prediction with a larger standard deviation than this, and than twice its first "
+        "one, is lost, metres",
         min=0.01,
     )
     confirmations: int = option(
@@ -370,8 +419,7 @@ class TrackingConfig:
     )
     two_d: bool = option(
         False,
-        "the robot drives on a level floor: z, roll and pitch are held, and x, y and yaw are "
-        "solved under that",
+        "the robot drives on a level floor: only x, y and yaw are solved",
     )
     floor_z: float = option(
         0.0, "with two_d, the height of the base frame on the floor, in the map's frame, metres"
@@ -392,19 +440,25 @@ class TrackingConfig:
         0.01, "odometry's error in position while standing, metres a second", min=0.0, max=10.0
     )
     odometry_max_gap_s: float = option(
-        0.5, "odometry is not bridged over longer gaps than this, seconds", min=0.01, max=10.0
+        0.5, "longer gaps in the odometry are not bridged, seconds", min=0.01, max=10.0
     )
     max_speed_m_per_s: float = option(
-        10.0, "odometry that moves faster than this was reset", min=0.1, max=1000.0
+        10.0, "odometry faster than this was reset, metres a second", min=0.1, max=1000.0
     )
     blind_m_per_s: float = option(
-        0.5, "how far the robot strays from constant velocity without odometry", min=0.0, max=100.0
+        0.5,
+        "without odometry, how far the robot strays from constant velocity, metres a second",
+        min=0.0,
+        max=100.0,
     )
     blind_rad_per_s: float = option(
         0.5, "the same for orientation, radians a second", min=0.0, max=100.0
     )
     min_contrast: float = option(
-        4.0, "an image whose grey levels deviate less than this shows nothing", min=0.0, max=127.0
+        4.0,
+        "an image whose grey levels deviate less than this is taken for blank",
+        min=0.0,
+        max=127.0,
     )
     clock_jump_s: float = option(
         1.0, "stamps that go back by more than this start a new recording, seconds", min=0.0
@@ -416,15 +470,17 @@ class ExportConfig:
     """How a map becomes an occupancy grid, a cloud or a mesh."""
 
     views: int = option(
-        200, "mapping views looked from at most, spread evenly over the path", min=1, max=10_000
+        200, "most mapping views that surfaces are looked at from", min=1, max=10_000
     )
-    columns: int = option(128, "rays along the image's longer side", min=8, max=1024)
+    columns: int = option(128, "rays along a view's longer side", min=8, max=1024)
     reach: float = option(
         15.0, "surfaces further than this from a view are left out, metres", min=0.1
     )
-    min_opacity: float = option(0.6, "fainter surfaces are left out", min=0.0, max=1.0)
+    min_opacity: float = option(
+        0.6, "surfaces less opaque than this are left out", min=0.0, max=1.0
+    )
     max_depth_spread: float = option(
-        0.06, "as are those whose depth is spread wider than this, relative", min=0.0
+        0.06, "as are those whose depth is less certain than this, relative", min=0.0
     )
     least_views: int = option(
         2, "views that must see a surface, or look through a cell, before it counts", min=1
@@ -445,7 +501,7 @@ class ExportConfig:
     )
     voxel: float = option(0.02, "distance between points of the cloud, metres", min=0.001, max=10.0)
     max_points: int = option(
-        500_000, "most points of a cloud; their distance grows until it has no more", min=100
+        500_000, "most points of a cloud; it becomes coarser until it has no more", min=100
     )
 
 
