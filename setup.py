@@ -18,26 +18,27 @@ def files(*patterns: str) -> list[str]:
     return sorted(str(p.relative_to(root)) for pattern in patterns for p in root.glob(pattern))
 
 
+# From the lowest version that `make lowest` tests to below the next that may break.
 REQUIRED = [
-    "torch>=2.4",
-    "numpy>=1.26",
-    "scipy>=1.11",
-    "numba>=0.59",
+    "torch>=2.4,<3",
+    "numpy>=1.26,<3",
+    "scipy>=1.11,<2",
+    "numba>=0.59,<1",
     # The same cv2 as opencv-python without its windows, which need GUI libraries that a bare
     # machine does not have.
-    "opencv-python-headless>=4.8",
+    "opencv-python-headless>=4.8,<6",
     # No wheel exists for aarch64, where OpenCV takes its place unless somebody builds it.
-    "poselib>=2.0.4; platform_machine != 'aarch64'",
-    "rosbags>=0.11",
-    "mcap>=1.6",
-    "safetensors>=0.4",
+    "poselib>=2.0.4,<3; platform_machine != 'aarch64'",
+    "rosbags>=0.11,<1",
+    "mcap>=1.6,<2",
+    "safetensors>=0.4,<1",
     # Sizes and orientations of image files, without decoding them.
-    "pillow>=9.1",
-    "pyyaml>=6.0",
-    "typer>=0.16",
-    "rich>=13.0",
-    "matplotlib>=3.7",
-    "tensorboard>=2.14",
+    "pillow>=9.1,<14",
+    "pyyaml>=6.0,<7",
+    "typer>=0.16,<1",
+    "rich>=13.0,<16",
+    "matplotlib>=3.7,<4",
+    "tensorboard>=2.14,<3",
 ]
 
 # ROS 2 Kilted for machines without ROS; a machine with ROS has these already.
@@ -60,7 +61,7 @@ ROS = [
 GPU = [f"triton>=3.0{WHEELS}"]
 VIZ = ["rerun-sdk>=0.20"]
 # Embree casts the rays of the sample recording.
-DEMO = ["trimesh>=4.0", "embreex>=2.17.7"]
+DEMO = ["trimesh>=4.0,<6", "embreex>=2.17.7,<5"]
 SFM = ["pycolmap>=4.0"]
 # Tiles of a large place are trained on other machines, too.
 CLUSTER = ["ray>=2.30"]
