@@ -208,6 +208,22 @@ def offline_figures(
         "offline_median_rotation_deg": median([e.rotation_deg for e in errors]),
         "offline_p95_translation_m": _percentile([e.translation_m for e in errors], 95),
         "offline_confidently_wrong": confidently_wrong(errors),
+        "offline_in_plane": in_plane(errors),
+    }
+
+
+def in_plane(errors: Sequence[FrameError]) -> dict[str, float | None]:
+    """Of a robot on a floor: how far off it is along the map's xy plane, and off that plane."""
+    pairs = [(e.estimate, e.truth) for e in errors if e.estimate is not None]
+    off = [found.translation - truth.translation for found, truth in pairs]
+    turns = [found.rotation @ truth.rotation.T for found, truth in pairs]
+    yaws = [math.degrees(abs(math.atan2(turn[1, 0], turn[0, 0]))) for turn in turns]
+    tilts = [math.degrees(math.hypot(turn[2, 0], turn[2, 1])) for turn in turns]
+    return {
+        "median_m": median([math.hypot(*each[:2]) for each in off]),
+        "median_yaw_deg": median(yaws),
+        "largest_height_m": max((abs(float(each[2])) for each in off), default=None),
+        "largest_tilt_deg": max(tilts, default=None),
     }
 
 

@@ -172,6 +172,23 @@ class TestPoses:
             map_from_odom = pose_from_transform(g.transforms("odom")[-1].transform)
             assert (map_from_odom @ g.odom_from_base).distance(HERE)[0] < 1e-6
 
+    def test_a_robot_on_a_floor_stands_exactly_on_it(self):
+        """Fix and odometry lean by half a degree, and the fix is a centimetre too high."""
+        with graph(tracking__two_d=True, tracking__floor_z=0.25) as g:
+            g.localizer.map_from_base = Pose.exp((3.0, -2.0, 0.26, 0.008, -0.006, 0.5))
+            g.ready()
+            g.odom_from_base = Pose.exp((1.0, 0.5, 0.1, -0.01, 0.007, 0.0))
+            pose = g.wait_for_fix().pose
+            g.drive_until(lambda: g.transforms("odom"))
+            correction = g.transforms("odom")[-1].transform
+        assert pose.pose.position.z == correction.translation.z == 0.25
+        for turn in (pose.pose.orientation, correction.rotation):
+            assert (turn.x, turn.y) == (0.0, 0.0)
+        held = np.diag(np.reshape(pose.covariance, (6, 6)))
+        assert (held[[2, 3, 4]] < 1e-5).all() and (held[[0, 1, 5]] > held[2]).all()
+        there = g.localizer.map_from_base.translation
+        assert np.hypot(pose.pose.position.x - there[0], pose.pose.position.y - there[1]) < 0.02
+
     def test_tf_tree_is_that_of_rep_105(self):
         with graph() as g:
             g.tracking()

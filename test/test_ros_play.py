@@ -29,6 +29,7 @@ from tf2_msgs.msg import TFMessage
 
 from crossfire_core.cli import run
 from crossfire_core.errors import ConfigError, RecordingError
+from crossfire_core.geometry import Pose
 from crossfire_core.localization.tracker import TrackingState
 from crossfire_core.recordings import open_recording
 from crossfire_core.recordings.options import RecordingOptions
@@ -48,7 +49,13 @@ from crossfire_ros.replay import (
     replay,
     spinning_node,
 )
-from crossfire_ros.replay_report import ReplayOutcome, truth_of, write_report
+from crossfire_ros.replay_report import (
+    ReplayOutcome,
+    frame_error,
+    in_plane,
+    truth_of,
+    write_report,
+)
 
 STATIC = QoSProfile(
     depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
@@ -384,7 +391,7 @@ def test_the_node_is_told_what_was_said_about_the_camera():
 
 def test_recovery_is_counted_from_images_behind_the_jump():
     """A pose that was under way when the jump came does not count."""
-    from crossfire_core.geometry import Pose, Trajectory
+    from crossfire_core.geometry import Trajectory
     from crossfire_ros.recorder import Recorded, RecordedPose
 
     def pose(stamp_s: float, played_s: float) -> RecordedPose:
@@ -400,3 +407,19 @@ def test_recovery_is_counted_from_images_behind_the_jump():
     assert figures["time_lost_s"] == pytest.approx(0.6)
     recorded.poses.pop()
     assert outcome.tracking_again() == [None]
+
+
+def test_errors_along_the_floor_and_off_it():
+    """By hand: 3 and 4 cm along it, 2 cm above it, half a degree of yaw and 0.2 degrees of tilt."""
+    truth = Pose.exp((1.0, 2.0, 0.0, 0.0, 0.0, 0.7))
+    turn = Pose.exp((0, 0, 0, 0, 0, np.radians(0.5))) @ Pose.exp((0, 0, 0, np.radians(0.2), 0, 0))
+    shift = np.array([0.03, -0.04, 0.02])
+    found = Pose(turn.rotation @ truth.rotation, truth.translation + shift)
+    said = in_plane([frame_error(0, found, truth, np.eye(6))])
+    assert said == {
+        "median_m": pytest.approx(0.05),
+        "median_yaw_deg": pytest.approx(0.5, rel=1e-3),
+        "largest_height_m": pytest.approx(0.02),
+        "largest_tilt_deg": pytest.approx(0.2, rel=1e-3),
+    }
+    assert in_plane([])["largest_tilt_deg"] is None

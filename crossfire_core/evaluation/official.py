@@ -22,6 +22,7 @@ _CAMBRIDGE = ("GreatCourt", "KingsCollege", "OldHospital", "ShopFacade", "StMary
 
 _CROSSFIRE = "Moreau et al., ICCV 2023"
 _ACE = "Brachmann et al., CVPR 2023"
+_STDLOC = "as in Huang et al., CVPR 2025"
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,34 @@ def _figures(
 
 PUBLISHED: dict[str, tuple[Published, ...]] = {
     "7scenes": tuple(
-        _figures(
-            "CROSSFIRE", _CROSSFIRE, _SEVEN,
-            (1, 0.4), (5, 1.9), (3, 2.3), (5, 1.6), (3, 0.8), (2, 0.8), (12, 1.9),
+        chain(
+            _figures(
+                "CROSSFIRE", _CROSSFIRE, _SEVEN,
+                (1, 0.4), (5, 1.9), (3, 2.3), (5, 1.6), (3, 0.8), (2, 0.8), (12, 1.9),
+            ),
+            _figures(
+                "Active Search", _STDLOC, _SEVEN,
+                (3, 0.87), (2, 1.01), (1, 0.82), (4, 1.15), (7, 1.69), (5, 1.72), (4, 1.01),
+            ),
+            _figures(
+                "hloc, SuperPoint + SuperGlue", _STDLOC, _SEVEN,
+                (2.39, 0.84), (2.29, 0.91), (1.13, 0.77), (3.14, 0.92), (4.92, 1.30),
+                (4.22, 1.39), (5.05, 1.41),
+            ),
+        )
+    ),
+    "7scenes_sfm": tuple(
+        chain(
+            _figures(
+                "DSAC*", _STDLOC, _SEVEN,
+                (0.50, 0.17), (0.78, 0.29), (0.50, 0.34), (1.19, 0.35), (1.19, 0.29),
+                (0.72, 0.21), (2.65, 0.78),
+            ),
+            _figures(
+                "ACE", _STDLOC, _SEVEN,
+                (0.55, 0.18), (0.83, 0.33), (0.53, 0.33), (1.05, 0.29), (1.06, 0.22),
+                (0.77, 0.21), (2.89, 0.81),
+            ),
         )
     ),
     "cambridge": tuple(
