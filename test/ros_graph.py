@@ -253,6 +253,12 @@ class Graph:
         self.stamp = max(self.stamp + 1_000_000, time.time_ns())
         return self.stamp
 
+    def set_clock(self, stamp_ns: int) -> None:
+        """Simulated time, told until it is heard: it comes best effort, and may get lost."""
+        clocks = self.publisher("/clock", Clock, 10)
+        message, here = clock(stamp_ns), self.node.get_clock()
+        self.wait(lambda: clocks.publish(message) or here.now().nanoseconds == stamp_ns)
+
     def send_extrinsics(self) -> None:
         pose = transform_from_pose(BASE_FROM_CAMERA, "base_link", "camera", stamp_from_ns(0))
         self.statics.sendTransform(pose)

@@ -147,6 +147,11 @@ class TestUp:
         exact = sign * np.array([0.0, -np.sin(np.radians(tilt)), np.cos(np.radians(tilt))])
         np.testing.assert_allclose(up, [0.0, 0.0, sign] if snapped else exact, atol=1e-12)
 
+    def test_is_known_of_cameras_that_hardly_agree(self):
+        """They lean by 75 degrees to either side, as those of a drone in a turn."""
+        views = [Pose.exp([0, 0, 0, np.radians(a), 0, 0]) @ FORWARD for a in (75, -75)]
+        np.testing.assert_allclose(up_direction(views), [0.0, 0.0, 1.0], atol=1e-12)
+
     def test_plane_below_is_seen_with_its_own_axes(self):
         np.testing.assert_array_equal(plane_axes(np.array([0.0, 0, 1])), [[1, 0, 0], [0, 1, 0]])
         np.testing.assert_array_equal(plane_axes(np.array([1.0, 0, 0])), [[0, 1, 0], [0, 0, 1]])
