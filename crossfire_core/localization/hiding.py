@@ -19,10 +19,10 @@ from crossfire_core.rendering.renderer import Rays, Renderer
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
-_ALONG = 48  # rays along an image's longer side
+_ALONG = 48  # rays along a view's longer side
 _BEHIND = 1.1  # times as far as the surface: the rest is what depth is off by
 _OPAQUE = 0.5  # what lets more light through hides nothing
-_LOOKERS = 2  # so many of the nearest mapping views look for a pose that is followed
+_LOOKERS = 2  # so many of the nearest mapping views say what a pose sees
 
 
 class Hiding:
@@ -41,32 +41,32 @@ class Hiding:
         self._distances = ViewDistances(self._poses, header.spacing.knee)
         self._known: dict[int, tuple[BoolArray, BoolArray]] = {}
 
-    def open_to(self, camera: Camera, map_from_camera: Pose) -> BoolArray:
-        """Points ``[n]`` that a camera sees, or that lie outside of its image; it is rendered."""
-        return _open(self._looked(camera, map_from_camera))
-
     def open_near(self, map_from_camera: Pose) -> BoolArray:
-        """The same, as the nearest mapping views see it; each is rendered once.
+        """Points ``[n]`` that the nearest mapping views see, or that lie outside their images.
 
-        For images that follow each other faster than they can be rendered.
+        Each view is rendered once, which costs an image nothing.
         """
-        nearest = np.argsort(self._distances.of(map_from_camera))[:_LOOKERS].tolist()
-        for view in nearest:
-            if view not in self._known:
-                camera = self._header.camera_of(self._header.views[view])
-                self._known[view] = self._looked(camera, self._poses[view])
-        return _open(*(self._known[view] for view in nearest))
+        nearest = np.argsort(self._distances.of(map_from_camera))[:_LOOKERS]
+        looks = [self._look(int(view)) for view in nearest]
+        inside, seen = (np.any(each, axis=0) for each in zip(*looks, strict=True))
+        return np.asarray(seen | ~inside)
+
+    def _look(self, view: int) -> tuple[BoolArray, BoolArray]:
+        """Which points lie in the image of a view, and which of them nothing hides."""
+        if view not in self._known:
+            camera = self._header.camera_of(self._header.views[view])
+            small = camera.resized(*fitted(*camera.size, _ALONG))
+            self._known[view] = self._looked(small, self._poses[view])
+        return self._known[view]
 
     def _looked(self, camera: Camera, pose: Pose) -> tuple[BoolArray, BoolArray]:
-        """Which points lie in an image, and which of them nothing hides."""
-        small = camera.resized(*fitted(*camera.size, _ALONG))
-        pixels = small.project(pose.inverse().apply(self._points))
-        within = (pixels >= 0.0) & (pixels < np.array(small.size))
+        pixels = camera.project(pose.inverse().apply(self._points))
+        within = (pixels >= 0.0) & (pixels < np.array(camera.size))
         inside: BoolArray = np.asarray(within.all(axis=1))  # not NaN
         away = np.linalg.norm(self._points[inside] - pose.translation, axis=1)
         x, y = pixels[inside].T - 0.5
         # of a flat surface this changes evenly from pixel to pixel
-        near = map_coordinates(self._nearness(small, pose), [y, x], order=1, mode="nearest")
+        near = map_coordinates(self._nearness(camera, pose), [y, x], order=1, mode="nearest")
         seen = np.zeros(len(inside), bool)
         seen[inside] = near * away < _BEHIND
         return inside, seen
@@ -86,9 +86,3 @@ class Hiding:
         nearness = np.zeros(len(bearings))
         nearness[shown] = near.double().cpu().numpy()
         return nearness.reshape(camera.height, camera.width)
-
-
-def _open(*looks: tuple[BoolArray, BoolArray]) -> BoolArray:
-    """What one of several looks sees, or what lies in none of their images."""
-    inside, seen = (np.any(each, axis=0) for each in zip(*looks, strict=True))
-    return np.asarray(seen | ~inside)

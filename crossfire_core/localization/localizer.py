@@ -306,7 +306,7 @@ class Localizer:
             return None
         reach = _FINISH_PX * camera.relative_size
         with clock.time("patches"):
-            shown = self._hiding.open_to(camera, pose)
+            shown = self._hiding.open_near(pose)
             limit = 0.5 * self._limit(camera)
             return self.patches.fit(image, camera, pose, limit, most, reach, shown)
 
