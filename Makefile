@@ -31,7 +31,7 @@ SOURCES := crossfire_core crossfire_ros test launch tools setup.py
 
 # Files whose tests take more than two seconds of a CPU in all (pytest --durations=0).
 SLOW := adjustment cli cli_doctor docs_run encoding evaluation_peers evidence export extension gpu \
-	gpu_check mapping_poses neural_map packaging patches pose_correction pretraining \
+	gpu_check mapping_poses neural_map own_parts packaging patches pose_correction pretraining \
 	recordings_bag recordings_calibration recordings_check recordings_check_folders \
 	recordings_check_real recordings_convert recordings_merges recordings_messages \
 	recordings_real ros_files ros_map ros_node ros_play ros_process ros_situations sample \
