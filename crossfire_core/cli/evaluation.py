@@ -25,6 +25,7 @@ def evaluate(
     map_file: shell.MapFile,
     recording: shell.RecordingPath,
     options: RecordingOptions,
+    run: shell.Running,
     start_from: Annotated[
         str,
         typer.Option(
@@ -45,11 +46,6 @@ def evaluate(
     report: Annotated[
         Path | None, typer.Option(help="Folder for the HTML report and its pictures.")
     ] = None,
-    device: shell.Device = "auto",
-    backend: shell.Backend = None,
-    config: shell.Settings = None,
-    changes: shell.Changes = None,
-    json: shell.JsonFile = None,
 ) -> None:
     """Localize the images of a recording and say how far off the poses are.
 
@@ -63,7 +59,7 @@ def evaluate(
     from crossfire_core.recordings import open_recording
 
     chosen = EvaluationOptions(start_from, holdout_every, align)  # type: ignore[arg-type]
-    localizer = load_localizer(map_file, device, backend, config, changes)
+    localizer = load_localizer(map_file, run.device, run.backend, run.config, run.changes)
     source = open_recording(recording, options)
     if source.poses_drift:
         display.err.print(
@@ -80,7 +76,7 @@ def evaluate(
             "errors on others are larger (train with --holdout-every and evaluate with the same)"
         )
     print_summary(evaluation)
-    shell.emit(evaluation.to_json(), json)
+    shell.emit(evaluation.to_json(), run.json)
     if report:
         page = write_report(report, evaluation, source, localizer)
         display.out.print(f"report: {page}")
@@ -167,6 +163,7 @@ def write_report(
 def localize(
     map_file: shell.MapFile,
     images: Annotated[list[Path], typer.Argument(help="Image files of the mapping camera.")],
+    run: shell.Running,
     prior: Annotated[
         str,
         typer.Option(
@@ -198,11 +195,6 @@ def localize(
             "pose of the robot.",
         ),
     ] = "",
-    device: shell.Device = "auto",
-    backend: shell.Backend = None,
-    config: shell.Settings = None,
-    changes: shell.Changes = None,
-    json: shell.JsonFile = None,
 ) -> None:
     """Say where single images were taken.
 
@@ -216,16 +208,16 @@ def localize(
 
     start = parse_pose(prior) if prior else None
     masks = Masks(Path(mask)) if mask else None
-    localizer = load_localizer(map_file, device, backend, config, changes)
+    localizer = load_localizer(map_file, run.device, run.backend, run.config, run.changes)
     if cameras:
-        _localize_together(localizer, images, cameras, start, json)
+        _localize_together(localizer, images, cameras, start, run.json)
         return
     estimates = {
         str(path): localize_file(localizer, path, start, calibration, masks) for path in images
     }
     outcomes = {name: estimate_json(estimate) for name, estimate in estimates.items()}
-    shell.emit(outcomes, json)
-    if json is None:
+    shell.emit(outcomes, run.json)
+    if run.json is None:
         _print_poses(outcomes)
     if not any(estimate.ok for estimate in estimates.values()):
         raise typer.Exit(shell.EXIT_NOTHING_FOUND)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @shell.command("Use a map")
 def export(
     map_file: shell.MapFile,
+    run: shell.Running,
     grid: Annotated[
         Path | None,
         typer.Option(metavar="YAML", help="Occupancy grid for nav2's map_server; a .pgm beside."),
@@ -51,11 +52,6 @@ def export(
     voxel: Annotated[
         float | None, typer.Option(help="Metres between points of the cloud, 0.02 by default.")
     ] = None,
-    device: shell.Device = "auto",
-    backend: shell.Backend = None,
-    config: shell.Settings = None,
-    changes: shell.Changes = None,
-    json: shell.JsonFile = None,
 ) -> None:
     """Give a map's geometry to other programs: an occupancy grid, a cloud, a mesh.
 
@@ -74,16 +70,16 @@ def export(
         raise ConfigError(f"--grid {grid}: the file's name must end with .yaml")
     if onto is not None and grid is None:
         raise ConfigError("--onto compares with the map's own grid: say with --grid where it goes")
-    settings = shell.configured(ExportConfig(), config, changes)
+    settings = shell.configured(ExportConfig(), run.config, run.changes)
     settings = _told(settings, resolution=resolution, floor=floor, voxel=voxel)
     existing = read_grid(onto) if onto else None  # before the map is looked at, which takes time
-    surfaces = _surfaces(map_file, device, backend or "auto", settings)
+    surfaces = _surfaces(map_file, run.device, run.backend or "auto", settings)
     done: dict[str, Any] = {}
     if grid is not None or picture is not None:
         done |= _grid(surfaces, settings, grid, existing, picture)
     if cloud is not None or mesh is not None:
         done |= _cloud(surfaces, settings, cloud, mesh)
-    shell.emit(done, json)
+    shell.emit(done, run.json)
 
 
 def _told(settings: ExportConfig, **values: float | None) -> ExportConfig:

@@ -48,6 +48,7 @@ def train(
     ],
     options: RecordingOptions,
     output: shell.Output,
+    run: shell.Running,
     poses: Annotated[
         str,
         typer.Option(
@@ -104,11 +105,6 @@ def train(
     log_dir: Annotated[
         Path | None, typer.Option(help="Folder for TensorBoard.", rich_help_panel=shell.RUNNING)
     ] = None,
-    device: shell.Device = "auto",
-    backend: shell.Backend = None,
-    config: shell.Settings = None,
-    changes: shell.Changes = None,
-    json: shell.JsonFile = None,
 ) -> None:
     """Train a neural map from a recording.
 
@@ -127,7 +123,7 @@ def train(
     from crossfire_core.mapping_poses.workspace import workspace_path
     from crossfire_core.maps.place import map_bytes
 
-    settings = shell.configured(TrainingConfig(), config, changes, backend=backend)
+    settings = shell.configured(TrainingConfig(), run.config, run.changes, backend=run.backend)
     workspace = workspace_path(output)
     with display.stages() as update, keeping(workspace):
         source = sources.open_for_mapping(
@@ -147,7 +143,7 @@ def train(
         holdout_every=holdout_every,
         use_depth=depth,
         resume=resume and can_resume(output, workspace),
-        device=device,
+        device=run.device,
         log_dir=log_dir,
     )
     shutil.rmtree(workspace, ignore_errors=True)
@@ -155,7 +151,7 @@ def train(
     merged = tell_merged(source)
     display.out.print(f"map: {output} ({map_bytes(output) / 1e6:.1f} MB)")
     tell_tiles(made)
-    shell.emit({"map": str(output), **made.summary(), "warnings": merged}, json)
+    shell.emit({"map": str(output), **made.summary(), "warnings": merged}, run.json)
 
 
 def trainer_of(
@@ -230,6 +226,7 @@ def extend(
     map_file: shell.MapFile,
     recording: shell.RecordingPath,
     options: RecordingOptions,
+    run: shell.Running,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -252,11 +249,6 @@ def extend(
     ] = 0,
     resume: Resume = False,
     steps: Steps = None,
-    device: shell.Device = "auto",
-    backend: shell.Backend = None,
-    config: shell.Settings = None,
-    changes: shell.Changes = None,
-    json: shell.JsonFile = None,
 ) -> None:
     """Continue a map with a new recording of the same place or of what lies beside it.
 
@@ -271,8 +263,8 @@ def extend(
     from crossfire_core.localization.place import open_localizer
     from crossfire_core.maps.place import map_bytes
 
-    settings = shell.configured(TrainingConfig(), config, changes, backend=backend)
-    old = open_localizer(map_file, None, device, settings.backend)
+    settings = shell.configured(TrainingConfig(), run.config, run.changes, backend=run.backend)
+    old = open_localizer(map_file, None, run.device, settings.backend)
     source = _placed(
         old, map_file.name, recording, options, poses, settings.sfm.keyframes, holdout_every
     )
@@ -281,11 +273,11 @@ def extend(
     made = train_with_bar(
         source, target, train=extender_of(old, map_file, source), config=settings, steps=steps,
         minutes=minutes, holdout_every=holdout_every, resume=resume,
-        device=device,
+        device=run.device,
     )  # fmt: skip
     display.out.print(f"map: {target} ({map_bytes(target) / 1e6:.1f} MB)")
     tell_tiles(made)
-    shell.emit({"map": str(target), **made.summary()}, json)
+    shell.emit({"map": str(target), **made.summary()}, run.json)
 
 
 def extender_of(

@@ -11,6 +11,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -78,6 +79,17 @@ Changes = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Running:
+    """What most commands have in common; a parameter of this type becomes these options."""
+
+    device: Device = "auto"
+    backend: Backend = None
+    config: Settings = None
+    changes: Changes = None
+    json: JsonFile = None
+
+
 def command(panel: str = "Commands", name: str | None = None) -> Callable[[F], F]:
     """Register a function as a command.
 
@@ -121,14 +133,19 @@ def _root(
 
 def _expanded(function: Callable[..., None]) -> inspect.Signature:
     parameters: list[inspect.Parameter] = []
+    running: list[inspect.Parameter] = []
     reading: list[inspect.Parameter] = []
     # not by get_type_hints, which on Python 3.10 makes other types of those that default to None
     for parameter in inspect.signature(function, eval_str=True).parameters.values():
         if parameter.annotation is RecordingOptions:
             reading = _recording_parameters(function.__name__)
+        elif parameter.annotation is Running:
+            running = _running_parameters()
         else:
             parameters.append(parameter)
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*parameters, *reading)]
+    parameters = [
+        p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*parameters, *running, *reading)
+    ]
     return inspect.Signature(parameters)
 
 
@@ -156,14 +173,30 @@ def _recording_parameters(command: str) -> list[inspect.Parameter]:
     return made
 
 
-_PREFIX = "recording__"
+def _running_parameters() -> list[inspect.Parameter]:
+    hints = get_type_hints(Running, include_extras=True)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return [
+        inspect.Parameter(_RUNNING + f.name, kind, default=f.default, annotation=hints[f.name])
+        for f in dataclasses.fields(Running)
+    ]
+
+
+_PREFIX, _RUNNING = "recording__", "running__"
 
 
 def _gather(values: dict[str, Any]) -> dict[str, Any]:
-    """Put the expanded options back into one ``RecordingOptions``."""
-    chosen = {k.removeprefix(_PREFIX): v for k, v in values.items() if k.startswith(_PREFIX)}
-    rest = {k: v for k, v in values.items() if not k.startswith(_PREFIX)}
-    return {**rest, "options": replace_from(RecordingOptions(), chosen)} if chosen else rest
+    """Put the expanded options back into one ``RecordingOptions`` and one ``Running``."""
+    groups: dict[str, dict[str, Any]] = {_PREFIX: {}, _RUNNING: {}, "": {}}
+    for name, value in values.items():
+        prefix = next(p for p in groups if name.startswith(p))
+        groups[prefix][name.removeprefix(prefix)] = value
+    rest = groups[""]
+    if groups[_PREFIX]:
+        rest["options"] = replace_from(RecordingOptions(), groups[_PREFIX])
+    if groups[_RUNNING]:
+        rest["run"] = Running(**groups[_RUNNING])
+    return rest
 
 
 def configured(base: T, file: Path | None, changes: Sequence[str] | None, **given: Any) -> T:
