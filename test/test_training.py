@@ -20,6 +20,7 @@ from crossfire_core.config import LocalizationConfig, TrainingConfig
 from crossfire_core.errors import CrossfireError, TrainingError
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.geometry.mask import Mask
+from crossfire_core.localization.finder import Stopwatch
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.localization.matching import CellMatches, match_points
 from crossfire_core.localization.pose_solver import SolvedPose, solve_pose
@@ -68,6 +69,28 @@ def test_held_out_images_are_localized(trained: NeuralMap, with_prior: bool) -> 
     metres, degrees = np.median(errors_of(trained, with_prior), axis=0)
     assert metres < 0.08  # of a room of 3 m, seen in 160 x 120 pixels
     assert degrees < 2.5
+
+
+def test_a_search_goes_on_until_a_place_proves_itself(
+    trained: NeuralMap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first place has the matches of a pose, of which no patch knows anything."""
+    localizer = Localizer(trained, LocalizationConfig(min_inliers=30))
+    frame = next(iter(ToyRoom(30).frames([0])))
+    truth = frame.world_from_camera
+    assert truth is not None
+    dense = localizer.finder.describe(frame.image, frame.camera)
+    real = localizer.finder.refine(dense, frame.camera, truth, (0.1, 0.1), 2, Stopwatch(), True)
+    assert real.ok and real.details is not None
+    beside = truth @ Pose.exp(np.array([0.3, 0.0, 0.2, 0.0, 0.3, 0.0]))
+    few = replace(real.details, inlier=np.arange(len(real.details.inlier)) % 40 == 0)
+    wrong = replace(real, map_from_camera=beside, details=few)
+    monkeypatch.setattr(localizer.finder, "search", lambda *_: iter([wrong, real, wrong]))
+    found = localizer.localize(frame.image, frame.camera)
+    assert found.ok and found.map_from_camera is not None
+    assert found.map_from_camera.distance(truth)[0] < 0.08
+    monkeypatch.setattr(localizer.finder, "search", lambda *_: iter([wrong]))
+    assert not localizer.localize(frame.image, frame.camera).ok
 
 
 def test_poses_that_contradict_each_other_make_answers_less_sure(trained: NeuralMap) -> None:
