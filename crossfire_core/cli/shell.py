@@ -43,7 +43,7 @@ RecordingPath = Annotated[
     Path, typer.Argument(metavar="RECORDING", help="A rosbag2, or a folder of images with poses.")
 ]
 RUNNING = "Running"  # heading of what every command has
-Output = Annotated[Path, typer.Option("--output", "-o", help="Where it goes.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="File or folder to write.")]
 JsonFile = Annotated[
     Path | None,
     typer.Option("--json", help="Write the outcome as JSON; - prints it.", rich_help_panel=RUNNING),
