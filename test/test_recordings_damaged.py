@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recording_samples import SIZE
+from recording_samples import SIZE, RobotBag
 from test_recordings_calibration import FILES
 from test_recordings_datasets import (
     write_cambridge,
@@ -28,11 +28,14 @@ from test_recordings_datasets import (
 )
 from test_recordings_files import with_rig, write_ace
 from test_recordings_images import write_scene, write_transforms
+from test_recordings_messages import as_ros_1
 
 from crossfire_core.errors import CalibrationError, CrossfireError
 from crossfire_core.recordings import open_recording
 from crossfire_core.recordings.calibration_file import read_calibration
 
+# A user who reads a damaged file is told in our words, not in NumPy's.
+pytestmark = pytest.mark.filterwarnings("error")
 COUNT = int(os.environ.get("CROSSFIRE_DAMAGES", "30"))
 WORDS = [
     *("nan", "inf", "-inf", "1e999", "1e308", "-1e308", "1e-320", "0", "-0.0", "-1", "1e200"),
@@ -54,6 +57,11 @@ FORMATS: dict[str, Callable[[Path], Path]] = {
     "euroc": write_euroc,
     "kapture": lambda folder: write_kapture(folder, rig=True),
     "ace": lambda folder: write_ace(folder, lambda i: "60 0 32\n0 60 24\n0 0 1\n", "{stem}.txt"),
+    "mcap": RobotBag(count=2).write,
+    "sqlite3": RobotBag(count=2, storage="sqlite3").write,
+    "ros 1": lambda folder: as_ros_1(
+        RobotBag(count=2).write(folder.with_name("bag")), folder.with_suffix(".bag"), None
+    ),
 }
 
 
@@ -67,7 +75,8 @@ def recording(request, tmp_path_factory) -> Path:
 @given(seed=st.integers(0, 2**32))
 def test_a_damaged_file_is_one_line_or_fewer_frames(recording: Path, seed: int) -> None:
     chance = random.Random(seed)
-    files = sorted(p for p in recording.rglob("*") if p.is_file())
+    inside = sorted(p for p in recording.rglob("*") if p.is_file())
+    files = inside if recording.is_dir() else [recording]
     lists = [p for p in files if p.suffix not in (".png", ".jpg")]
     file = chance.choice(lists if chance.random() < 0.9 else files)
     whole = file.read_bytes()
@@ -121,9 +130,18 @@ def damaged(content: bytes, suffix: str, chance: random.Random) -> bytes:
     if suffix == ".json":
         return json.dumps(with_bad_value(json.loads(content), chance)).encode()
     if suffix not in (".txt", ".csv", ".yaml", ".nvm"):
-        at = 8 * chance.randrange(max(1, len(content) // 8))
-        return content[:at] + chance.choice((b"\xff" * 8, b"\x00" * 8)) + content[at + 8 :]
+        return with_bad_bytes(content, chance)
     return with_bad_word(content.decode(), chance).encode("utf-8", "surrogatepass")
+
+
+def with_bad_bytes(content: bytes, chance: random.Random) -> bytes:
+    """A binary file with a number that is too large or nothing, or with bytes more or less."""
+    kind = chance.randrange(4)
+    if kind < 2:
+        at = 8 * chance.randrange(max(1, len(content) // 8))
+        return content[:at] + (b"\xff" * 8, b"\x00" * 8)[kind] + content[at + 8 :]
+    at, length = chance.randrange(len(content)), chance.randrange(1, 40)
+    return content[:at] + content[at : at + length] * (kind == 3) * 2 + content[at + length :]
 
 
 def with_bad_value(data: Any, chance: random.Random) -> Any:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -172,9 +173,7 @@ class _Decoders:
         if topic.language not in ("msg", "idl"):
             return f"it is written in {topic.language}, not in the format of ROS 2"
         try:
-            store = get_typestore(Stores.EMPTY)
-            store.register(_types(topic))
-            store.get_msgdef(topic.msgtype)
+            store = _store(topic.language, topic.definition, topic.msgtype)
         except Exception as error:  # a parser of what anybody may have written
             if name in self._standard.fielddefs:
                 return ""
@@ -192,14 +191,23 @@ class _Decoders:
         )
 
 
-def _types(topic: StoredTopic) -> Typesdict:
-    if topic.language == "msg":
-        return get_types_from_msg(topic.definition, topic.msgtype)
+@lru_cache(maxsize=64)  # a bag is opened several times, and its types take a tenth of a second
+def _store(language: str, definition: str, msgtype: str) -> Typestore:
+    """What one type's own definition says, and the types in it."""
+    store = get_typestore(Stores.EMPTY)
+    store.register(_types(language, definition, msgtype))
+    store.get_msgdef(msgtype)
+    return store
+
+
+def _types(language: str, definition: str, msgtype: str) -> Typesdict:
+    if language == "msg":
+        return get_types_from_msg(definition, msgtype)
     line = "=" * 80 + "\n"
-    if not topic.definition.startswith(f"{line}IDL: "):
-        return get_types_from_idl(topic.definition)
+    if not definition.startswith(f"{line}IDL: "):
+        return get_types_from_idl(definition)
     types: Typesdict = {}
-    for part in topic.definition.split(line)[1:]:
+    for part in definition.split(line)[1:]:
         types.update(get_types_from_idl(part.split("\n", 1)[1]))
     return types
 

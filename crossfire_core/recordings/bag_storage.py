@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from heapq import merge
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
@@ -229,7 +230,7 @@ def _looked_through(reader: SeekingReader) -> _Part:
 
 
 def _stored(channel: Channel, schema: Schema | None, count: int) -> StoredTopic:
-    latched, best_effort = _qos(parse_qos(channel.metadata.get("offered_qos_profiles", "")))
+    latched, best_effort = _offered(channel.metadata.get("offered_qos_profiles", ""))
     name, language, text = "", "", ""
     if schema is not None:
         name = _ros2_name(schema.name)
@@ -238,6 +239,11 @@ def _stored(channel: Channel, schema: Schema | None, count: int) -> StoredTopic:
         language = _LANGUAGES.get(encoding, encoding)
         text = schema.data.decode(errors="replace") if language in ("msg", "idl") else ""
     return StoredTopic(channel.topic, name, count, language, text, latched, best_effort)
+
+
+@lru_cache(maxsize=64)  # its parser takes longer than reading many messages
+def _offered(profiles: str) -> tuple[bool, bool]:
+    return _qos(parse_qos(profiles))
 
 
 def _qos(offered: Sequence[Qos]) -> tuple[bool, bool]:
