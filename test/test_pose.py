@@ -153,6 +153,12 @@ def test_matrices_that_are_none(matrix: np.ndarray) -> None:
         Pose.from_matrix(matrix)
 
 
+@pytest.mark.parametrize("turn", [1.1 * np.eye(3), np.diag([1.0, 1, -1]), np.full((3, 3), 1e300)])
+def test_scaled_mirrored_and_huge_matrices_are_no_rotations(turn: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="no rotation"):
+        Pose.from_matrix(np.hstack([turn, np.zeros((3, 1))]))
+
+
 def test_a_pose_cannot_be_changed_from_outside() -> None:
     translation = np.zeros(3)
     pose = Pose(np.eye(3), translation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from recording_samples import (
     assert_poses_close,
     base_pose,
     picture,
+    png,
     recorded_info,
     replaced,
     stamp,
@@ -29,6 +31,7 @@ from crossfire_core.errors import CalibrationError, RecordingError
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.recordings import RecordingOptions, bag, open_recording
 from crossfire_core.recordings.bag_writer import BagWriter
+from crossfire_core.recordings.image_message import decode_image
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
@@ -361,9 +364,56 @@ def test_a_compressed_image_that_is_cut_short(tmp_path: Path) -> None:
         writer.compressed_image("/c/image/compressed", stamp(index), FRAME, b"\xff\xd8\xff\xe0 no")
 
     path = RobotBag(extra=broken).write(tmp_path / "bag")
-    recording = open_recording(path, RecordingOptions(image_topic="/c/image/compressed"))
-    with pytest.raises(RecordingError, match="cut short"):
-        list(recording)
+    with pytest.raises(RecordingError, match=r"no image could be read from.*cut short"):
+        open_recording(path, RecordingOptions(image_topic="/c/image/compressed"))
+
+
+def spoiled(writer: BagWriter, message: Any, number: int) -> Any:
+    """The images of a driver that has its hiccups: empty, cut, of another size."""
+    if number == 0:
+        return replaced(writer, message, data=np.zeros(0, np.uint8))
+    if number == 3:
+        return replaced(writer, message, data=message.data[: len(message.data) // 2])
+    if number == 4:
+        small = picture(number, (32, 24))
+        if hasattr(message, "format"):
+            return replaced(writer, message, data=np.frombuffer(png(small), np.uint8))
+        return replaced(writer, message, width=32, height=24, step=96, data=small.ravel())
+    return message
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_bad_images_of_a_bag_are_left_out_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compressed: bool
+) -> None:
+    count = iter(range(7))
+    write = BagWriter.write
+
+    def hiccups(self: BagWriter, topic: str, stamp_ns: int, message: Any) -> None:
+        is_image = topic.startswith(IMAGE)
+        write(self, topic, stamp_ns, spoiled(self, message, next(count)) if is_image else message)
+
+    monkeypatch.setattr(BagWriter, "write", hiccups)
+    recording = open_recording(RobotBag(count=7, compressed=compressed).write(tmp_path / "bag"))
+    frames = list(recording)
+    assert [frame.stamp_ns for frame in frames] == [stamp(i) for i in (1, 2, 5, 6)]
+    np.testing.assert_array_equal(frames[2].image, picture(5))
+    unread, small = recording.notes
+    assert unread.startswith("2 of 7 images on /cam/image_raw") and "left out" in unread
+    assert small.startswith("1 of 7 images on /cam/image_raw") and "32x24" in small
+
+
+def test_a_step_of_zero_means_rows_without_padding(tmp_path: Path) -> None:
+    pixels = picture(3)
+    fields = ("rgb8", *pixels.shape[:2], 0, False, pixels.tobytes())
+    np.testing.assert_array_equal(decode_image(*fields), pixels)
+
+
+def test_a_file_that_the_metadata_lists_is_missed_by_its_name(tmp_path: Path) -> None:
+    path = RobotBag(count=2).write(tmp_path / "bag")
+    next(path.glob("*.mcap")).rename(path / "renamed.mcap")
+    with pytest.raises(RecordingError, match=r"has no bag.*\.mcap, which its metadata.yaml lists"):
+        open_recording(path)
 
 
 def test_depth_beside_colour(tmp_path: Path) -> None:

@@ -309,7 +309,36 @@ COLMAP = """\
 # Number of cameras: 1
 1 OPENCV 64 48 60 61 32.5 24 -0.2 0.05 0.001 -0.002
 """
-FILES = {"ost.yaml": OST, "opencv.yml": OPENCV, "camchain.yaml": KALIBR, "cameras.txt": COLMAP}
+# As ``ros2 topic echo /cam/camera_info`` prints it; ROS 1 has the names in capitals.
+PRINTED = """\
+header:
+  stamp:
+    sec: 1700000000
+    nanosec: 0
+  frame_id: camera_optical_frame
+height: 48
+width: 64
+distortion_model: plumb_bob
+d: [-0.2, 0.05, 0.001, -0.002, 0.0]
+k: [60.0, 0.0, 32.0, 0.0, 61.0, 23.5, 0.0, 0.0, 1.0]
+r: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+p: [55.0, 0.0, 30.0, 0.0, 0.0, 55.0, 25.5, 0.0, 0.0, 0.0, 1.0, 0.0]
+binning_x: 0
+binning_y: 0
+---
+header:
+  stamp: a second message
+---
+"""
+PRINTED_1 = re.sub(r"(?m)^([dkrp]):", lambda found: found[0].upper(), PRINTED)
+FILES = {
+    "ost.yaml": OST,
+    "opencv.yml": OPENCV,
+    "camchain.yaml": KALIBR,
+    "cameras.txt": COLMAP,
+    "printed.yaml": PRINTED,
+    "printed_1.yaml": PRINTED_1,
+}
 
 
 def written(folder: Path, name: str) -> Path:
@@ -329,6 +358,12 @@ def test_a_file_calibrates_a_bag_without_camera_info(
     camera = next(iter(found)).camera
     assert camera.size == size
     np.testing.assert_allclose(camera.bearings(pixels), expected.bearings(pixels), atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["printed.yaml", "printed_1.yaml"])
+def test_a_printed_message_has_the_rectified_camera_too(tmp_path: Path, name: str) -> None:
+    camera = read_calibration(written(tmp_path, name), SIZE, "/cam/image_rect").camera
+    assert camera == Camera(*SIZE, 55.0, 55.0, 30.5, 26.0)
 
 
 def test_a_file_goes_before_the_bags_own_calibration(tmp_path: Path) -> None:
@@ -497,5 +532,9 @@ def test_localize_takes_a_calibration_file(
     assert run(words) == 1  # another shape than the map's camera
     assert "--calibration" in capsys.readouterr().out
     assert run([*words, "--calibration", str(written(tmp_path, "ost.yaml"))]) == 0
-    assert [camera.size for camera in asked] == [(128, 96)]
+    assert run([*words, "--calibration", str(written(tmp_path, "ost.yaml")), "--rectified"]) == 0
+    assert [camera.size for camera in asked] == [(128, 96)] * 2
     assert asked[0].fx == 120.0
+    rectified = read_calibration(tmp_path / "ost.yaml", (128, 96), rectified=True).camera
+    assert asked[1] == rectified != asked[0]
+    assert run([*words, "--rectified"]) == 2  # of which calibration?

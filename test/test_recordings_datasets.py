@@ -238,6 +238,15 @@ def test_tum_rgbd(tmp_path: Path) -> None:
     assert frames[0].camera == Camera(*SIZE, 60.0, 61.0, 32.5, 24.0)
 
 
+def test_bad_depth_images_are_left_out_and_counted(tmp_path: Path) -> None:
+    folder = write_tum(tmp_path / "freiburg1")
+    (folder / "depth" / "0.png").write_bytes(b"no image")
+    (folder / "depth" / "1.png").write_bytes(png(np.full((24, 48), 5000, np.uint16)))
+    recording = open_recording(folder, RecordingOptions(use_depth=True))
+    assert [frame.depth is None for frame in recording] == [True, True, False, False]
+    assert recording.notes[0].startswith("2 of 4 depth images cannot be used: left out")
+
+
 @pytest.mark.parametrize(
     ("name", "fx", "notes"),
     [("x_freiburg2_y", 520.9, 0), ("x_freiburg3_y", 535.4, 0), ("own", 525, 1)],
@@ -321,6 +330,17 @@ def test_a_lens_of_euroc_without_its_numbers_is_none(tmp_path: Path) -> None:
         open_recording(folder)
     file.write_text(whole.replace("radial-tangential", "none").replace("distortion_coeff", "x"))
     assert open_recording(folder).infos[0].camera.distortion == "none"
+
+
+def test_a_mounting_of_euroc_with_opencvs_tag_or_that_is_none(tmp_path: Path) -> None:
+    folder = write_euroc(tmp_path / "MH_05")
+    file = folder / "mav0" / "cam0" / "sensor.yaml"
+    whole = file.read_text()
+    file.write_text(whole.replace("T_BS:", "T_BS: !!opencv-matrix"))
+    assert_poses_close([open_recording(folder).base_from_camera], [BASE_FROM_CAMERA])
+    file.write_text(whole.replace("data: [", "data: [3.0, "))  # all of it moved by one
+    with pytest.raises(CalibrationError, match="no rotation"):
+        open_recording(folder)
 
 
 def test_euroc_without_calibration(tmp_path: Path) -> None:

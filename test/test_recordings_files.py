@@ -632,6 +632,22 @@ def test_a_camera_on_a_robot_of_euroc_and_kapture_is_at_one_place(tmp_path: Path
     assert_poses_close([open_recording(euroc).base_from_camera], [BASE_FROM_CAMERA])
 
 
+def test_a_rig_in_a_rig_of_kapture(tmp_path: Path) -> None:
+    """A head that carries the camera sits on the robot."""
+    folder = write_kapture(tmp_path / "b", rig=True)
+    rigs = folder / "sensors" / "rigs.txt"
+    place = base_pose(3)
+    inside = rigs.read_text()
+    rig = next(line for line in inside.split("\n") if not line.startswith("#")).split(",")[0]
+    moved = ", ".join(words([*wxyz(place), *place.translation]).split())
+    rigs.write_text(f"{inside}robot, {rig}, {moved}\n")
+    edit(folder / "sensors" / "trajectories.txt", lambda s: s.replace(f" {rig},", " robot,"))
+    assert_poses_close(
+        [i.world_from_camera for i in open_recording(folder).infos],
+        [base_pose(i) @ place.inverse() @ BASE_FROM_CAMERA for i in range(COUNT)],
+    )
+
+
 # The same frames in every format
 
 

@@ -29,6 +29,7 @@ from recording_samples import (
 )  # fmt: skip
 from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from test_recordings_datasets import write_euroc, write_pictures
 from test_recordings_image_message import message as fields_of
 
 from crossfire_core.errors import RecordingError
@@ -222,6 +223,21 @@ def test_the_calibration_may_lie_below_the_images(tmp_path: Path) -> None:
     ).write(tmp_path / "bag")
     recording = open_recording(bag, RecordingOptions(rectified=False))
     assert recording.infos[0].camera == CAMERA
+
+
+def test_what_is_no_recording_is_named(tmp_path: Path) -> None:
+    euroc = write_euroc(tmp_path / "MH_05") / "mav0" / "cam0"
+    photos = tmp_path / "photos"
+    write_pictures(photos, ["a.jpg", "b.png"])
+    for path, said in (
+        (tmp_path / "drive.bag.active", "rosbag reindex"),
+        (tmp_path / "walk.MP4", "it is a video"),
+        (photos, "images alone: find their poses with COLMAP"),
+        (euroc, "it is a part of"),
+    ):
+        path.mkdir(exist_ok=True) if path.suffix == "" else path.write_bytes(b"")
+        with pytest.raises(RecordingError, match=said):
+            open_recording(path)
 
 
 def test_a_folder_of_recordings_names_them(tmp_path: Path) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crossfire_core.cli import shell
+from crossfire_core.errors import ConfigError
 from crossfire_core.recordings.options import RecordingOptions
 
 if TYPE_CHECKING:
     from crossfire_core.evaluation.evaluate import Evaluation, EvaluationOptions
-    from crossfire_core.geometry import Pose
+    from crossfire_core.geometry import Camera, Pose
     from crossfire_core.localization.estimate import PoseEstimate
     from crossfire_core.localization.place import MapLocalizer
     from crossfire_core.recordings.lazy import Recording
@@ -179,6 +181,14 @@ def localize(
             "YAML of ROS, OpenCV or kalibr, or COLMAP's cameras.txt.",
         ),
     ] = "",
+    rectified: Annotated[
+        bool | None,
+        typer.Option(
+            "--rectified/--no-rectified",
+            help="Whether the images are rectified, so that P of the calibration holds instead of "
+            "K and D.",
+        ),
+    ] = None,
     mask: Annotated[
         str,
         typer.Option(
@@ -204,6 +214,7 @@ def localize(
 
     Example: crossfire localize room.map photo.jpg --json -
     """
+    from crossfire_core.recordings.calibration_file import read_calibration
     from crossfire_core.recordings.masks import Masks
 
     start = parse_pose(prior) if prior else None
@@ -212,8 +223,17 @@ def localize(
     if cameras:
         _localize_together(localizer, images, cameras, start, run.json)
         return
+    if rectified is not None and not calibration:
+        raise ConfigError("--rectified chooses between the two cameras of a --calibration: give it")
+    mapping = localizer.neural_map.header.camera
+
+    def camera_of(size: tuple[int, int]) -> Camera:
+        if not calibration:
+            return mapping
+        return read_calibration(calibration, size, rectified=rectified).camera
+
     estimates = {
-        str(path): localize_file(localizer, path, start, calibration, masks) for path in images
+        str(path): localize_file(localizer, path, start, camera_of, masks) for path in images
     }
     outcomes = {name: estimate_json(estimate) for name, estimate in estimates.items()}
     shell.emit(outcomes, run.json)
@@ -249,8 +269,8 @@ def localize_file(
     localizer: MapLocalizer,
     path: Path,
     prior: Pose | None,
-    calibration: str = "",
-    masks: Masks | None = None,
+    camera_of: Callable[[tuple[int, int]], Camera],
+    masks: Masks | None,
 ) -> PoseEstimate:
     """Localize an image file; what is wrong with the file is the reason why it is not found.
 
@@ -258,33 +278,20 @@ def localize_file(
         localizer: of the map.
         path: the image.
         prior: ``map_from_camera`` to start from, or None.
-        calibration: file of the image's camera; empty for the map's own.
+        camera_of: gives the image's calibration, of any size, for its (width, height).
         masks: of the images as they are after turning, or None.
     """
     from crossfire_core.errors import CrossfireError
     from crossfire_core.localization.estimate import PoseEstimate
-    from crossfire_core.recordings.calibration_file import read_calibration
-    from crossfire_core.recordings.image_file import fitted, read_header, read_image, turned
+    from crossfire_core.recordings.image_file import read_fitted
 
-    camera = localizer.neural_map.header.camera
     try:
-        header = read_header(path)
-        if calibration:
-            camera = read_calibration(calibration, header.size).camera
-        fit = fitted(camera, header)
-        image = turned(read_image(path), fit[1] if fit else None)
-        if masks is not None and fit is not None:
-            fit = masks.masked(fit[0], path.name), fit[1]
+        image, camera = read_fitted(path, camera_of)
+        if masks is not None:
+            camera = masks.masked(camera, path.name)
     except CrossfireError as error:
         return PoseEstimate(False, str(error))
-    if fit is None:
-        width, height = header.size
-        return PoseEstimate(
-            False,
-            f"image is {width}x{height}, the map's camera {camera.width}x{camera.height}: "
-            "give the calibration of another camera with --calibration",
-        )
-    return localizer.localize(image, fit[0], prior)
+    return localizer.localize(image, camera, prior)
 
 
 def _print_poses(outcomes: dict[str, dict[str, Any]]) -> None:
@@ -319,7 +326,6 @@ def parse_pose(text: str) -> Any:
     Raises:
         ConfigError: not seven numbers, or no rotation.
     """
-    from crossfire_core.errors import ConfigError
     from crossfire_core.geometry import Pose
 
     try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossfire_core.errors import ConfigError, CrossfireError
+from crossfire_core.errors import CalibrationError, ConfigError
 
 if TYPE_CHECKING:
     from crossfire_core.geometry import Pose
@@ -66,15 +66,10 @@ def _cameras(header: MapHeader, names: Sequence[str], count: int) -> list[RigCam
 
 def _image(path: Path, known: RigCamera) -> RigImage:
     from crossfire_core.localization.rig import RigImage
-    from crossfire_core.recordings.image_file import fitted, read_header, read_image, turned
+    from crossfire_core.recordings.image_file import read_fitted
 
-    header = read_header(path)
-    fit = fitted(known.camera, header)
-    if fit is None:
-        width, height = header.size
-        raise CrossfireError(
-            f"{path} is {width}x{height}, camera {known.name} of the map "
-            f"{known.camera.width}x{known.camera.height}, another shape"
-        )
-    image = turned(read_image(path), fit[1])
-    return RigImage(image, fit[0], known.base_from_camera, known.name)
+    try:
+        image, camera = read_fitted(path, lambda size: known.camera)
+    except CalibrationError as error:
+        raise CalibrationError(f"{path}, of camera {known.name} of the map: {error}") from error
+    return RigImage(image, camera, known.base_from_camera, known.name)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
 FloatArray = NDArray[np.float64]
+_ROUNDING = 1e-2  # of a rotation's numbers, as files are printed
 
 
 def skew(vectors: ArrayLike) -> FloatArray:
@@ -58,11 +59,20 @@ class Pose:
 
     @staticmethod
     def from_matrix(matrix: ArrayLike) -> Pose:
-        """From a ``[4, 4]`` or ``[3, 4]`` matrix; the rotation is projected onto SO(3)."""
+        """From a ``[4, 4]`` or ``[3, 4]`` matrix; the rotation is projected onto SO(3).
+
+        Raises:
+            ValueError: another shape, not finite, or no rotation up to rounding.
+        """
         m = np.asarray(matrix, dtype=np.float64)
         if m.shape not in ((4, 4), (3, 4)) or not np.isfinite(m).all():
             raise ValueError(f"not a finite 4x4 pose matrix: shape {m.shape}")
-        return Pose(nearest_rotation(m[:3, :3]), m[:3, 3])
+        given = m[:3, :3]
+        # what is far larger than a rotation would overflow
+        rotation = nearest_rotation(given) if np.abs(given).max() < 2.0 else np.zeros((3, 3))
+        if not np.allclose(rotation, given, atol=_ROUNDING):
+            raise ValueError("the matrix of a pose is no rotation: is it scaled or mirrored?")
+        return Pose(rotation, m[:3, 3])
 
     @staticmethod
     def from_quaternion(quaternion_xyzw: ArrayLike, translation: ArrayLike) -> Pose:

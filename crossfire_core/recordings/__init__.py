@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ __all__ = [
 ]
 
 _MOST_CHILDREN = 20
+_ACTIVE, _VIDEOS = (".active",), (".mp4", ".avi", ".mov", ".mkv", ".webm")
+_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".tif", ".tiff")
 
 # Where the names above live; loaded when asked for, since the command line needs the options
 # alone and must start quickly.
@@ -68,16 +71,30 @@ def open_recording(path: Path | str, options: RecordingOptions | None = None) ->
     raise RecordingError(
         f"{path} is no recording that is known here: a rosbag2, a folder with transforms.json, a "
         "COLMAP model, or a folder of 7-Scenes, Cambridge Landmarks, TUM RGB-D, EuRoC, kapture "
-        f"or ACE{_known_inside(path)}"
+        f"or ACE{_instead(path)}"
     )
 
 
-def _known_inside(folder: Path) -> str:
-    """Which recordings lie in a folder that is none, for the message."""
-    children = sorted(folder.iterdir())[:_MOST_CHILDREN] if folder.is_dir() else []
-    readers = [READERS.load(name) for name in READERS.names()] if children else []
-    known = [c.name for c in children if any(reader.recognises(c) for reader in readers)]
-    return f"; in it lie {', '.join(known)}" if known else ""
+def _instead(path: Path) -> str:
+    """What a path that is no recording is instead, for the message."""
+    if path.suffix in _ACTIVE:
+        return "; it is a bag that was not closed: run `rosbag reindex`"
+    if path.suffix.lower() in _VIDEOS:
+        return "; it is a video: take images out of it, and find their poses with COLMAP"
+    children = sorted(path.iterdir())[:_MOST_CHILDREN] if path.is_dir() else []
+    if known := [c.name for c in children if _is_known(c)]:
+        return f"; in it lie {', '.join(known)}"
+    if children and all(c.suffix.lower() in _IMAGES for c in children):
+        return "; it holds images alone: find their poses with COLMAP, and name its model"
+    if above := next((p for p in list(path.resolve().parents)[:2] if _is_known(p)), None):
+        return f"; it is a part of {above}, which is one"
+    return ""
+
+
+def _is_known(path: Path) -> bool:
+    with suppress(OSError):  # of a folder that nobody asked for
+        return any(READERS.load(name).recognises(path) for name in READERS.names())
+    return False
 
 
 def _read(path: Path, options: RecordingOptions, reader: Reader) -> Recording:

@@ -18,7 +18,7 @@ from crossfire_core.recordings.bag_scan import BagScan, ImageEntry, scan_bag
 from crossfire_core.recordings.camera_info import CameraView
 from crossfire_core.recordings.depth import register_depth
 from crossfire_core.recordings.frame import Frame
-from crossfire_core.recordings.lazy import FrameInfo, Recording, check_size, kept
+from crossfire_core.recordings.lazy import FrameInfo, Recording, kept
 from crossfire_core.recordings.messages import colour_of, depth_of
 from crossfire_core.recordings.options import RecordingOptions
 from crossfire_core.recordings.pose_source import (
@@ -141,7 +141,6 @@ class BagRecording(Recording):
     def _frame(self, info: FrameInfo, parts: dict[str, BagMessage]) -> Frame:
         # A copy, so that an image looks the same whatever was decoded before it.
         image = colour_of(parts[_COLOUR].content, replace(self._scan.pixel_depth))
-        check_size(image, info.camera, f"on {self._scan.image_topic}")
         depth = None
         if _DEPTH in parts:
             depth = self._registered(depth_of(parts[_DEPTH].content), info)
@@ -151,7 +150,6 @@ class BagRecording(Recording):
         """The depth image as the colour camera sees it."""
         scan = self._scan
         view = scan.depth_view or scan.view
-        check_size(depth, view.camera, f"on {scan.depth_topic}")
         frame = scan.depth_frame or scan.camera_frame
         if frame == scan.camera_frame and view.camera == info.camera:
             return depth

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,16 +28,17 @@ from crossfire_core.recordings.camera_info import (
 from crossfire_core.recordings.image_file import scaled_to
 from crossfire_core.recordings.image_message import PixelDepth
 from crossfire_core.recordings.messages import (
+    depth_of,
     encoding_of,
     holds_depth,
-    image_size_of,
+    measure,
     message_pose,
     plain_pose,
-    see_depth,
     stamp_ns,
     transform_pose,
 )
 from crossfire_core.recordings.options import RecordingOptions
+from crossfire_core.recordings.text import left_out
 from crossfire_core.recordings.tf_tree import TfTree, plain
 
 # Wishes, not measurements.
@@ -69,10 +71,11 @@ class PoseSeries:
 
 @dataclass(frozen=True)
 class ImageEntry:
-    """One image message: its stamp, and its key for finding it again."""
+    """One image message: its stamp, its key for finding it again, its (width, height)."""
 
     stamp_ns: int
     key: tuple[int, int]
+    size: tuple[int, int]
 
 
 @dataclass
@@ -89,7 +92,7 @@ class BagScan:
         images: in order of recording.
         pixel_depth: of 16-bit images.
         depths: the depth images, in the same order.
-        depth_view: camera of the depth images, or None where the bag has no calibration of them.
+        depth_view: camera of the depth images; None without.
         depth_frame: their frame, or empty.
         poses: by topic.
         tree: of tf.
@@ -127,18 +130,19 @@ def scan_bag(bag: BagReader, options: RecordingOptions) -> BagScan:
     info_topic = choose_info_topic(topics, image_topic, options)
     depth_topic = choose_depth_topic(kinds, options) if options.use_depth else ""
     depth_info = _sibling_info(depth_topic) if depth_topic else ""
-    collector = _Collector(topics, image_topic)
+    collector = _Collector(topics, depth_topic)
     wanted = [image_topic, info_topic, depth_topic, depth_info]
     wanted += [t.name for t in topics.values() if t.msgtype in (*POSE_TYPES, PATH_TYPE, TF_TYPE)]
     for message in bag.messages([name for name in wanted if name in topics]):
         collector.add(message)
-    if not collector.images.get(image_topic):
-        why = f": {bag.unreadable[image_topic][1]}" if image_topic in bag.unreadable else ""
-        raise RecordingError(f"no image could be read from topic {image_topic}{why}")
+    images = collector.of_one_size(image_topic, bag)
+    depths = collector.of_one_size(depth_topic, bag) if depth_topic else []
     view, other = collector.view(image_topic, info_topic, options)
     depth_view = None
-    if depth_info in topics:
-        depth_view, _ = collector.view(depth_topic, depth_info, RecordingOptions())
+    if depth_topic:
+        depth_view = collector.at_size(view, depth_topic)
+        if depth_info in topics:
+            depth_view, _ = collector.view(depth_topic, depth_info, RecordingOptions())
     return BagScan(
         image_topic,
         info_topic,
@@ -146,9 +150,9 @@ def scan_bag(bag: BagReader, options: RecordingOptions) -> BagScan:
         view,
         other,
         collector.frames.get(image_topic) or collector.frames.get(info_topic) or "camera",
-        collector.images[image_topic],
+        images,
         collector.pixel_depth,
-        collector.images.get(depth_topic, []),
+        depths,
         depth_view,
         collector.frames.get(depth_topic, ""),
         collector.poses,
@@ -181,15 +185,16 @@ def _like_images(msgtype: str) -> bool:
 class _Collector:
     """Sorts messages into their drawers."""
 
-    def __init__(self, topics: Mapping[str, Topic], image_topic: str) -> None:
+    def __init__(self, topics: Mapping[str, Topic], depth_topic: str) -> None:
         self._topics = topics
-        self._image_topic = image_topic
+        self._depth_topic = depth_topic
         self._calibrations: dict[str, CalibrationSeries] = {}
         self._sizes: dict[str, tuple[int, int]] = {}
+        self._bad_images: dict[str, list[str]] = defaultdict(list)
         self._notes: list[str] = []
         self._bad_transforms = 0
         self.frames: dict[str, str] = {}
-        self.images: dict[str, list[ImageEntry]] = {}
+        self.images: dict[str, list[ImageEntry]] = defaultdict(list)
         self.pixel_depth = PixelDepth()
         self.poses: dict[str, PoseSeries] = {}
         self.tree = TfTree()
@@ -213,30 +218,34 @@ class _Collector:
         self, topic: str, info_topic: str, options: RecordingOptions
     ) -> tuple[CameraView, CameraView | None]:
         """The camera of a topic's images at their size, and the other one it may be."""
-        size = self._sizes.get(topic)
+        size = self._sizes[topic]
         if options.calibration:
-            if size is None:
-                raise RecordingError(f"no image could be read from topic {topic}")
             return read_calibration(options.calibration, size, topic, options.rectified), None
         if info_topic not in self._calibrations:
             raise CalibrationError(f"topic {info_topic} holds no camera_info")
         try:
             calibration, note = self._calibrations[info_topic].result()
-            if size is not None:
-                calibration = calibration.of_size(*size)
-            view, other = chosen_view(calibration, topic, options.rectified)
+            view, other = chosen_view(calibration.of_size(*size), topic, options.rectified)
         except CalibrationError as error:
             raise CalibrationError(f"topic {info_topic}: {error}") from error
         self._notes += [note] if note else []
-        return self._at_size(view, topic), other and self._at_size(other, topic)
+        return self.at_size(view, topic), other and self.at_size(other, topic)
 
-    def _at_size(self, view: CameraView, topic: str) -> CameraView:
-        """The view of images that were made smaller or larger after they were taken."""
-        size = self._sizes.get(topic, view.camera.size)
+    def at_size(self, view: CameraView, topic: str) -> CameraView:
+        """The view of images that were made smaller or larger after they were taken.
+
+        Raises:
+            CalibrationError: the images have another shape.
+        """
+        size, (width, height) = self._sizes[topic], view.camera.size
         scaled = scaled_to(view.camera, size)
-        if scaled is None or size == view.camera.size:
-            return view  # images of another shape are refused when they are read
-        width, height = view.camera.size
+        if scaled is None:
+            raise CalibrationError(
+                f"images on {topic} are {size[0]}x{size[1]}, their calibration is for "
+                f"{width}x{height}, another shape: record both at one size"
+            )
+        if size == view.camera.size:
+            return view
         self._notes.append(
             f"images on {topic} are {size[0]}x{size[1]}, their calibration is for "
             f"{width}x{height}: scaled"
@@ -255,12 +264,38 @@ class _Collector:
             self.frames.setdefault(message.topic, frame)
 
     def _add_image(self, message: BagMessage) -> None:
-        entries = self.images.setdefault(message.topic, [])
-        if message.topic not in self._sizes and (size := image_size_of(message.content)):
-            self._sizes[message.topic] = size
-        if message.topic == self._image_topic:
-            see_depth(message.content, self.pixel_depth, number=len(entries))
-        entries.append(ImageEntry(message.stamp_ns, message.key))
+        entries = self.images[message.topic]
+        try:
+            if message.topic == self._depth_topic:
+                height, width = depth_of(message.content).shape
+            else:
+                width, height = measure(message.content, self.pixel_depth, number=len(entries))
+        except RecordingError as error:
+            self._bad_images[message.topic].append(str(error))
+            return
+        entries.append(ImageEntry(message.stamp_ns, message.key, (width, height)))
+
+    def of_one_size(self, topic: str, bag: BagReader) -> list[ImageEntry]:
+        """The images of a topic that are whole and as large as most of them; notes the others.
+
+        Raises:
+            RecordingError: there are none.
+        """
+        entries, bad = self.images[topic], self._bad_images[topic]
+        if not entries:
+            why = bag.unreadable[topic][1] if topic in bag.unreadable else ""
+            reason = next(iter(bad), why)
+            said = f": {reason}" if reason else ""
+            raise RecordingError(f"no image could be read from topic {topic}{said}")
+        size = Counter(entry.size for entry in entries).most_common(1)[0][0]
+        other = [f"{e.size[0]}x{e.size[1]}" for e in entries if e.size != size]
+        total = len(entries) + len(bad)
+        self._notes += left_out(bad, total, f"images on {topic} cannot be read: left out")
+        self._notes += left_out(
+            other, total, f"images on {topic} are not {size[0]}x{size[1]} as the others: left out"
+        )
+        self._sizes[topic] = size
+        return [entry for entry in entries if entry.size == size]
 
     def _add_transforms(self, message: BagMessage) -> None:
         static = message.topic.endswith("tf_static")

@@ -98,6 +98,11 @@ def open_storage(path: Path) -> Storage:
     if (path / _METADATA).is_file():
         bag = _metadata(path / _METADATA)
         files = [path / Path(str(name)).name for name in bag["relative_file_paths"]]
+        if absent := [file.name for file in files if not file.is_file()]:
+            raise RecordingError(
+                f"{path} has no {', '.join(absent)}, which its metadata.yaml lists: copy it there, "
+                "or run `ros2 bag reindex` if it was renamed"
+            )
         compressed = str(bag.get("compression_mode") or "none").lower() != "none"
         is_mcap = not compressed and all(file.suffix == ".mcap" for file in files)
         return _McapStorage(files) if is_mcap else _RosbagsStorage(path)
@@ -153,21 +158,21 @@ class _McapStorage:
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._stack = ExitStack()
+        self.is_ros1 = False
         try:
             self._parts = [self._opened(file) for file in files]
+            self.topics = [
+                _stored(
+                    channel,
+                    part.summary.schemas.get(channel.schema_id),
+                    part.statistics.channel_message_counts.get(channel.id, 0),
+                )
+                for part in self._parts
+                for channel in part.summary.channels.values()
+            ]
         except BaseException:
             self._stack.close()
             raise
-        self.is_ros1 = False
-        self.topics = [
-            _stored(
-                channel,
-                part.summary.schemas.get(channel.schema_id),
-                part.statistics.channel_message_counts.get(channel.id, 0),
-            )
-            for part in self._parts
-            for channel in part.summary.channels.values()
-        ]
         filled = [part.statistics for part in self._parts if part.statistics.message_count]
         self.span_ns = (
             min((s.message_start_time for s in filled), default=0),
@@ -243,7 +248,10 @@ def _stored(channel: Channel, schema: Schema | None, count: int) -> StoredTopic:
 
 @lru_cache(maxsize=64)  # its parser takes longer than reading many messages
 def _offered(profiles: str) -> tuple[bool, bool]:
-    return _qos(parse_qos(profiles))
+    try:
+        return _qos(parse_qos(profiles))
+    except Exception:  # a parser of what anybody may have written; messages do not need it
+        return False, False
 
 
 def _qos(offered: Sequence[Qos]) -> tuple[bool, bool]:

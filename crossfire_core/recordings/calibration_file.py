@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from crossfire_core.errors import CalibrationError, CrossfireError, RecordingError
 from crossfire_core.geometry import Camera
 from crossfire_core.geometry.lens_names import lens_named
 from crossfire_core.recordings.camera_info import Calibration, CameraView, chosen_view
 from crossfire_core.recordings.colmap import camera_of
 from crossfire_core.recordings.image_file import scaled_to
-from crossfire_core.recordings.text import BAD_VALUES, numbers, read_lines, read_text
+from crossfire_core.recordings.text import BAD_VALUES, numbers, read_lines, read_yaml
 
 _HELP = (
     "a calibration is a YAML file of ROS (camera_matrix) or OpenCV, kalibr's camchain, or "
@@ -27,13 +25,16 @@ _KALIBR_LENSES = {
     ("omni", "radtan"), ("omni", "none"), ("eucm", "none"), ("ds", "none"),
 }  # fmt: skip
 # The names under which OpenCV's users keep the two fields.
-_MATRIX_KEYS = ("camera_matrix", "Camera_Matrix", "cameraMatrix", "CameraMatrix", "K")
+_MATRIX_KEYS = ("camera_matrix", "Camera_Matrix", "cameraMatrix", "CameraMatrix", "K", "k")
 _LENS_KEYS = (
     "distortion_coefficients",
     "Distortion_Coefficients",
     *("dist_coeffs", "dist_coeff", "distCoeffs", "distCoeff", "DistCoeffs"),
-    *("distortion", "Distortion", "dist", "D"),
+    *("distortion", "Distortion", "dist", "D", "d"),
 )
+# Of the rectified image, by ROS's camera_calibration and by what ``topic echo`` prints.
+_TURN_KEYS = ("rectification_matrix", "R", "r")
+_PROJECTION_KEYS = ("projection_matrix", "P", "p")
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _read(path: Path) -> list[NamedCamera]:
     try:
         if path.suffix == ".txt":
             return _colmap_cameras(path)
-        data = _yaml(path)
+        data = read_yaml(path)
         kalibr = {k: v for k, v in data.items() if isinstance(v, dict) and "intrinsics" in v}
         if kalibr:
             return [
@@ -178,29 +179,6 @@ def _colmap(row: Sequence[str]) -> Camera:
     return camera_of(row[1], int(row[2]), int(row[3]), numbers(row[4:]))
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML with OpenCV's tag for matrices."""
-
-
-def _opencv_matrix(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:opencv-matrix", _opencv_matrix)
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    # OpenCV begins with "%YAML:1.0", which is no YAML.
-    text = "\n".join(x for x in read_text(path).splitlines() if not x.startswith("%"))
-    try:
-        data = yaml.load(text, _Loader)  # a SafeLoader
-    except yaml.YAMLError as error:
-        raise ValueError(f"no YAML: {(str(error).splitlines() or [''])[0]}") from error
-    if not isinstance(data, dict):
-        raise ValueError("no fields")
-    return data
-
-
 def _kalibr(values: Mapping[str, Any]) -> Calibration:
     """One camera of a camchain; pixel centres at integers."""
     projection = str(values.get("camera_model", "pinhole"))
@@ -225,24 +203,26 @@ def _kalibr(values: Mapping[str, Any]) -> Calibration:
 
 
 def _matrix_calibration(data: Mapping[str, Any]) -> Calibration:
-    """Of ROS's camera_calibration or of OpenCV."""
+    """Of ROS's camera_calibration, of a printed message, or of OpenCV."""
     k = _matrix(_field(data, _MATRIX_KEYS, "camera_matrix"), 9)
     model = str(data.get("distortion_model") or "plumb_bob")
     bends = lens_named(model) != "none"
     lens = _field(data, _LENS_KEYS, "distortion_coefficients, zeros for none" if bends else "")
     if data.get("fisheye_model"):
         model = "fisheye"
-    r = _matrix(data.get("rectification_matrix", (0.0,) * 9), 9)
-    p = _matrix(data.get("projection_matrix", (0.0,) * 12), 12)
+    r = _matrix(_field(data, _TURN_KEYS, default=(0.0,) * 9), 9)
+    p = _matrix(_field(data, _PROJECTION_KEYS, default=(0.0,) * 12), 12)
     width, height = (
-        int(data.get(f"image_{side}", data.get(f"image_{side.capitalize()}", 0)))
+        int(_field(data, (f"image_{side}", f"image_{side.capitalize()}", side), default=0))
         for side in ("width", "height")
     )
     return Calibration(width, height, model, k, _matrix(lens or ()), r, p)
 
 
-def _field(data: Mapping[str, Any], names: tuple[str, ...], needed: str) -> Any:
-    found = next((data[name] for name in names if name in data), None)
+def _field(
+    data: Mapping[str, Any], names: tuple[str, ...], needed: str = "", default: Any = None
+) -> Any:
+    found = next((data[name] for name in names if name in data), default)
     if found is None and needed:
         raise ValueError(f"no {needed}")
     return found

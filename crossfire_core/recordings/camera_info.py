@@ -126,9 +126,12 @@ class Calibration:
         r = np.asarray(self.r).reshape(3, 3)
         if not r.any():
             return Pose.identity()
-        if not np.allclose(r @ r.T, np.eye(3), atol=1e-3) or np.linalg.det(r) < 0:
-            raise CalibrationError("R (rectification_matrix) of the calibration is no rotation")
-        return Pose.from_matrix(np.hstack([r.T, np.zeros((3, 1))]))
+        try:
+            return Pose.from_matrix(np.hstack([r.T, np.zeros((3, 1))]))
+        except ValueError as error:
+            raise CalibrationError(
+                "R (rectification_matrix) of the calibration is no rotation"
+            ) from error
 
 
 def _numbers(info: Any, name: str) -> tuple[float, ...]:

@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from crossfire_core.errors import CalibrationError, RecordingError
 from crossfire_core.geometry import Camera, Pose, Trajectory
 from crossfire_core.geometry.lens_names import lens_named
@@ -22,7 +20,7 @@ from crossfire_core.recordings.text import (
     number,
     numbers,
     parse_rows,
-    read_text,
+    read_yaml,
     whole,
 )
 
@@ -131,16 +129,15 @@ def _refuse(error: CalibrationError, size: Size) -> Camera:
 
 def _sensor(file: Path) -> tuple[Camera, Pose]:
     """The camera and ``body_from_camera``."""
-    text = "\n".join(x for x in read_text(file).splitlines() if not x.startswith("%"))
     try:
-        data: dict[str, Any] = yaml.safe_load(text)
+        data = read_yaml(file)
         fx, fy, cx, cy = numbers(data["intrinsics"])
         width, height = (whole(number(x)) for x in data["resolution"])
         model = str(data.get("distortion_model", "none"))
         lens = numbers(() if lens_named(model) == "none" else _lens(data))
         mounting = numbers(data["T_BS"]["data"])
         mounted = Pose.from_matrix([mounting[i : i + 4] for i in (0, 4, 8, 12)])
-    except (yaml.YAMLError, *BAD_VALUES, AttributeError, RecordingError) as error:
+    except (*BAD_VALUES, AttributeError, RecordingError) as error:
         reason = (str(error).splitlines() or ["empty"])[0]
         raise CalibrationError(f"{file} holds no calibration: {reason}") from error
     return Camera.from_ros(width, height, [fx, 0, cx, 0, fy, cy, 0, 0, 1], model, lens), mounted

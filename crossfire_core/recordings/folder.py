@@ -9,12 +9,12 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crossfire_core.errors import CalibrationError, CrossfireError, RecordingError
 from crossfire_core.geometry import Camera, Pose, Trajectory
 from crossfire_core.recordings.frame import Frame, Mount
 from crossfire_core.recordings.image_file import (
-    ImageHeader,
     Size,
     fitted,
     read_depth,
@@ -82,6 +82,7 @@ class _Losses:
     absent: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     uncalibrated: list[str] = field(default_factory=list)
+    flat: list[str] = field(default_factory=list)
     unposed: list[str] = field(default_factory=list)
 
     def notes(self, listed: int) -> list[str]:
@@ -95,6 +96,7 @@ class _Losses:
             *left_out(
                 self.uncalibrated, listed, "listed images have no usable calibration: left out"
             ),
+            *left_out(self.flat, usable, "depth images cannot be used: left out"),
             *left_out(self.unposed, usable, "frames have no valid pose"),
         ]
 
@@ -129,7 +131,7 @@ class FolderRecording(Recording):
         self.name, self.metric = name, metric
         self.pose_source = pose_source if options.pose_topic != NO_POSES else ""
         listed = _calibrated(listed, options)
-        files, losses = _usable(listed, posed=bool(self.pose_source))
+        files, losses = _usable(listed, posed=bool(self.pose_source), deep=options.use_depth)
         self.notes = (*notes, *losses.notes(len(listed)))
         self._files = [files[i] for i in kept(len(files), options)]
         first = next((f.info.mount for f in self._files if f.info.mount), None)
@@ -144,7 +146,7 @@ class FolderRecording(Recording):
         if options.require_poses and all(f.info.world_from_camera is None for f in self._files):
             raise RecordingError(f"{name} has no poses{because}")
         if options.use_depth and not any(f.listed.depth for f in self._files):
-            raise RecordingError(f"{name} has no depth images: leave out the depth option")
+            raise RecordingError(f"{name} has no depth images: leave out the depth option{because}")
 
     @property
     def infos(self) -> Sequence[FrameInfo]:
@@ -162,16 +164,7 @@ class FolderRecording(Recording):
         image = turned(read_image(file.path, replace(self._pixel_depth)), file.turn)
         if (image.shape[1], image.shape[0]) != info.camera.size:
             raise RecordingError(f"{file.path} has changed since it was listed: open it again")
-        depth = None
-        if self._use_depth and listed.depth is not None:
-            depth = read_depth(listed.depth, listed.depth_unit, listed.depth_unknown)
-            if depth.shape != image.shape[:2]:
-                depth = turned(depth, file.turn)
-            if depth.shape != image.shape[:2]:
-                raise RecordingError(
-                    f"{listed.depth.name} is {depth.shape[1]}x{depth.shape[0]}, "
-                    f"{file.path.name} is {image.shape[1]}x{image.shape[0]}"
-                )
+        depth = _depth(listed, file.turn, info.camera) if self._use_depth else None
         return Frame(
             info.name, image, info.camera, info.stamp_ns, info.world_from_camera, depth, info.mount
         )
@@ -205,8 +198,10 @@ def _calibrated(listed: Sequence[ListedImage], options: RecordingOptions) -> Seq
     return [replace(image, camera=camera) for image in listed]
 
 
-def _usable(listed: Sequence[ListedImage], *, posed: bool) -> tuple[list[_ImageFile], _Losses]:
-    """The images that can be read, with the pose of those that have one."""
+def _usable(
+    listed: Sequence[ListedImage], *, posed: bool, deep: bool
+) -> tuple[list[_ImageFile], _Losses]:
+    """The images that can be read, with the pose of those that have one, and their depth."""
     files: list[_ImageFile] = []
     losses = _Losses()
     names: set[str] = set()
@@ -215,22 +210,29 @@ def _usable(listed: Sequence[ListedImage], *, posed: bool) -> tuple[list[_ImageF
             losses.repeated.append(image.name)
             continue
         names.add(image.name)
-        if image.path is None or not image.path.is_file():
+        path = image.path
+        if path is None or not path.is_file():
             losses.absent.append(image.name)
             continue
         try:
-            header = read_header(image.path)
+            header = read_header(path)
         except RecordingError as error:
             losses.unreadable.append(str(error))
             continue
         try:
-            camera, turn = _fitted(image.camera(header.size), header)
+            camera, turn = fitted(image.camera(header.size), header)
         except (*BAD_VALUES, CrossfireError) as error:
             losses.uncalibrated.append(f"{image.name}: {error}")
             continue
+        if deep:
+            try:
+                _depth(image, turn, camera)
+            except RecordingError as error:
+                losses.flat.append(str(error))
+                image = replace(image, depth=None)
         pose = _pose(image, losses) if posed else None
         info = FrameInfo(image.name, image.stamp_ns, camera, pose, image.mount)
-        files.append(_ImageFile(info, image, image.path, turn, header.deep))
+        files.append(_ImageFile(info, image, path, turn, header.deep))
     return files, losses
 
 
@@ -244,15 +246,19 @@ def _pixel_depth(files: Sequence[_ImageFile]) -> PixelDepth:
     return depth
 
 
-def _fitted(camera: Camera, header: ImageHeader) -> tuple[Camera, int | None]:
-    fit = fitted(camera, header)
-    if fit is None:
-        width, height = header.size
-        raise CalibrationError(
-            f"it is {width}x{height}, its calibration is for {camera.width}x{camera.height}, "
-            "another shape"
+def _depth(listed: ListedImage, turn: int | None, camera: Camera) -> NDArray[np.float32] | None:
+    """The depth image of an image, None where it has none."""
+    if listed.depth is None:
+        return None
+    depth = read_depth(listed.depth, listed.depth_unit, listed.depth_unknown)
+    if depth.shape != (camera.height, camera.width):
+        depth = turned(depth, turn)
+    height, width = depth.shape
+    if (width, height) != camera.size:
+        raise RecordingError(
+            f"{listed.depth.name} is {width}x{height}, its image is {camera.width}x{camera.height}"
         )
-    return fit
+    return depth
 
 
 def _pose(image: ListedImage, losses: _Losses) -> Pose | None:

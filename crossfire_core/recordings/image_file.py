@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfire_core.errors import RecordingError
+from crossfire_core.errors import CalibrationError, RecordingError
 from crossfire_core.geometry import Camera
 from crossfire_core.recordings.image_message import PixelDepth, decode_compressed, is_deep, metres
 
@@ -23,9 +24,8 @@ Pixels = TypeVar("Pixels", bound=NDArray[Any])
 _ORIENTATION = 0x0112
 # EXIF's number of a picture that was taken with the camera on its side, and how it is turned up.
 _TURNS = {6: cv2.ROTATE_90_CLOCKWISE, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}
-# Files that end with a mark where they are complete; what ends otherwise is decoded to find out.
-_ENDING = ("JPEG", "MPO", "PNG")
-_ENDS = (b"\xff\xd9", b"IEND\xaeB`\x82")
+_JPEGS = ("JPEG", "MPO")
+_END_OF_JPEG = b"\xff\xd9"
 _FOREIGN_ROOT = re.compile(r"/|[A-Za-z]:/")
 
 
@@ -119,36 +119,62 @@ def read_header(path: Path) -> ImageHeader:
     """Size and orientation of an image file.
 
     Raises:
-        RecordingError: missing, no image, or cut short.
+        RecordingError: missing, no image, or damaged.
+    """
+    with _named(path), path.open("rb") as file:
+        return header_of(file)
+
+
+def header_of(stream: BinaryIO, format: str = "") -> ImageHeader:
+    """Size and orientation of an image that is stored as a file is.
+
+    Args:
+        stream: the bytes.
+        format: of a message with an image, see :func:`.decode_compressed`.
+
+    Raises:
+        RecordingError: no image, or a damaged one.
     """
     from PIL import Image  # slow to import, and the command line imports this module's neighbours
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                size = image.size
-                exif = image.getexif() if "exif" in image.info else {}
-                turn = _TURNS.get(exif.get(_ORIENTATION, 1))
-                complete = image.format not in _ENDING or _ends_well(path)
-                deep = image.format == "PNG" and _starts_deep(path)
-    except Exception:  # each of its formats has its own; OpenCV may know better
-        size, turn, complete, deep = (0, 0), None, False, False
-    if not complete:
-        pixels = read_image(path)
+    size, turn, kind, deep, complete = (0, 0), None, None, False, False
+    # each of PIL's formats has its own errors; OpenCV may know better
+    with warnings.catch_warnings(), suppress(Exception):
+        warnings.simplefilter("ignore")
+        with Image.open(stream) as image:
+            size, kind = image.size, image.format
+            exif = image.getexif() if "exif" in image.info else {}
+            turn = _TURNS.get(exif.get(_ORIENTATION, 1))
+            deep = kind == "PNG" and is_deep(_part(stream, 0, 64))
+            if kind in _JPEGS:
+                complete = _part(stream, -2, 2) == _END_OF_JPEG
+            elif kind == "PNG":
+                image.verify()  # its checksums
+                complete = True
+    if kind == "PNG" and not complete:
+        raise RecordingError("the PNG is damaged or cut short")
+    if not complete:  # what has no mark of its end is decoded to find out
+        stream.seek(0)
+        pixels = decode_compressed(stream.read(), format)
         size = pixels.shape[1], pixels.shape[0]
     return ImageHeader(size, turn, deep)
 
 
-def _ends_well(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-8, 2)
-        return file.read().endswith(_ENDS)
+def _part(stream: BinaryIO, start: int, length: int) -> bytes:
+    """Some bytes, from the end where the start is negative."""
+    stream.seek(start, 0 if start >= 0 else 2)
+    return stream.read(length)
 
 
-def _starts_deep(path: Path) -> bool:
-    with path.open("rb") as file:
-        return is_deep(file.read(64))
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file in what is said of it."""
+    try:
+        yield
+    except OSError as error:
+        raise RecordingError(f"cannot read {path}: {error.strerror}") from error
+    except RecordingError as error:
+        raise RecordingError(f"{path}: {error}") from error
 
 
 def turned(pixels: Pixels, turn: int | None) -> Pixels:
@@ -166,12 +192,8 @@ def read_image(path: Path, depth: PixelDepth | None = None) -> NDArray[np.uint8]
     Raises:
         RecordingError: the file is missing or no complete image.
     """
-    try:
+    with _named(path):
         return decode_compressed(path.read_bytes(), depth=depth)
-    except OSError as error:
-        raise RecordingError(f"cannot read {path}: {error.strerror}") from error
-    except RecordingError as error:
-        raise RecordingError(f"{path}: {error}") from error
 
 
 def read_depth(path: Path, unit: float, unknown: int) -> NDArray[np.float32]:
@@ -191,7 +213,7 @@ def read_depth(path: Path, unit: float, unknown: int) -> NDArray[np.float32]:
     return metres(np.where(raw == unknown, 0, raw), unit)
 
 
-def fitted(camera: Camera, header: ImageHeader) -> tuple[Camera, int | None] | None:
+def fitted(camera: Camera, header: ImageHeader) -> tuple[Camera, int | None]:
     """The camera of an image at the image's size, and how the image is to be turned for it.
 
     An image that is stored on its side is turned up where the calibration is for the upright one;
@@ -201,15 +223,36 @@ def fitted(camera: Camera, header: ImageHeader) -> tuple[Camera, int | None] | N
         camera: as calibrated, perhaps at another size.
         header: of the image.
 
-    Returns:
-        None where the image has another shape.
+    Raises:
+        CalibrationError: the image has another shape.
     """
     width, height = header.size
     if (scaled := scaled_to(camera, (width, height))) is not None:
         return scaled, None
     if header.turn is not None and (scaled := scaled_to(camera, (height, width))) is not None:
         return scaled, header.turn
-    return None
+    raise CalibrationError(
+        f"it is {width}x{height}, its calibration is for {camera.width}x{camera.height}, "
+        "another shape: give that of its own camera with --calibration"
+    )
+
+
+def read_fitted(
+    path: Path, camera_of: Callable[[Size], Camera]
+) -> tuple[NDArray[np.uint8], Camera]:
+    """An image file, turned up where its calibration is for the upright one, and its camera.
+
+    Args:
+        path: of the file.
+        camera_of: gives the calibration, of any size; takes the (width, height) of the file.
+
+    Raises:
+        RecordingError: the file is missing or no complete image.
+        CalibrationError: it has another shape than its calibration.
+    """
+    header = read_header(path)
+    camera, turn = fitted(camera_of(header.size), header)
+    return turned(read_image(path), turn), camera
 
 
 def scaled_to(camera: Camera, size: Size) -> Camera | None:

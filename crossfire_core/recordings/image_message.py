@@ -108,6 +108,7 @@ _PNG_LAYOUTS = {
     (3,): _LAYOUTS["bgr16"],
     (4,): _Layout("u2", 4, cv2.COLOR_BGRA2RGB),
 }
+_HELP = "record mono8, rgb8, bgr8 or a bayer mosaic, or compressed images"
 _COMPRESSED_DEPTH_HEADER = struct.Struct("<iff")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _VIDEO = ("h264", "h265", "hevc", "x264", "x265", "avc", "vp8", "vp9", "av1", "mpeg4")
@@ -139,34 +140,34 @@ def decode_image(
     Raises:
         RecordingError: an unknown encoding, or sizes that contradict each other.
     """
-    layout = _layout(encoding)
-    if (layout.channels == 2 and width % 2) or (layout.tall and (width % 2 or height % 2)):
-        raise RecordingError(f"image is {width}x{height}, {encoding} needs even sizes")
-    rows = height * 3 // 2 if layout.tall else height
-    pixels = _rows(layout, rows, width, step, is_bigendian, data)
+    layout = _layout(encoding, height, width)
+    pixels = _rows(layout, height, width, step, is_bigendian, data)
     return _to_rgb(pixels, layout, depth)
 
 
 def used_bits(
     encoding: str, height: int, width: int, step: int, is_bigendian: bool, data: Bytes
 ) -> int:
-    """How many bits the brightest pixel of a ``sensor_msgs/Image`` needs, 0 for 8-bit images."""
-    layout = _LAYOUTS.get(encoding.lower())
-    if layout is None or layout.kind != "u2" or layout.bits:
-        return 0
-    return _bits(_rows(layout, height, width, step, is_bigendian, data))
+    """How many bits the brightest pixel of a ``sensor_msgs/Image`` needs, 0 where it is known.
+
+    Raises:
+        RecordingError: as :func:`decode_image` does.
+    """
+    layout = _layout(encoding, height, width)
+    pixels = _rows(layout, height, width, step, is_bigendian, data)
+    return _bits(pixels) if layout.kind == "u2" and not layout.bits else 0
 
 
 def _bits(pixels: NDArray[np.uint16]) -> int:
     return int(pixels.max(initial=0)).bit_length()
 
 
-def _layout(encoding: str) -> _Layout:
+def _layout(encoding: str, height: int, width: int) -> _Layout:
     layout = _LAYOUTS.get(encoding.lower())
     if layout is None:
-        raise RecordingError(
-            f"image encoding {encoding!r} is not supported: use one of {', '.join(_LAYOUTS)}"
-        )
+        raise RecordingError(f"image encoding {encoding!r} is not supported: {_HELP}")
+    if (layout.channels == 2 and width % 2) or (layout.tall and (width % 2 or height % 2)):
+        raise RecordingError(f"image is {width}x{height}, {encoding} needs even sizes")
     return layout
 
 
@@ -296,6 +297,9 @@ def _rows(
     """The pixels without row padding, ``[height, width]`` or ``[height, width, channels]``."""
     dtype = np.dtype(layout.kind).newbyteorder(">" if is_bigendian else "<")
     used = width * layout.channels * dtype.itemsize
+    step = step or used  # of drivers that leave it empty
+    if layout.tall:
+        height = height * 3 // 2
     if height <= 0 or width <= 0:
         raise RecordingError(f"image message says its size is {width}x{height}")
     if step < used:

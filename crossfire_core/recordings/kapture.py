@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -43,9 +43,9 @@ def read_kapture(path: Path, options: RecordingOptions) -> FolderRecording:
     records.sort(key=lambda record: (record[0], record[1], natural_key(record[2])))
     rigs = _rigs(sensors, notes)
     poses = _poses(sensors, rigs, notes)
-    mounts = _mounts(rigs)
     finder = ImageFinder(sensors / "records_data")
     devices = sorted({device for _, device, _ in records})
+    mounts = _mounts(rigs, devices)
     if options.image_topic and options.image_topic not in devices:
         raise RecordingError(
             f"no images of {options.image_topic} (--image-topic) in {path.name}: its cameras are "
@@ -92,36 +92,50 @@ Rigs = dict[str, list[tuple[str, Pose]]]
 
 
 def _rigs(sensors: Path, notes: list[str]) -> Rigs:
-    """Cameras and their ``camera_from_rig`` by rig."""
+    """Sensors and their ``sensor_from_rig`` by rig; they may be rigs themselves."""
     rigs: Rigs = {}
     if (sensors / "rigs.txt").is_file():
-        for rig, camera, mounted in parse_rows(sensors / "rigs.txt", _mounting, notes, ","):
-            rigs.setdefault(rig, []).append((camera, mounted))
+        for rig, sensor, mounted in parse_rows(sensors / "rigs.txt", _mounting, notes, ","):
+            rigs.setdefault(rig, []).append((sensor, mounted))
     return rigs
 
 
-def _mounts(rigs: Rigs) -> dict[str, Mount]:
+def _carried(rigs: Rigs, device: str, *above: str) -> list[tuple[str, Pose]]:
+    """What a device is or carries, with ``sensor_from_device``."""
+    if device not in rigs or device in above:
+        return [(device, Pose.identity())]
+    return [
+        (sensor, sensor_from_part @ part_from_device)
+        for part, part_from_device in rigs[device]
+        for sensor, sensor_from_part in _carried(rigs, part, device, *above)
+    ]
+
+
+def _mounts(rigs: Rigs, cameras: Collection[str]) -> dict[str, Mount]:
     """Where cameras sit on their robot, of rigs that have several; the rig is its base."""
-    several = [cameras for cameras in rigs.values() if len(cameras) > 1]
-    return {
-        name: Mount(name, mounted.inverse()) for cameras in several for name, mounted in cameras
-    }
+    inside = {sensor for parts in rigs.values() for sensor, _ in parts}
+    found: dict[str, Mount] = {}
+    for rig in rigs.keys() - inside:
+        carried = [(name, place) for name, place in _carried(rigs, rig) if name in cameras]
+        if len(carried) > 1:
+            found |= {name: Mount(name, place.inverse()) for name, place in carried}
+    return found
 
 
-def _poses(sensors: Path, mounts: Rigs, notes: list[str]) -> dict[tuple[int, str], Pose]:
+def _poses(sensors: Path, rigs: Rigs, notes: list[str]) -> dict[tuple[int, str], Pose]:
     """``world_from_camera`` by time and device; rigs are resolved into their cameras."""
     file = sensors / "trajectories.txt"
     if not file.is_file():
         return {}
     poses: dict[tuple[int, str], Pose] = {}
     for stamp, device, device_from_world in parse_rows(file, _placement, notes, ","):
-        for camera, camera_from_device in mounts.get(device, [(device, Pose.identity())]):
-            poses[stamp, camera] = (camera_from_device @ device_from_world).inverse()
+        for sensor, sensor_from_device in _carried(rigs, device):
+            poses[stamp, sensor] = (sensor_from_device @ device_from_world).inverse()
     return poses
 
 
 def _mounting(row: list[str]) -> tuple[str, str, Pose]:
-    """Rig, camera and ``camera_from_rig``."""
+    """Rig, sensor and ``sensor_from_rig``."""
     return row[0], row[1], _pose(row[2:9])
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from crossfire_core.errors import CalibrationError, ConfigError
+from crossfire_core.errors import ConfigError
 from crossfire_core.geometry import Camera, Pose, Trajectory
 from crossfire_core.recordings.frame import Frame, Mount
 from crossfire_core.recordings.options import RecordingOptions
@@ -195,16 +194,3 @@ def hold_out(infos: Sequence[FrameInfo], every: int) -> tuple[list[int], list[in
     """
     training, held = split_holdout(moments(infos), every)
     return [i for moment in training for i in moment], [i for moment in held for i in moment]
-
-
-def check_size(image: NDArray[Any], camera: Camera, what: str) -> None:
-    """Refuse an image whose size is not the calibration's.
-
-    Raises:
-        CalibrationError: sizes differ.
-    """
-    if (image.shape[1], image.shape[0]) != camera.size:
-        raise CalibrationError(
-            f"image {what} is {image.shape[1]}x{image.shape[0]}, its calibration is for "
-            f"{camera.width}x{camera.height}: record both at one size"
-        )

@@ -5,20 +5,20 @@ Messages are taken by their fields, so that those of rclpy and those of rosbags 
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfire_core.errors import RecordingError
 from crossfire_core.geometry import Pose
+from crossfire_core.recordings.image_file import header_of
 from crossfire_core.recordings.image_message import (
     PixelDepth,
     decode_compressed,
     decode_compressed_depth,
     decode_depth,
     decode_image,
-    is_deep,
     is_jpeg,
     original_encoding,
     used_bits,
@@ -128,32 +128,25 @@ def holds_depth(message: Any, named_depth: bool) -> bool:
     return named_depth and not is_jpeg(message.data)
 
 
-def image_size_of(message: Any) -> tuple[int, int] | None:
-    """(width, height) of an image message; None where it is no complete image."""
-    if not hasattr(message, "format"):
-        return int(message.width), int(message.height)
-    try:
-        image = decode_compressed(message.data, str(message.format))
-    except RecordingError:
-        return None
-    return image.shape[1], image.shape[0]
-
-
-def see_depth(message: Any, depth: PixelDepth, number: int) -> None:
-    """Learn from an image message how many bits its pixels use.
+def measure(message: Any, depth: PixelDepth, number: int) -> tuple[int, int]:
+    """(width, height) of a message with a colour image, which is told to be whole undecoded.
 
     Args:
-        message: of a recording.
-        depth: learns.
-        number: which message it is; of compressed ones a few are enough, since decoding takes long.
+        message: an ``Image`` or ``CompressedImage``.
+        depth: learns how many bits its pixels use.
+        number: which message it is; of compressed ones some are decoded for that, which takes long.
+
+    Raises:
+        RecordingError: as :func:`colour_of` does.
     """
-    try:
-        if not hasattr(message, "format"):
-            depth.see(used_bits(*_fields(message)))
-        elif number % _SEEN_COMPRESSED == 0 and is_deep(message.data):
-            decode_compressed(message.data, str(message.format), depth)
-    except RecordingError:
-        return  # said when the image is decoded
+    if not hasattr(message, "format"):
+        depth.see(used_bits(*_fields(message)))
+        return int(message.width), int(message.height)
+    data, said = bytes(message.data), str(message.format)
+    header = header_of(BytesIO(data), said)
+    if header.deep and number % _SEEN_COMPRESSED == 0:
+        decode_compressed(data, said, depth)
+    return header.size
 
 
 def _fields(image: Any) -> tuple[str, int, int, int, bool, Any]:

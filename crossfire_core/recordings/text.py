@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from crossfire_core.errors import CrossfireError, RecordingError
@@ -47,6 +48,35 @@ def read_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise RecordingError(f"cannot read {path}: {error}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with OpenCV's tag for matrices."""
+
+
+def _opencv_matrix(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:opencv-matrix", _opencv_matrix)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The fields of a YAML file, of its first part where it has several as ``topic echo`` writes.
+
+    Raises:
+        RecordingError: missing, unreadable or no text.
+        ValueError: no YAML, or no fields in it.
+    """
+    # OpenCV begins with "%YAML:1.0", which is no YAML.
+    text = "\n".join(x for x in read_text(path).splitlines() if not x.startswith("%"))
+    try:
+        data = next(yaml.load_all(text, _Loader), None)  # a SafeLoader
+    except (yaml.YAMLError, *BAD_VALUES) as error:
+        raise ValueError(f"no YAML: {(str(error).splitlines() or [''])[0]}") from error
+    if not isinstance(data, dict):
+        raise ValueError("no fields")
+    return data
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
