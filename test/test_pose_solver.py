@@ -232,10 +232,11 @@ def test_refinement_reaches_the_minimum_from_nearby() -> None:
     assert solved.inlier.all()
 
 
-def test_covariance_is_what_the_errors_show() -> None:
+@pytest.mark.parametrize("model", ["none", "fisheye", "omni", "ds"])
+def test_covariance_is_what_the_errors_show(model: str) -> None:
     """Squared errors in units of the covariance average to six, the degrees of freedom."""
     rng = np.random.default_rng(0)
-    camera = CAMERAS["none"]
+    camera = CAMERAS[model]
     squared, signs = [], []
     for _ in range(200):
         truth, pixels, points = scene(camera, 80, rng, 0.6)

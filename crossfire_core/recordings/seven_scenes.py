@@ -72,7 +72,7 @@ def read_pose_file(file: Path) -> Pose | None:
     matrix = read_matrix(file)
     if matrix.shape != (4, 4):
         raise RecordingError(f"{file} is no 4x4 matrix")
-    if not np.isfinite(matrix).all():
+    if not np.isfinite(matrix).all() or not matrix.any():
         return None
     return Pose.from_matrix(matrix)
 
