@@ -48,12 +48,13 @@ class Watch:
     """Reports the memory of this process's only child, and raises when the time is over."""
 
     def __init__(self, minutes: float) -> None:
-        """Begin now."""
-        self._minutes, self._begin, self._report = minutes, time.monotonic(), 0.0
+        """Wait for the first call, which comes when the bag plays."""
+        self._minutes, self._begin, self._report = minutes, 0.0, 0.0
         self.base = self.last = 0.0
 
     def __call__(self, *_: float) -> None:
         """Look, if it is time to."""
+        self._begin = self._begin or time.monotonic()
         elapsed = time.monotonic() - self._begin
         if elapsed - self._report < REPORT_S:
             return
