@@ -19,7 +19,8 @@ from crossfire_core.field.layout import GridLayout
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.localization.matching import _match_window_torch, match_window
 from crossfire_core.maps.neural_map import NeuralMap
-from crossfire_core.training.trainer import Progress, train_map
+from crossfire_core.training.progress import Progress
+from crossfire_core.training.trainer import train_map
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
 GPU = torch.device("cuda")

@@ -26,9 +26,9 @@ from crossfire_core.recordings import Recording
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.training.engines import Cluster, Workers
 from crossfire_core.training.extension import extend_place, new_parts
+from crossfire_core.training.progress import Progress
 from crossfire_core.training.tiles import train_place, work_folder
 from crossfire_core.training.tiling import Part
-from crossfire_core.training.trainer import Progress
 
 AWAY = np.array([30.0, 0.0, 0.0])
 HELD_OUT = 6

@@ -39,6 +39,7 @@ from crossfire_core.field.layout import GridLayout
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.maps.neural_map import NeuralMap
 from crossfire_core.rendering.renderer import Rays
+from crossfire_core.training import checkpoint
 from crossfire_core.training.descriptor_stage import (
     DescriptorStage,
     Surfaces,
@@ -311,7 +312,7 @@ def test_a_training_is_taken_up_where_it_was_stopped(gpu: StandInGpu, tmp_path: 
     stopped = trainer(tmp_path, "tinycudann")
     stopped.learn_geometry()
     stopped.surfaces = clear_surfaces(stopped)
-    stopped.save_checkpoint()
+    checkpoint.save_training(stopped)
     went_on = trainer(tmp_path, "tinycudann", resume=True)
     went_on.find_surfaces()
     assert went_on.geometry_budget.over

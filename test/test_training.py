@@ -29,9 +29,10 @@ from crossfire_core.maps.neural_map import NeuralMap
 from crossfire_core.maps.patches import SIDE, Patches
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.training.checkpoint import checkpoint_path
+from crossfire_core.training.progress import Progress
 from crossfire_core.training.schedule import Budget, rate_factor
 from crossfire_core.training.selection import select_frames
-from crossfire_core.training.trainer import Progress, train_map
+from crossfire_core.training.trainer import train_map
 
 
 @pytest.fixture(autouse=True)

@@ -21,8 +21,8 @@ from typing import Any
 from crossfire_core.errors import CrossfireError, MissingDependencyError, TrainingError
 from crossfire_core.field.threads import THREADS, thread_count
 from crossfire_core.files import write_text
+from crossfire_core.training.progress import Progress
 from crossfire_core.training.tiles import Tell, TileTask
-from crossfire_core.training.trainer import Progress
 
 _TRIES = 3  # of a task whose process dies
 _LOOK_SECONDS = 0.5  # between two looks at the workers

@@ -27,6 +27,8 @@ from crossfire_core.maps.patches import Patches
 from crossfire_core.maps.place import Place, beyond, is_place, tile_of, write_place
 from crossfire_core.recordings.lazy import Recording
 from crossfire_core.rendering.renderer import Renderer
+from crossfire_core.training import checkpoint
+from crossfire_core.training.progress import Progress
 from crossfire_core.training.sparse_points import (
     SparsePoints,
     depth_image_points,
@@ -34,7 +36,7 @@ from crossfire_core.training.sparse_points import (
 from crossfire_core.training.survey import Survey
 from crossfire_core.training.tiles import train_place
 from crossfire_core.training.tiling import MARGIN, Part, cut
-from crossfire_core.training.trainer import DEFAULT_MINUTES, Progress, Trainer
+from crossfire_core.training.trainer import DEFAULT_MINUTES, Trainer
 from crossfire_core.training.views import View
 
 FloatArray = NDArray[np.float64]
@@ -86,7 +88,7 @@ def extend_map(
     if seed is not None:
         settings = replace(settings, seed=seed)
     trainer = Extension(old, recording, output, settings, steps, minutes, holdout_every)
-    trainer.observe(on_progress, None)
+    trainer.reporter.observe(on_progress, None)
     return trainer.run(device, resume)
 
 
@@ -238,7 +240,7 @@ class Extension(Trainer):
         super().build(None)
         self._take_over()
         if saved is not None:
-            self._restore(saved)
+            checkpoint.restore(self, saved)
 
     @torch.no_grad()
     def _take_over(self) -> None:

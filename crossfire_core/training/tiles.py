@@ -30,9 +30,10 @@ from crossfire_core.maps.place import NewTile, Place, write_place
 from crossfire_core.recordings import Recording
 from crossfire_core.training import checkpoint
 from crossfire_core.training.descriptor_stage import DescriptorStage
+from crossfire_core.training.progress import Progress
 from crossfire_core.training.schedule import generator
 from crossfire_core.training.tiling import Part
-from crossfire_core.training.trainer import Progress, Trainer
+from crossfire_core.training.trainer import Trainer
 
 Tell = Callable[[Progress], None]
 FIRST_MINUTES, MORE_MINUTES = 15.0, 7.0  # by default: for the first tile, and for each further
@@ -81,7 +82,7 @@ class TileTask:
             trainer = Trainer(*plain, self.use_depth)
         else:
             trainer = TaughtTrainer(NeuralMap.load(self.teacher, "cpu"), *plain, self.use_depth)
-        trainer.observe(tell, self.log_dir)
+        trainer.reporter.observe(tell, self.log_dir)
         trainer.run(self.device, checkpoint.checkpoint_path(self.output).exists())
 
 

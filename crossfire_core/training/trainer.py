@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crossfire_core import __version__
-from crossfire_core.config import TrainingConfig, to_dict
+from crossfire_core.config import TrainingConfig
 from crossfire_core.errors import TrainingError
 from crossfire_core.features.network import image_network, start_from_rooms
 from crossfire_core.field.backends import encoder, resolve_device
@@ -26,21 +23,22 @@ from crossfire_core.field.scene_field import SceneField
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.maps.chance import Chance
-from crossfire_core.maps.header import MapHeader, MappingView, RigCamera
+from crossfire_core.maps.header import MapHeader
 from crossfire_core.maps.neural_map import NeuralMap, round_as_stored
 from crossfire_core.maps.patches import Patches
-from crossfire_core.maps.places import Places, choose_words, signature
+from crossfire_core.maps.places import Places, choose_words
 from crossfire_core.recordings import Recording
 from crossfire_core.recordings.frame import Frame
-from crossfire_core.recordings.lazy import FrameInfo
 from crossfire_core.rendering.renderer import Renderer
 from crossfire_core.rendering.sampling import Spacing
 from crossfire_core.training import checkpoint
+from crossfire_core.training.assembly import map_header, places_of, rig_of
 from crossfire_core.training.descriptor_stage import DescriptorStage, Surfaces, measure_surfaces
 from crossfire_core.training.front_end import FrontEnd
 from crossfire_core.training.geometry_stage import GeometryStage
 from crossfire_core.training.honesty import covariance_factor, measured_chance_of
 from crossfire_core.training.patch_cutting import cut_patches
+from crossfire_core.training.progress import Progress, Reporter
 from crossfire_core.training.schedule import Budget, one_torch_thread_a_share, rate_factor
 from crossfire_core.training.selection import select_frames
 from crossfire_core.training.sparse_points import SparsePoints, depth_image_points
@@ -55,7 +53,6 @@ _TEST_SECONDS = 45.0
 _READ_SECONDS = 0.5
 _WORDS = 256
 _MIRRORED = 24  # images on which chance agreement is measured
-_POINTS_A_VIEW = 96
 _FAR_FROM_ORIGIN = 500.0  # metres; single precision is a twentieth of a millimetre there
 _FINISH_SECONDS, _FINISH_SECONDS_A_VIEW, _FINISH_SECONDS_A_FRAME = (
     14.0,
@@ -63,31 +60,6 @@ _FINISH_SECONDS, _FINISH_SECONDS_A_VIEW, _FINISH_SECONDS_A_FRAME = (
     0.25,
 )  # what comes after the last step, on 2 cores
 DEFAULT_MINUTES = 15.0
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a progress bar shows.
-
-    Attributes:
-        stage: what is being done.
-        step: of ``total_steps``; with a time budget both count seconds.
-        total_steps: 0 while unknown.
-        loss: smoothed.
-        psnr: smoothed, dB.
-        held_out: error on frames that are not trained on, when newly measured.
-        seconds: since the start, across restarts.
-        seconds_left: estimate, None while unknown.
-    """
-
-    stage: str
-    step: int
-    total_steps: int
-    loss: float
-    psnr: float
-    held_out: dict[str, float] | None
-    seconds: float
-    seconds_left: float | None
 
 
 def train_map(
@@ -134,7 +106,7 @@ def train_map(
     if steps is None and minutes is None:
         minutes = DEFAULT_MINUTES
     trainer = Trainer(recording, output, settings, steps, minutes, holdout_every, use_depth)
-    trainer.observe(on_progress, log_dir)
+    trainer.reporter.observe(on_progress, log_dir)
     return trainer.run(device, resume)
 
 
@@ -155,23 +127,12 @@ class Trainer:
         self.recording, self.output, self.config = recording, output, config
         self.steps, self.seconds = steps, None if minutes is None else 60.0 * minutes
         self.holdout_every, self.use_depth = holdout_every, use_depth
-        self.on_progress: Callable[[Progress], None] = lambda progress: None
-        self.log: Any = None
+        self.reporter = Reporter()
         self.stage = "reading"
         self.elapsed_before = 0.0
         self.started = time.monotonic()
-        self.smooth: dict[str, float] = {}
-        self.unread: list[dict[str, Tensor]] = []
-        self.last_report = self.last_test = self.last_read = 0.0
+        self.last_test = self.last_read = 0.0
         self.last_checkpoint = time.monotonic()
-
-    def observe(self, on_progress: Callable[[Progress], None], log_dir: Path | None) -> None:
-        """Report to a callback and to TensorBoard."""
-        self.on_progress = on_progress
-        if log_dir is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.log = SummaryWriter(str(log_dir))
 
     def run(self, device: str, resume: bool) -> NeuralMap:
         """Read, look, learn geometry, learn descriptors, write."""
@@ -183,7 +144,7 @@ class Trainer:
             made = self.finish()
             made.save(self.output)
         except KeyboardInterrupt:
-            self.save_checkpoint()
+            checkpoint.save_training(self)
             raise
         checkpoint.checkpoint_path(self.output).unlink(missing_ok=True)
         return made
@@ -194,7 +155,7 @@ class Trainer:
         """All that comes before the first step."""
         self.device = resolve_device(device)
         self.read_frames()
-        saved = self.load_checkpoint() if resume else None
+        saved = checkpoint.load_training(self) if resume else None
         self.look_at_the_scene(saved)
         self.build(saved)
 
@@ -207,7 +168,7 @@ class Trainer:
         self.views: list[View] = []
         self.test_frames: list[Frame] = []
         self.base_camera = infos[chosen.mapping[0]].camera
-        self.rig = _rig([infos[i] for i in chosen.mapping])
+        self.rig = rig_of([infos[i] for i in chosen.mapping])
         # where poses are learned the recording's are no truth to measure answers by
         self.spare = () if self.config.geometry.pose_rate else chosen.spare
         testing = {infos[i].name for i in chosen.test}
@@ -287,7 +248,7 @@ class Trainer:
         self.renderer = Renderer(self.field, self.survey.spacing, c.render)
         self.geometry_budget, self.descriptor_budget = self._budgets()
         if saved is not None:
-            self._restore(saved)
+            checkpoint.restore(self, saved)
 
     def _budgets(self) -> tuple[Budget, Budget]:
         share = self.config.geometry_share
@@ -355,8 +316,8 @@ class Trainer:
         self.stage = "descriptors"
         self.descriptors = self.descriptor_stage()
         self._release_images()
-        if self._moments:
-            checkpoint.restore_optimizer(self.descriptors.optimizer, self._moments, "descriptors.")
+        if self.moments:
+            checkpoint.restore_optimizer(self.descriptors.optimizer, self.moments, "descriptors.")
         self._loop(self.descriptor_budget, self.descriptors.step)
 
     def descriptor_stage(self) -> DescriptorStage:
@@ -372,7 +333,7 @@ class Trainer:
         self.table.pixels = self.table.pixels[:0].clone()
         self.views = [replace(v, image=v.image[:0].copy(), depth=None) for v in self.views]
 
-    _moments: dict[str, Tensor] | None = None
+    moments: dict[str, Tensor] | None = None
 
     def _loop(
         self, budget: Budget, step: Callable[[float, torch.Generator], dict[str, Tensor]]
@@ -382,31 +343,15 @@ class Trainer:
         with one_torch_thread_a_share(self.device):
             while not budget.over:
                 factor = rate_factor(budget.fraction, c.warm_up, c.final_rate)
-                self.unread.append(step(factor, self.rng))
+                self.reporter.keep(step(factor, self.rng))
                 budget.advance()
                 self._between_steps(budget)
-
-    def _read_figures(self) -> None:
-        """Take the steps' figures over; only here does the host wait for a GPU.
-
-        Raises:
-            TrainingError: the loss is no longer a number.
-        """
-        for name in self.unread[0] if self.unread else ():
-            values = torch.stack([figures[name] for figures in self.unread]).tolist()
-            if not np.isfinite(values).all():
-                raise TrainingError(
-                    "the loss is no longer a number: lower the learning rates, or check the poses"
-                )
-            for value in values:
-                self.smooth[name] = 0.97 * self.smooth.get(name, value) + 0.03 * value
-        self.unread.clear()
 
     def _between_steps(self, budget: Budget) -> None:
         now = time.monotonic()
         if not budget.over and now - self.last_read < _READ_SECONDS:
             return
-        self._read_figures()
+        self.reporter.read()
         self.last_read = time.monotonic()
         held_out = None
         if now - self.last_test > _TEST_SECONDS:
@@ -414,7 +359,7 @@ class Trainer:
             self.last_test = now
         self.report(held_out, force=held_out is not None or budget.over)
         if now - self.last_checkpoint > _CHECKPOINT_SECONDS:
-            self.save_checkpoint()
+            checkpoint.save_training(self)
             self.last_checkpoint = time.monotonic()
 
     # -- finishing -----------------------------------------------------------------------------
@@ -425,7 +370,7 @@ class Trainer:
         self.report(held_out=None, force=True)
         round_as_stored(self.field, self.network)  # what follows is made from what a reader sees
         self.network.eval()
-        made = NeuralMap(self._header(), self.field, self.network, self._places(), self.patches)
+        made = NeuralMap(self._header(), self.field, self.network, places_of(self), self.patches)
         made.header = replace(made.header, chance=self._chance(made))
         made.header = replace(made.header, covariance_factor=self._covariance_factor(made))
         return made
@@ -441,59 +386,13 @@ class Trainer:
         return covariance_factor(Localizer(made), self.recording.frames(self.spare))
 
     def _header(self) -> MapHeader:
-        c = self.config
-        provenance = {
-            "recording": self.recording.name,
-            "frames": len(self.recording),
-            "pose_source": self.recording.pose_source,
-            "holdout_every": self.holdout_every,
-            "steps": [self.geometry_budget.done, self.descriptor_budget.done],
-            "seed": c.seed,
-            "first_weights": self.first_weights,
-            "program": f"crossfire {__version__}",
-            "training": {k: to_dict(getattr(c, k)) for k in ("geometry", "descriptor")},
-        }
-        return MapHeader(
-            self.recording.world_frame, self.base_camera, self.recording.base_from_camera,
-            self.survey.box, self.survey.spacing, c.field, c.render, c.features,
-            self._mapping_views(), provenance, image_side=c.image_side,
-            origin=(float(self.origin[0]), float(self.origin[1]), float(self.origin[2])),
-            base_frame=self.recording.base_frame,
-            rig=self.rig,
-        )  # fmt: skip
-
-    def _mapping_views(self) -> tuple[MappingView, ...]:
-        # who lets poses be learned does not trust the recording's: then what came out counts
-        learned = self.geometry.corrects_poses
-        views = []
-        for view, pose in zip(self.views, self.recorded, strict=True):
-            same = learned or pose is view.map_from_camera
-            recorded = None if same else pose.shifted(self.origin)
-            trained = view.map_from_camera.shifted(self.origin)
-            views.append(MappingView(view.name, view.stamp_ns, trained, recorded, view.rig_camera))
-        return tuple(views)
-
-    @torch.no_grad()
-    def _places(self) -> Places:
-        assert self.surfaces is not None and self.descriptors is not None
-        rng = np.random.default_rng(self.config.seed)
-        points, view = (t.cpu() for t in self.surfaces.clear())
-        order = torch.from_numpy(rng.permutation(len(points)))
-        rank = _rank_within(view[order])
-        chosen = order[rank < _POINTS_A_VIEW].sort().values
-        points, view = points[chosen].to(self.device), view[chosen]
-        words = self.words(points)
-        signatures = [
-            signature(self.network(image.to(self.device).float() / 255.0)[0], words)
-            for image, _ in self.descriptors.images
-        ]
-        return Places(words.cpu(), torch.stack(signatures).cpu(), points.cpu(), view)
+        return map_header(self)
 
     def words(self, points: Tensor) -> Tensor:
         """The vocabulary ``[k, d]`` that images are compared by, from surface points ``[n, 3]``."""
         return choose_words(self.field.descriptors(points), _WORDS)
 
-    # -- reports and checkpoints ---------------------------------------------------------------
+    # -- how it goes ---------------------------------------------------------------------------
 
     def elapsed(self) -> float:
         """Seconds of training, across restarts."""
@@ -537,22 +436,8 @@ class Trainer:
         return float(np.mean(values))
 
     def report(self, held_out: dict[str, float] | None, force: bool = False) -> None:
-        """Tell the progress bar and TensorBoard, not more often than twice a second."""
-        now = time.monotonic()
-        if not force and now - self.last_report < 0.5:
-            return
-        self.last_report = now
-        done, total, left = self._count()
-        smooth = self.smooth
-        self.on_progress(
-            Progress(
-                self.stage, done, total, smooth.get("loss", float("nan")),
-                smooth.get("psnr", float("nan")), held_out, self.elapsed(), left,
-            )
-        )  # fmt: skip
-        if self.log is not None and smooth:
-            for name, value in {**smooth, **(held_out or {})}.items():
-                self.log.add_scalar(f"{self.stage}/{name}", value, done)
+        """Tell how it goes, not more often than twice a second."""
+        self.reporter.tell(self.stage, self._count, self.elapsed(), held_out, force)
 
     def _count(self) -> tuple[int, int, float | None]:
         if not hasattr(self, "geometry_budget"):
@@ -563,96 +448,3 @@ class Trainer:
         parts = (self.geometry_budget, self.descriptor_budget)
         left = sum(part.seconds_left for part in parts)
         return sum(p.done for p in parts), sum(p.steps or 0 for p in parts), left
-
-    def save_checkpoint(self) -> None:
-        """Write everything that is needed to go on."""
-        s = self.survey
-        tensors = {f"field.{k}": v for k, v in self.field.state_dict().items()}
-        tensors |= {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= checkpoint.optimizer_tensors(self.geometry.optimizer, "geometry.")
-        if self.descriptors is not None:
-            tensors |= checkpoint.optimizer_tensors(self.descriptors.optimizer, "descriptors.")
-        if self.surfaces is not None:
-            tensors |= {f"surfaces.{k}": v for k, v in vars(self.surfaces).items()}
-        columns = (s.sparse.view, s.sparse.pixel, s.sparse.point, s.sparse.sigma_m)
-        for name, column in zip(("view", "pixel", "point", "sigma"), columns, strict=True):
-            tensors[f"sparse.{name}"] = torch.from_numpy(np.ascontiguousarray(column))
-        tensors["rng"] = self.rng.get_state()
-        matrices = np.stack([view.map_from_camera.matrix()[:3] for view in self.views])
-        tensors["views.poses"] = torch.from_numpy(matrices)
-        tensors["poses.twists"] = self.geometry.twists
-        tensors["poses.rotations"] = self.table.rotations
-        tensors["poses.translations"] = self.table.translations
-        header = {
-            "fingerprint": self._fingerprint(),
-            "survey": {
-                "centre": list(s.box.centre),
-                "half_size": s.box.half_size,
-                "spacing": vars(s.spacing),
-            },
-            "elapsed": self.elapsed(),
-            "budgets": [[b.done, b.spent] for b in (self.geometry_budget, self.descriptor_budget)],
-            "descriptor_seconds": self.descriptor_budget.seconds,
-        }
-        checkpoint.save_checkpoint(checkpoint.checkpoint_path(self.output), header, tensors)
-
-    def load_checkpoint(self) -> dict[str, Any]:
-        """Read the checkpoint and make sure that it belongs to this training."""
-        path = checkpoint.checkpoint_path(self.output)
-        header, tensors = checkpoint.load_checkpoint(path)
-        if header.get("fingerprint") != self._fingerprint():
-            raise TrainingError(
-                f"checkpoint {path} was made with other settings or another recording: "
-                "repeat the first command with --resume, or train without it"
-            )
-        return {"header": header, "tensors": tensors}
-
-    def _restore(self, saved: dict[str, Any]) -> None:
-        header, tensors = saved["header"], saved["tensors"]
-        part = lambda p: {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}  # noqa: E731
-        self.field.load_state_dict(part("field."))
-        self.network.load_state_dict(part("network."))
-        checkpoint.restore_optimizer(self.geometry.optimizer, tensors, "geometry.")
-        self._moments = tensors
-        self.geometry.twists.data = tensors["poses.twists"].to(self.device)
-        self.table.rotations = tensors["poses.rotations"].to(self.device)
-        self.table.translations = tensors["poses.translations"].to(self.device)
-        surfaces = part("surfaces.")
-        if surfaces:
-            self.surfaces = Surfaces(**{k: v.to(self.device) for k, v in surfaces.items()})
-        self.rng.set_state(tensors["rng"])
-        budgets = (self.geometry_budget, self.descriptor_budget)
-        for budget, (done, spent) in zip(budgets, header["budgets"], strict=True):
-            budget.done, budget.spent = done, spent
-        self.descriptor_budget.seconds = header["descriptor_seconds"]
-        self.elapsed_before = header["elapsed"]
-        self.started = time.monotonic()
-
-    def _fingerprint(self) -> str:
-        names = [
-            [v.name, v.stamp_ns, v.camera.to_json(), v.camera.mask and v.camera.mask.digest]
-            for v in self.views
-        ]
-        kind = self.device.type  # random numbers of a GPU cannot be continued on a CPU
-        what = [to_dict(self.config), names, self.steps, self.seconds, self.use_depth, kind]
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-
-
-def _rig(infos: Sequence[FrameInfo]) -> tuple[RigCamera, ...]:
-    """The cameras that frames of a rig are of, in the order of their first ones."""
-    found: dict[str, RigCamera] = {}
-    for info in infos:
-        if info.mount is not None and info.mount.camera not in found:
-            mount = info.mount
-            found[mount.camera] = RigCamera(mount.camera, info.camera, mount.base_from_camera)
-    return tuple(found.values())
-
-
-def _rank_within(group: Tensor) -> Tensor:
-    """Of each element, how many before it are of the same group, ``[n]``."""
-    order = torch.argsort(group, stable=True)
-    sizes = torch.bincount(group)
-    first = torch.repeat_interleave(torch.cumsum(sizes, 0) - sizes, sizes)
-    rank = torch.empty_like(group)
-    rank[order] = torch.arange(len(group)) - first
-    return rank
