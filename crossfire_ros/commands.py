@@ -134,6 +134,8 @@ def replay(
         with display.working("drawing the report"):
             page = write_report(report, outcome, _view(localizer))
         display.out.print(f"report: {page}")
+    if not (outcome.live_errors() or outcome.offline_errors()):
+        raise typer.Exit(shell.EXIT_NOTHING_FOUND)
 
 
 def warm_up(

@@ -35,6 +35,7 @@ from crossfire_core.recordings import open_recording
 from crossfire_core.recordings.options import RecordingOptions
 from crossfire_core.recordings.rig import camera_names
 from crossfire_core.reports.plots import TopView
+from crossfire_ros import commands
 from crossfire_ros.bag_clock import BagClock
 from crossfire_ros.conversions import image_from_message, stamp_to_ns, view_from_message
 from crossfire_ros.offline import settings_for, track_offline
@@ -334,6 +335,13 @@ def test_bad_input_is_one_line_and_code_2(arguments, words, capsys):
     assert run(arguments) == 2
     said = capsys.readouterr().err.strip()
     assert words in said and "\n" not in said
+
+
+def test_a_replay_that_finds_nothing_exits_with_1(bag, monkeypatch, capsys):
+    nowhere = ReplayOutcome(None, (), truth_of(open_recording(bag)), 8)
+    monkeypatch.setattr(commands, "_replay", lambda *_: (nowhere, None))
+    assert run(["replay", "some.map", str(bag), "--no-live"]) == 1
+    assert "8 images" in capsys.readouterr().out
 
 
 class TestOffline:
