@@ -17,7 +17,7 @@ PIP_ARGS ?=
 EXTRAS ?= dev,ros,demo
 PYTEST_ARGS ?=
 # As many files of tests at a time as there are cores, at most eight.
-PARALLEL ?= -n auto --maxprocesses 8 --dist loadfile
+PARALLEL ?= -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 # Which faults, as patterns of mutmut's names (module.function__mutmut_number); '*' takes all.
 MUTANTS ?= *__mutmut_*[27]
 MUTANTS_LIMIT ?= 3h

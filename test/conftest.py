@@ -23,6 +23,15 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     for name in ("CROSSFIRE_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, share)
 
+# These take minutes each: begun last, they would keep one worker busy when the others are done.
+_FIRST = ("test_docs_run.py", "test_stand_in_gpu.py", "test_training.py", "test_extension.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest files come first."""
+    items.sort(key=lambda item: item.path.name not in _FIRST)
+
+
 # A graph of this process alone, until it ends. Read by ROS when it starts, which is after this
 # file.
 DOMAIN = own_domain()

@@ -229,7 +229,7 @@ BROKEN = {
     "no camera_info": (Bag(parts=ALL - {"info"}), "error", "camera_info"),
     "zero K": (Bag(parts=ALL - {"info"} | {UNCALIBRATED}), "error", "camera_info"),
     "half the image size": (Bag(edit=smaller), "warning", "left_out"),
-    "another image shape": (Bag(edit=flatter), "error", "images"),
+    "another image shape": (Bag(edit=flatter), "error", "camera_info"),
     "no poses": (Bag(parts=ALL - {"truth", "odom"}), "warning", "poses"),
     "NaN poses": (Bag(parts=ALL - {"odom"}, pose=nowhere), "error", "recording"),
     "odometry alone": (Bag(parts=ALL - {"truth"}), "warning", "drift"),

@@ -124,7 +124,7 @@ BROKEN: dict[str, tuple[Change, str, str]] = {
     "another shape": (
         pictures(lambda number, image: cv2.resize(image, (320, 200))),
         "error",
-        "images",
+        "camera_info",
     ),
     "a camera that hangs": (hanging(), "warning", "frozen"),
 }
