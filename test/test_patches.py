@@ -208,12 +208,26 @@ def test_samples_are_as_large_as_pixels_all_over_the_image(kind: str) -> None:
 def test_only_so_many_are_tried_half_of_them_of_the_nearest_views(patches: Patches) -> None:
     truth = POSES[0]
     aligner = PatchAligner(patches, POSES, 2.0, 640)
-    index, _, _, weights = aligner._in_sight(CAMERA, truth, 30, np.ones(len(patches), bool))
+    index, _, _, weights = aligner._in_sight(CAMERA, truth, 30)
     views = patches.view[index]
     assert len(set(index)) == 30 and (views == 0).sum() >= 15 and len(set(views)) >= 5
     assert weights[:15] == pytest.approx(1.0)
     found = aligner.fit(photo(truth), CAMERA, truth, 2.0, 30)
     assert found is not None and 20 <= len(found.points) <= found.tried == 30
+
+
+def test_what_is_hidden_from_the_nearest_views_is_not_looked_for(patches: Patches) -> None:
+    asked = []
+    left = patches.points[:, 0] < 0.0
+
+    def open_to(views: np.ndarray) -> np.ndarray:
+        asked.append(views[0])
+        return left
+
+    aligner = PatchAligner(patches, POSES, 2.0, 640, open_to)
+    found = aligner.fit(photo(POSES[4]), CAMERA, POSES[4], 2.0, 1000)
+    assert found is not None and (found.points[:, 0] < 0.0).all() and asked == [4]
+    assert found.tried < 0.75 * left.size
 
 
 def test_an_image_of_something_else_says_nothing(patches: Patches) -> None:

@@ -1,7 +1,7 @@
 """Which of a map's patches stand behind something.
 
-From a pose, half of what a map holds in front of the camera may lie behind a wall or a truck. Such
-patches cost time, and that they are not found says nothing about the place.
+From a pose, a third or more of what a map holds in front of the camera may lie behind a wall or a
+truck. Such patches cost time, and that they are not found says nothing about the place.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from scipy.ndimage import map_coordinates
 
 from crossfire_core.features.network import fitted
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.localization.nearness import ViewDistances
 from crossfire_core.maps.header import MapHeader
 from crossfire_core.rendering.renderer import Rays, Renderer
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 _ALONG = 48  # rays along a view's longer side
-_BEHIND = 1.1  # times as far as the surface: the rest is what depth is off by
+_BEHIND = 1.25  # times as far as the surface: depth is off, more at edges
 _OPAQUE = 0.5  # what lets more light through hides nothing
 _LOOKERS = 2  # so many of the nearest mapping views say what a pose sees
 
@@ -38,16 +37,17 @@ class Hiding:
         """
         self._header, self._renderer, self._points = header, renderer, points
         self._poses = header.field_poses
-        self._distances = ViewDistances(self._poses, header.spacing.knee)
         self._known: dict[int, tuple[BoolArray, BoolArray]] = {}
 
-    def open_near(self, map_from_camera: Pose) -> BoolArray:
-        """Points ``[n]`` that the nearest mapping views see, or that lie outside their images.
+    def open_to(self, views: NDArray[np.int64]) -> BoolArray:
+        """Points ``[n]`` that the first two of some views see, or that lie outside their images.
 
-        Each view is rendered once, which costs an image nothing.
+        Each view is rendered once, when it is first asked for.
+
+        Args:
+            views: numbers of mapping views, the nearest to a pose first.
         """
-        nearest = np.argsort(self._distances.of(map_from_camera))[:_LOOKERS]
-        looks = [self._look(int(view)) for view in nearest]
+        looks = [self._look(int(view)) for view in views[:_LOOKERS]]
         inside, seen = (np.any(each, axis=0) for each in zip(*looks, strict=True))
         return np.asarray(seen | ~inside)
 

@@ -66,10 +66,10 @@ class Localizer:
         header = neural_map.header
         poses = header.field_poses
         self._origin = np.array(header.origin)
+        hiding = Hiding(header, self.renderer, neural_map.patches.points)
         self.patches = PatchAligner(
-            neural_map.patches, poses, header.spacing.knee, header.image_side
+            neural_map.patches, poses, header.spacing.knee, header.image_side, hiding.open_to
         )
-        self._hiding = Hiding(header, self.renderer, neural_map.patches.points)
         self.chance = header.chance
         self.upright = Upright(
             [view.map_from_camera for view in header.views],
@@ -306,9 +306,7 @@ class Localizer:
             return None
         reach = _FINISH_PX * camera.relative_size
         with clock.time("patches"):
-            shown = self._hiding.open_near(pose)
-            limit = 0.5 * self._limit(camera)
-            return self.patches.fit(image, camera, pose, limit, most, reach, shown)
+            return self.patches.fit(image, camera, pose, 0.5 * self._limit(camera), most, reach)
 
     def _believed(self, found: PoseEstimate) -> PoseEstimate:
         """An estimate that fails if another place might agree as well."""
@@ -327,8 +325,7 @@ class Localizer:
         reach = _FOLLOW_PX * camera.relative_size
         limit, most = 0.5 * self._limit(camera), self.config.track_patches
         with clock.time("patches"):
-            shown = self._hiding.open_near(start)
-            fit = self.patches.fit(image, camera, start, limit, most, reach, shown)
+            fit = self.patches.fit(image, camera, start, limit, most, reach)
         if fit is None:
             return None
         found = self._judged(camera, fit, digits(self.chance, Agreement(0, 0.0), fit.agreement))

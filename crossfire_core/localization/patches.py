@@ -10,7 +10,7 @@ et al. 2014; here they hang on a map.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ from crossfire_core.localization.pose_solver import (
 from crossfire_core.maps.patches import SIDE, Patches
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 _BLUR_PX = 0.7
 _VIEWS = 64  # patches of so many views, the nearest, are tried
 _NEAR = 0.07  # views this far off (radians of parallax and of turning) share their pose's error
@@ -98,7 +99,12 @@ class PatchAligner:
     """Moves a pose so that the map's patches lie where the image shows them."""
 
     def __init__(
-        self, patches: Patches, poses: Sequence[Pose], median_distance: float, side: int
+        self,
+        patches: Patches,
+        poses: Sequence[Pose],
+        median_distance: float,
+        side: int,
+        open_to: Callable[[IntArray], NDArray[np.bool_]] | None = None,
     ) -> None:
         """Prepare a map's patches.
 
@@ -107,8 +113,11 @@ class PatchAligner:
             poses: ``map_from_camera`` of all mapping views.
             median_distance: of the surfaces from the cameras, metres.
             side: images are shrunk to this longer side, that of the images they were cut from.
+            open_to: of views, the nearest first, which patches ``[n]`` nothing hides from there;
+                by default all. See :class:`.hiding.Hiding`.
         """
         self._side = side
+        self._open_to = open_to or (lambda views: np.ones(len(patches), bool))
         rotations = np.stack([pose.rotation for pose in poses])
         self._patches = patches
         self._axes = axes(patches.normals, rotations[patches.view]) * patches.spacing[:, None, None]
@@ -128,7 +137,6 @@ class PatchAligner:
         max_error_px: float,
         most: int,
         reach_px: float = 0.0,
-        shown: NDArray[np.bool_] | None = None,
     ) -> PatchFit | None:
         """The pose under which patches lie where they are found.
 
@@ -141,21 +149,18 @@ class PatchAligner:
                 from the views after them.
             reach_px: patches are searched so far from where the start has them, in pixels of the
                 camera's image, before they are slid; 0 for a start that is right already.
-            shown: ``[patches]`` which nothing hides; by default all.
 
         Returns:
             None where fewer than 6 patches are found.
         """
         grey, scale = _shrunk(image, self._side)
         small = camera.resized(grey.shape[1], grey.shape[0])
-        if shown is None:
-            shown = np.ones(len(self), bool)
         start: Pose | None = map_from_camera
         if reach_px > 0.0:
-            start = self._sought(grey, small, map_from_camera, reach_px * float(scale[0]), shown)
+            start = self._sought(grey, small, map_from_camera, reach_px * float(scale[0]))
         if start is None:
             return None
-        index, centres, warps, weights = self._in_sight(small, start, most, shown)
+        index, centres, warps, weights = self._in_sight(small, start, most)
         shifts, likeness = slide(grey, centres, warps, self._grey[index])
         limit = _MOST_PX * small.relative_size
         found = (likeness > _LEAST_LIKENESS) & (np.linalg.norm(shifts, axis=1) < limit)
@@ -177,15 +182,10 @@ class PatchAligner:
         return PatchFit(solved, pixels, points, len(index), agreement)
 
     def _sought(
-        self,
-        grey: NDArray[np.float32],
-        camera: Camera,
-        map_from_camera: Pose,
-        reach_px: float,
-        shown: NDArray[np.bool_],
+        self, grey: NDArray[np.float32], camera: Camera, map_from_camera: Pose, reach_px: float
     ) -> Pose | None:
         """A pose from patches searched in windows around where a start has them."""
-        index, centres, warps, _ = self._in_sight(camera, map_from_camera, _SEEK_TRIED, shown)
+        index, centres, warps, _ = self._in_sight(camera, map_from_camera, _SEEK_TRIED)
         span = np.sqrt(np.abs(np.linalg.det(warps)))
         use = np.flatnonzero((span > _SEEK_SPAN[0]) & (span < _SEEK_SPAN[1]))
         use = use[_half_near(len(use), _SEEK_PATCHES)]
@@ -199,15 +199,16 @@ class PatchAligner:
         return None if solved is None else solved.camera_from_map.inverse()
 
     def _in_sight(
-        self, camera: Camera, map_from_camera: Pose, most: int, shown: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.int64], FloatArray, FloatArray, FloatArray]:
+        self, camera: Camera, map_from_camera: Pose, most: int
+    ) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]:
         """Patches to try, where they are ``[n, 2]``, their warps ``[n, 2, 2]``, weights ``[n]``."""
         p = self._patches
         far = self._views.of(map_from_camera)
         weight = closeness(far, _NEAR, _FAR)[p.view]
         # about every second one faces the camera and lies in its image
-        index = self._by_distance(far)
-        index = index[shown[index]]
+        views = np.argsort(far, kind="stable")[:_VIEWS]
+        index = np.concatenate([self._of_view[view] for view in views])
+        index = index[self._open_to(views)[index]]
         index = index[_half_near(len(index), _TRIED * most)]
         way = p.points[index] - map_from_camera.translation
         way /= np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1e-9)
@@ -226,13 +227,8 @@ class PatchAligner:
         weight /= weight.max(initial=1e-9)  # of the views that have patches here
         return index[chosen], centres[chosen], warps[chosen], weight
 
-    def _by_distance(self, far: FloatArray) -> NDArray[np.int64]:
-        """Patches of the nearest views, in the order of these."""
-        views = np.argsort(far, kind="stable")[:_VIEWS]
-        return np.concatenate([self._of_view[v] for v in views])
 
-
-def _half_near(count: int, most: int) -> NDArray[np.int64]:
+def _half_near(count: int, most: int) -> IntArray:
     """Which of so many to take, the nearest being first: half of them, the rest evenly.
 
     The nearest know best, but share one error of the mapping poses; many views do not.
