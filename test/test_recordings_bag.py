@@ -105,6 +105,37 @@ def test_odometry_is_read_from_its_topic_and_from_tf(tmp_path: Path) -> None:
     assert open_recording(none).odometry() is None
 
 
+def test_of_several_topics_of_odometry_the_named_or_the_usual_one_is_taken(tmp_path: Path) -> None:
+    """The wheels' topic carries a frame of its own, turned and 0.3 m ahead of the base."""
+    ahead = Pose.exp((0.3, 0.0, 0.1, 0.0, 0.0, 0.5))
+    moved = Pose.exp((1.0, 2.0, 0.0, 0.0, 0.0, 0.0))
+
+    def wheels(bag: BagWriter, index: int) -> None:
+        if index == 0:
+            bag.transforms(stamp(0), [("base_link", "wheels", ahead)], static=True)
+        there = moved @ base_pose(index) @ ahead
+        bag.odometry("/wheels", stamp(index), "odom", "wheels", there)
+
+    path = RobotBag(extra=wheels, parts=without("tf")).write(tmp_path / "bag")
+    usual = open_recording(path).odometry()
+    named = open_recording(path, RecordingOptions(odom_topic="/wheels")).odometry()
+    assert usual is not None and named is not None
+    assert_poses_close([usual.at(stamp(2.25))], [base_pose(2.25)])
+    assert_poses_close([named.at(stamp(2))], [moved @ base_pose(2)])
+    with pytest.raises(RecordingError, match="the bag has: /odom, /wheels"):
+        open_recording(path, RecordingOptions(odom_topic="/nothing")).odometry()
+
+
+def test_no_topic_of_odometry_is_chosen_where_none_is_usual(tmp_path: Path) -> None:
+    def two(bag: BagWriter, index: int) -> None:
+        for name in ("/wheels", "/visual"):
+            bag.odometry(name, stamp(index), "odom", "base_link", base_pose(index))
+
+    path = RobotBag(extra=two, parts=without("odom", "tf")).write(tmp_path / "bag")
+    with pytest.raises(RecordingError, match="several topics of odometry: /(wheels|visual), /"):
+        open_recording(path).odometry()
+
+
 def test_odometry_alone_gives_the_poses_when_there_is_no_other(tmp_path: Path) -> None:
     path = RobotBag(parts=without("truth")).write(tmp_path / "bag")
     recording = open_recording(path)

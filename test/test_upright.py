@@ -129,6 +129,19 @@ class TestQuarters:
         upright = Upright(VIEWS, [FORWARD])
         assert upright.quarters(up, None) == 0 and upright.quarters(up, heading(10.0)) == 0
 
+    @pytest.mark.parametrize("roll", [0.0, 90.0, 180.0, -90.0])
+    def test_a_known_mount_says_more_than_the_maps_z_axis(self, roll):
+        """The frame of this map lies upside-down, and no view looks where the camera does."""
+        over = Pose.exp([0, 0, 0, np.pi, 0, 0])
+        upright = Upright([over @ view for view in VIEWS], [FORWARD])
+        aside = heading(90.0) @ FORWARD @ rolled(roll)
+        assert upright.quarters(aside, None) == dict(self.ROLLS)[roll]
+
+    def test_views_that_look_nearly_straight_up_do_not_say_where_up_is(self):
+        """Leaning by 10 degrees from the zenith, all to one side."""
+        zenith = Pose.exp([0, 0, 0, np.radians(10.0), 0, 0])
+        assert Upright([zenith] * 3).quarters(FORWARD @ rolled(180.0), None) == 0
+
     def test_views_that_contradict_each_other_turn_nothing(self):
         views = [v @ rolled(180.0 * (i % 2)) for i, v in enumerate([VIEWS[0]] * 8)]
         assert Upright(views).quarters(Pose.identity(), VIEWS[0]) == 0
@@ -172,6 +185,7 @@ class UprightOnly:
         if camera != self.camera or not np.array_equal(image, self.scene):
             return PoseEstimate(False, "nothing matches")
         assert prior is None or prior.distance(self.truth)[1] < 0.2
+        self.options = options
         details = Matches(np.array([[5.5, 9.5]]), np.zeros((1, 3)), np.ones(1), np.ones(1, bool))
         return PoseEstimate(
             True, "", self.truth, diagonal(0.01, 0.002), 200, 300, 0.9, 0.1, details=details,
@@ -207,3 +221,12 @@ def test_a_failure_is_passed_on_as_it_is():
     found = localize_turned(localizer, image, CAMERAS[0], 2)
     assert not found.ok and found.reason == "nothing matches"
     assert replace(found) == PoseEstimate(False, "nothing matches")
+
+
+@pytest.mark.parametrize("quarters", [0, 2])
+def test_options_reach_the_localizer(quarters):
+    scene = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    localizer = UprightOnly(scene, CAMERAS[0], Pose.identity())
+    seen, camera = turned_image(scene, -quarters), turned_camera(CAMERAS[0], -quarters)
+    assert localize_turned(localizer, seen, camera, quarters, patches_first=True).ok
+    assert localizer.options == {"patches_first": True}
