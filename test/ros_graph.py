@@ -101,13 +101,15 @@ class Graph:
         parameters: dict[str, Any],
         load: Any = None,
         cli_args: list[str] | None = None,
+        namespace: str = "",
     ) -> None:
-        self.localizer = FakeLocalizer()
+        """``cli_args`` are the node's; in a namespace, which they name, they are the peer's too."""
+        self.localizer, self.namespace = FakeLocalizer(), namespace
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
         self.node = LocalizationNode(
             load or self.load, context=context, parameter_overrides=overrides, cli_args=cli_args
         )
-        self.peer = Node("peer", context=context)
+        self.peer = Node("peer", context=context, cli_args=cli_args if namespace else None)
         self.executor = lean_executor(context)
         self.executor.add_node(self.node)
         self.executor.add_node(self.peer)
@@ -135,14 +137,15 @@ class Graph:
     # Talking
 
     def listen(self, topic: str, kind: Any, qos: Any = 10) -> None:
-        name = topic.replace("~", "/crossfire_localization")
-        self.peer.create_subscription(kind, name, self.received[topic].append, qos)
+        self.peer.create_subscription(kind, self._named(topic), self.received[topic].append, qos)
+
+    def _named(self, topic: str) -> str:
+        return topic.replace("~", f"{self.namespace}/crossfire_localization")
 
     def listen_late(self, topic: str, kind: Any) -> list[Any]:
         """What a listener gets that came after the message was published."""
         heard: list[Any] = []
-        name = topic.replace("~", "/crossfire_localization")
-        self.peer.create_subscription(kind, name, heard.append, LATCHED)
+        self.peer.create_subscription(kind, self._named(topic), heard.append, LATCHED)
         return heard
 
     def publisher(self, topic: str, kind: Any, qos: Any = qos_profile_sensor_data) -> Any:
@@ -366,14 +369,16 @@ def clock(stamp_ns: int) -> Clock:
 
 
 @contextmanager
-def graph(load: Any = None, cli_args: list[str] | None = None, **parameters: Any):
+def graph(
+    load: Any = None, cli_args: list[str] | None = None, namespace: str = "", **parameters: Any
+):
     """A graph of its own, taken down afterwards; dots in names are written as two underscores."""
     context = Context()
     rclpy.init(context=context)
     named = {name.replace("__", "."): value for name, value in parameters.items()}
     made = None
     try:
-        made = Graph(context, named, load, cli_args)
+        made = Graph(context, named, load, cli_args, namespace)
         yield made
     finally:
         if made is not None:

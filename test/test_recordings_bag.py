@@ -132,7 +132,7 @@ def test_no_topic_of_odometry_is_chosen_where_none_is_usual(tmp_path: Path) -> N
             bag.odometry(name, stamp(index), "odom", "base_link", base_pose(index))
 
     path = RobotBag(extra=two, parts=without("odom", "tf")).write(tmp_path / "bag")
-    with pytest.raises(RecordingError, match="several topics of odometry: /(wheels|visual), /"):
+    with pytest.raises(RecordingError, match=r"several topics of odometry: /(wheels|visual), /"):
         open_recording(path).odometry()
 
 

@@ -59,7 +59,7 @@ SMALL = np.diag([0.01] * 6)
 
 def diagnostic(g: Graph, part: str) -> DiagnosticStatus:
     """The newest diagnostic of one part of the node."""
-    name = f"crossfire_localization: {part}"
+    name = f"{g.node.get_fully_qualified_name()[1:]}: {part}"
     found = [s for m in g.received["/diagnostics"] for s in m.status if s.name == name]
     return found[-1] if found else DiagnosticStatus()
 
@@ -472,6 +472,35 @@ class TestChangeOfMap:
             g.send_extrinsics()
             g.send_camera_info()
             assert g.wait_for_fix().header.frame_id == "floor_two"
+
+
+class TestNamespace:
+    def test_a_robot_of_many_keeps_to_its_namespace_transforms_too(self):
+        """As Nav2 remaps them; diagnostics are gathered over all robots, by name."""
+        rules = ("__ns:=/robot1", "/tf:=tf", "/tf_static:=tf_static")
+        remaps = [part for rule in rules for part in ("-r", rule)]
+        with graph(cli_args=["--ros-args", *remaps], namespace="/robot1") as g:
+            g.localizer.map_from_base = HERE
+            g.tracking()
+            g.wait(
+                lambda: any(
+                    t.header.frame_id == "map" for m in g.received["/tf"] for t in m.transforms
+                )
+            )
+            g.wait(lambda: diagnostic(g, "inputs").message)
+            name = (g.node.get_name(), g.node.get_namespace())
+            topics = [
+                topic
+                for found in (
+                    g.peer.get_publisher_names_and_types_by_node(*name),
+                    g.peer.get_subscriber_names_and_types_by_node(*name),
+                    g.peer.get_service_names_and_types_by_node(*name),
+                )
+                for topic, _ in found
+            ]
+            outside = {topic for topic in topics if not topic.startswith("/robot1/")}
+            assert outside <= {"/diagnostics", "/rosout", "/parameter_events", "/clock"}
+            assert {"/robot1/tf", "/robot1/image", "/robot1/odom"} <= set(topics)
 
 
 class TestTransforms:
