@@ -228,6 +228,22 @@ def test_no_static_tf_asks_whose_poses_they_are(tmp_path: Path) -> None:
     assert recording.base_frame == FRAME
 
 
+def test_poses_of_a_frame_that_tf_lacks_may_be_the_cameras_own(tmp_path: Path) -> None:
+    """As a motion capture or a SLAM names its body."""
+
+    def follow(writer: BagWriter, index: int) -> None:
+        now = stamp(index)
+        writer.odometry("/slam", now, "map", "camera_link", base_pose(index))
+
+    parts = without("static", "truth", "odom", "tf")
+    path = RobotBag(parts=parts, extra=follow).write(tmp_path / "bag")
+    with pytest.raises(RecordingError, match=f"those of camera_link.*--base-frame {FRAME}"):
+        open_recording(path)
+    recording = open_recording(path, RecordingOptions(base_frame=FRAME))
+    assert_poses_close([i.world_from_camera for i in recording.infos], map(base_pose, range(6)))
+    assert recording.odometry() is None  # of a frame that nothing joins to the camera
+
+
 def test_an_unknown_base_frame(tmp_path: Path) -> None:
     path = RobotBag().write(tmp_path / "bag")
     with pytest.raises(RecordingError, match="no tf from chassis"):

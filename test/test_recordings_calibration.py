@@ -331,6 +331,23 @@ header:
 ---
 """
 PRINTED_1 = re.sub(r"(?m)^([dkrp]):", lambda found: found[0].upper(), PRINTED)
+# One camera without a name, as EuRoC's sensor.yaml and users of kalibr have it.
+SENSOR = """\
+sensor_type: camera
+resolution: [64, 48]
+camera_model: pinhole
+intrinsics: [60.0, 61.0, 32.0, 23.5]
+distortion_model: radial-tangential
+distortion_coefficients: [-0.2, 0.05, 0.001, -0.002]
+"""
+# As Python's users write OpenCV's results.
+JSON = """\
+{
+\t"mtx": [[60.0, 0.0, 32.0], [0.0, 61.0, 23.5], [0.0, 0.0, 1.0]],
+\t"dist_coefs": [[-0.2, 0.05, 0.001, -0.002, 0.0]],
+\t"image_width": 64, "image_height": 48
+}
+"""
 FILES = {
     "ost.yaml": OST,
     "opencv.yml": OPENCV,
@@ -338,6 +355,8 @@ FILES = {
     "cameras.txt": COLMAP,
     "printed.yaml": PRINTED,
     "printed_1.yaml": PRINTED_1,
+    "sensor.yaml": SENSOR,
+    "calibration.json": JSON,
 }
 
 
@@ -374,7 +393,8 @@ def test_a_file_goes_before_the_bags_own_calibration(tmp_path: Path) -> None:
 
 def test_the_camera_of_a_chain_is_chosen_by_topic_or_name(tmp_path: Path) -> None:
     file = written(tmp_path, "camchain.yaml")
-    assert read_calibration(file, SIZE, "/cam/image_raw/compressed").camera.fx == 60.0
+    for topic in ("/cam/image_raw/compressed", "cam/image_raw"):
+        assert read_calibration(file, SIZE, topic).camera.fx == 60.0
     second = read_calibration(f"{file}:cam1", SIZE).camera
     assert (second.distortion, second.fx, second.cx) == ("equidistant", 30.0, 31.5)
     with pytest.raises(CalibrationError, match=r"cam0, cam1.*:NAME"):

@@ -238,6 +238,23 @@ def test_tum_rgbd(tmp_path: Path) -> None:
     assert frames[0].camera == Camera(*SIZE, 60.0, 61.0, 32.5, 24.0)
 
 
+@pytest.mark.parametrize("separator", [",", ", ", "\t", " , "])
+def test_words_of_tum_and_euroc_are_apart_by_commas_or_blanks(
+    tmp_path: Path, separator: str
+) -> None:
+    """As the benchmark's own associate.py reads them."""
+    tum, euroc = write_tum(tmp_path / "tum"), write_euroc(tmp_path / "euroc")
+    for file in (*tum.glob("*.txt"), *euroc.rglob("data.csv")):
+        old = "," if file.suffix == ".csv" else " "
+        rows = file.read_text().split("\n")
+        rows = [row if row.startswith("#") else row.replace(old, separator) for row in rows]
+        if file.name != "camera-intrinsics.txt":
+            file.write_text("\r\n".join(rows))
+    for folder in (tum, euroc):
+        found = [i.world_from_camera for i in open_recording(folder).infos]
+        assert_poses_close(found, WORLD_FROM_CAMERA, metres=1e-3)
+
+
 def test_bad_depth_images_are_left_out_and_counted(tmp_path: Path) -> None:
     folder = write_tum(tmp_path / "freiburg1")
     (folder / "depth" / "0.png").write_bytes(b"no image")
@@ -332,15 +349,53 @@ def test_a_lens_of_euroc_without_its_numbers_is_none(tmp_path: Path) -> None:
     assert open_recording(folder).infos[0].camera.distortion == "none"
 
 
+def test_cameras_of_kalibr_in_a_sequence_of_euroc(tmp_path: Path) -> None:
+    folder = write_euroc(tmp_path / "room")
+    file = folder / "mav0" / "cam0" / "sensor.yaml"
+    whole = file.read_text()
+    file.write_text(whole.replace("pinhole", "omni").replace("intrinsics: [", "intrinsics: [1.2, "))
+    expected = Camera(*SIZE, 60.0, 61.0, 32.5, 24.0, "omni", (1.2, *LENS))
+    assert open_recording(folder).infos[0].camera == expected
+    file.write_text(whole.replace("intrinsics: [", "intrinsics: [1.2, "))
+    with pytest.raises(CalibrationError, match="intrinsics has 5 numbers, 4 were expected"):
+        open_recording(folder)
+
+
+def test_markers_of_a_motion_capture_sit_on_the_body(tmp_path: Path) -> None:
+    """EuRoC's vicon0 follows markers, whose T_BS says where they are."""
+    folder = write_euroc(tmp_path / "V1_01") / "mav0"
+    (folder / "state_groundtruth_estimate0").rename(folder / "vicon0")
+    assert_poses_close(
+        [i.world_from_camera for i in open_recording(folder).infos], WORLD_FROM_CAMERA, 1e-3
+    )
+    body_from_marker = base_pose(7)
+    rows = body_from_marker.matrix().tolist()
+    (folder / "vicon0" / "sensor.yaml").write_text(f"sensor_type: vicon\nT_BS: {rows}\n")
+    moved = BASE_FROM_CAMERA.inverse() @ body_from_marker.inverse() @ BASE_FROM_CAMERA
+    assert_poses_close(
+        [i.world_from_camera for i in open_recording(folder).infos],
+        [pose @ moved for pose in WORLD_FROM_CAMERA],
+        1e-3,
+    )
+    (folder / "vicon0" / "sensor.yaml").write_text("T_BS: [1, 2]\n")
+    with pytest.raises(RecordingError, match="2 numbers, 16 were expected"):
+        open_recording(folder)
+    (folder / "vicon0").rename(folder / "truth")
+    with pytest.raises(RecordingError, match="none of state_groundtruth_estimate0, mocap0, vicon0"):
+        open_recording(folder)
+
+
 def test_a_mounting_of_euroc_with_opencvs_tag_or_that_is_none(tmp_path: Path) -> None:
     folder = write_euroc(tmp_path / "MH_05")
     file = folder / "mav0" / "cam0" / "sensor.yaml"
     whole = file.read_text()
     file.write_text(whole.replace("T_BS:", "T_BS: !!opencv-matrix"))
     assert_poses_close([open_recording(folder).base_from_camera], [BASE_FROM_CAMERA])
-    file.write_text(whole.replace("data: [", "data: [3.0, "))  # all of it moved by one
-    with pytest.raises(CalibrationError, match="no rotation"):
-        open_recording(folder)
+    moved = whole.replace("data: [", "data: [3.0, ")  # all of it by one
+    for text, said in ((moved, "17 numbers, 16"), (moved.replace(", 1.0]", "]"), "no rotation")):
+        file.write_text(text)
+        with pytest.raises(CalibrationError, match=said):
+            open_recording(folder)
 
 
 def test_euroc_without_calibration(tmp_path: Path) -> None:

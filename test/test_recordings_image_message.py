@@ -12,6 +12,7 @@ from crossfire_core.recordings.image_message import (
     decode_compressed_depth,
     decode_depth,
     decode_image,
+    used_bits,
 )
 
 RGB = picture(3)
@@ -55,7 +56,8 @@ def test_grey_and_sixteen_bit_encodings(padding: int, big: bool) -> None:
     for encoding in ("mono16", "16UC1"):
         deep = GREY.astype(np.uint16) * 256 + 99
         np.testing.assert_array_equal(decode_image(encoding, *message(deep, padding, big)), grey)
-    for encoding, pixels in (("rgb16", RGB), ("bgr16", RGB[..., ::-1])):
+    blue_first = RGB[..., ::-1]
+    for encoding, pixels in (("rgb16", RGB), ("bgr16", blue_first), ("16UC3", blue_first)):
         deep = pixels.astype(np.uint16) * 256 + 99
         np.testing.assert_array_equal(decode_image(encoding, *message(deep, padding, big)), RGB)
 
@@ -99,11 +101,15 @@ def test_colours_below_the_brightness(encoding: str) -> None:
         decode_image(encoding, HEIGHT - 1, width, step, big, data)
 
 
-@pytest.mark.parametrize("encoding", ["rgba16", "bgra16"])
+@pytest.mark.parametrize("encoding", ["rgba16", "bgra16", "16UC4"])
 def test_sixteen_bits_with_alpha(encoding: str) -> None:
     pixels = RGB if encoding == "rgba16" else RGB[..., ::-1]
     deep = np.dstack([pixels, np.full((HEIGHT, WIDTH), 255)]).astype(np.uint16) * 256
     np.testing.assert_array_equal(decode_image(encoding, *message(deep)), RGB)
+    opaque = np.full((HEIGHT, WIDTH), 65535, np.uint16)  # says nothing of the colours' bits
+    ten_bits = np.dstack([pixels.astype(np.uint16) * 4, opaque])
+    np.testing.assert_array_equal(decode_image(encoding, *message(ten_bits)), RGB)
+    assert used_bits(encoding, *message(ten_bits)) == 10
 
 
 @pytest.mark.parametrize("big", [False, True])

@@ -356,7 +356,12 @@ def test_a_pixel_depth_only_grows() -> None:
 
 @pytest.mark.parametrize(
     ("said", "data"),
-    [("h264", b"\0\0\0\1gB"), ("hevc; something", b"x"), ("", b"\0\0\0\1\x67\x42\x00\x0a")],
+    [
+        ("h264", b"\0\0\0\1gB"),
+        ("hevc; something", b"x"),
+        ("", b"\0\0\0\1\x67\x42\x00\x0a"),
+        ("", b"\0\0\1\x67"),
+    ],
 )
 def test_a_video_is_named(said: str, data: bytes) -> None:
     with pytest.raises(RecordingError, match="video"):

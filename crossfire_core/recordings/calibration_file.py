@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,14 @@ from crossfire_core.geometry.lens_names import lens_named
 from crossfire_core.recordings.camera_info import Calibration, CameraView, chosen_view
 from crossfire_core.recordings.colmap import camera_of
 from crossfire_core.recordings.image_file import scaled_to
-from crossfire_core.recordings.text import BAD_VALUES, numbers, read_lines, read_yaml
+from crossfire_core.recordings.text import (
+    BAD_VALUES,
+    number,
+    numbers,
+    read_lines,
+    read_yaml,
+    whole,
+)
 
 _HELP = (
     "a calibration is a YAML file of ROS (camera_matrix) or OpenCV, kalibr's camchain, or "
@@ -24,17 +32,15 @@ _KALIBR_LENSES = {
     *(("pinhole", lens) for lens in ("none", "radtan", "equidistant", "fov")),
     ("omni", "radtan"), ("omni", "none"), ("eucm", "none"), ("ds", "none"),
 }  # fmt: skip
-# The names under which OpenCV's users keep the two fields.
-_MATRIX_KEYS = ("camera_matrix", "Camera_Matrix", "cameraMatrix", "CameraMatrix", "K", "k")
+# The names under which OpenCV's and kalibr's users keep the two fields, as _field compares them.
+_MATRIX_KEYS = ("cameramatrix", "intrinsicmatrix", "cammtx", "mtx", "k")
 _LENS_KEYS = (
-    "distortion_coefficients",
-    "Distortion_Coefficients",
-    *("dist_coeffs", "dist_coeff", "distCoeffs", "distCoeff", "DistCoeffs"),
-    *("distortion", "Distortion", "dist", "D", "d"),
+    *("distortioncoefficients", "distortioncoeffs", "distortioncoefs", "distortion"),
+    *("distcoefficients", "distcoeffs", "distcoefs", "distcoeff", "dist", "d"),
 )
 # Of the rectified image, by ROS's camera_calibration and by what ``topic echo`` prints.
-_TURN_KEYS = ("rectification_matrix", "R", "r")
-_PROJECTION_KEYS = ("projection_matrix", "P", "p")
+_TURN_KEYS = ("rectificationmatrix", "r")
+_PROJECTION_KEYS = ("projectionmatrix", "p")
 
 
 @dataclass(frozen=True)
@@ -100,17 +106,20 @@ def _read(path: Path) -> list[NamedCamera]:
         if path.suffix == ".txt":
             return _colmap_cameras(path)
         data = read_yaml(path)
+        data = {"camera": data} if "intrinsics" in data else data  # one, without a name
         kalibr = {k: v for k, v in data.items() if isinstance(v, dict) and "intrinsics" in v}
         if kalibr:
             return [
-                _camera_or_problem(str(name), str(values.get("rostopic", "")), _kalibr, values)
+                _camera_or_problem(str(name), str(values.get("rostopic", "")), of_kalibr, values)
                 for name, values in kalibr.items()
             ]
         return [_camera_or_problem("camera", "", _matrix_calibration, data)]
     except RecordingError as error:
         raise CalibrationError(str(error)) from error
     except BAD_VALUES as error:
-        raise CalibrationError(f"{path} holds no calibration ({_first(error)}): {_HELP}") from error
+        raise CalibrationError(
+            f"{path} holds no calibration ({first_words(error)}): {_HELP}"
+        ) from error
 
 
 def _camera_or_problem(
@@ -119,14 +128,14 @@ def _camera_or_problem(
     try:
         found = parse(values)
     except (*BAD_VALUES, CrossfireError) as error:
-        return NamedCamera(name, topic, problem=_first(error))
+        return NamedCamera(name, topic, problem=first_words(error))
     if isinstance(found, Camera):
         return NamedCamera(name, topic, camera=found)
     return NamedCamera(name, topic, calibration=found)
 
 
-def _first(error: Exception) -> str:
-    """The first line of what is wrong."""
+def first_words(error: Exception) -> str:
+    """What is wrong, in one line."""
     said = (str(error).splitlines() or ["empty"])[0]
     return f"no {said.strip(chr(39))}" if isinstance(error, KeyError) else said
 
@@ -137,7 +146,7 @@ def _chosen(
     if name:
         cameras = [c for c in cameras if c.name == name]
     elif len(cameras) > 1:
-        fitting = [c for c in cameras if c.topic and c.topic in (topic, _raw_topic(topic))]
+        fitting = [c for c in cameras if c.topic and _raw_topic(c.topic) == _raw_topic(topic)]
         cameras = fitting or [c for c in cameras if _size_of(c) == size] or cameras
     if not cameras:
         raise CalibrationError(f"{path} has no camera named {name!r}")
@@ -148,7 +157,7 @@ def _chosen(
 
 
 def _raw_topic(topic: str) -> str:
-    return topic.removesuffix("/compressed")
+    return topic.strip("/").removesuffix("/compressed")
 
 
 def _size_of(camera: NamedCamera) -> tuple[int, int]:
@@ -179,57 +188,75 @@ def _colmap(row: Sequence[str]) -> Camera:
     return camera_of(row[1], int(row[2]), int(row[3]), numbers(row[4:]))
 
 
-def _kalibr(values: Mapping[str, Any]) -> Calibration:
-    """One camera of a camchain; pixel centres at integers."""
-    projection = str(values.get("camera_model", "pinhole"))
-    lens = lens_named(str(values.get("distortion_model", "none")))
+def of_kalibr(values: Mapping[str, Any]) -> Calibration:
+    """One camera of kalibr's camchain, or of EuRoC's sensor.yaml; pixel centres at integers.
+
+    Raises:
+        CalibrationError: a camera that is not supported.
+        Exception: those of ``BAD_VALUES``, where fields are missing or none.
+    """
+    projection = str(values.get("camera_model", "pinhole")).lower()
+    distortion = str(values.get("distortion_model", "none"))
+    lens = lens_named(distortion)
     if (projection, lens) not in _KALIBR_LENSES:
         raise CalibrationError(
-            f"it has kalibr's camera_model {projection!r} with distortion_model "
-            f"{values.get('distortion_model', 'none')!r}: calibrate with pinhole-radtan, "
-            "pinhole-equi, pinhole-fov, omni-radtan, omni-none, eucm-none or ds-none"
+            f"it has kalibr's camera_model {projection!r} with distortion_model {distortion!r}: "
+            "calibrate with pinhole-radtan, pinhole-equi, pinhole-fov, omni-radtan, omni-none, "
+            "eucm-none or ds-none"
         )
-    *shape, fx, fy, cx, cy = (float(v) for v in values["intrinsics"])
-    bend = tuple(float(v) for v in (values["distortion_coeffs"] if lens != "none" else ()))
+    *shape, fx, fy, cx, cy = numbers(values["intrinsics"])
     own = projection != "pinhole"
-    width, height = (int(v) for v in values["resolution"])
+    if shape and not own:
+        raise ValueError(f"intrinsics has {len(shape) + 4} numbers, 4 were expected")
+    if lens != "none":
+        shape += numbers(_field(values, _LENS_KEYS, "distortion_coefficients"))
+    width, height = (whole(number(v)) for v in values["resolution"])
     return Calibration(
         width,
         height,
-        projection if own else str(values.get("distortion_model", "none")),
+        projection if own else distortion,
         (fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0),
-        (*shape, *(bend if lens != "none" else ())) if own else bend,
+        tuple(shape),
     )
 
 
 def _matrix_calibration(data: Mapping[str, Any]) -> Calibration:
     """Of ROS's camera_calibration, of a printed message, or of OpenCV."""
-    k = _matrix(_field(data, _MATRIX_KEYS, "camera_matrix"), 9)
+    k = matrix(_field(data, _MATRIX_KEYS, "camera_matrix"), 9)
     model = str(data.get("distortion_model") or "plumb_bob")
     bends = lens_named(model) != "none"
     lens = _field(data, _LENS_KEYS, "distortion_coefficients, zeros for none" if bends else "")
     if data.get("fisheye_model"):
         model = "fisheye"
-    r = _matrix(_field(data, _TURN_KEYS, default=(0.0,) * 9), 9)
-    p = _matrix(_field(data, _PROJECTION_KEYS, default=(0.0,) * 12), 12)
+    r = matrix(_field(data, _TURN_KEYS, default=(0.0,) * 9), 9)
+    p = matrix(_field(data, _PROJECTION_KEYS, default=(0.0,) * 12), 12)
     width, height = (
-        int(_field(data, (f"image_{side}", f"image_{side.capitalize()}", side), default=0))
-        for side in ("width", "height")
+        int(_field(data, (f"image{side}", side), default=0)) for side in ("width", "height")
     )
-    return Calibration(width, height, model, k, _matrix(lens or ()), r, p)
+    return Calibration(width, height, model, k, matrix(lens or ()), r, p)
 
 
 def _field(
     data: Mapping[str, Any], names: tuple[str, ...], needed: str = "", default: Any = None
 ) -> Any:
-    found = next((data[name] for name in names if name in data), default)
+    """What is called so, whatever the case and however words are joined."""
+    plainly = {re.sub(r"[_\- ]", "", str(key)).lower(): value for key, value in data.items()}
+    found = next((plainly[name] for name in names if name in plainly), default)
     if found is None and needed:
         raise ValueError(f"no {needed}")
     return found
 
 
-def _matrix(value: Any, length: int | None = None) -> tuple[float, ...]:
-    """The numbers of ``{rows, cols, data}``, of a list, or of a list of rows."""
+def matrix(value: Any, length: int | None = None) -> tuple[float, ...]:
+    """The numbers of ``{rows, cols, data}``, of a list, or of a list of rows.
+
+    Args:
+        value: as YAML gives it.
+        length: how many there must be; None takes any.
+
+    Raises:
+        Exception: those of ``BAD_VALUES``, where it is none.
+    """
     flat = value["data"] if isinstance(value, dict) else value
     found = tuple(
         float(v) for row in flat for v in (row if isinstance(row, (list, tuple)) else (row,))

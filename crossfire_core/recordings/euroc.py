@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from crossfire_core.errors import CalibrationError, RecordingError
+import numpy as np
+
+from crossfire_core.errors import CalibrationError, CrossfireError, RecordingError
 from crossfire_core.geometry import Camera, Pose, Trajectory
-from crossfire_core.geometry.lens_names import lens_named
+from crossfire_core.recordings.calibration_file import first_words, matrix, of_kalibr
 from crossfire_core.recordings.folder import FolderRecording, ListedImage, no_pose, pose_at
 from crossfire_core.recordings.image_file import ImageFinder, Size
 from crossfire_core.recordings.options import RecordingOptions
@@ -17,17 +19,15 @@ from crossfire_core.recordings.reader import Reader
 from crossfire_core.recordings.text import (
     BAD_VALUES,
     natural_key,
-    number,
     numbers,
     parse_rows,
     read_yaml,
     whole,
 )
 
-_LENS_KEYS = ("distortion_coefficients", "distortion_coeffs")
 _CAMERAS = "cam*"
 # Of EuRoC, and of data sets in its format whose truth is that of a motion capture.
-_TRUTHS = ("state_groundtruth_estimate0", "mocap0")
+_TRUTHS = ("state_groundtruth_estimate0", "mocap0", "vicon0")
 
 
 def is_euroc(path: Path) -> bool:
@@ -57,10 +57,10 @@ def read_euroc(path: Path, options: RecordingOptions) -> FolderRecording:
     notes: list[str] = []
     camera, base_from_camera = _calibration(folder / "sensor.yaml", options, notes)
     source = next((name for name in _TRUTHS if (root / name / "data.csv").is_file()), "")
-    samples = parse_rows(root / source / "data.csv", _sample, notes, ",") if source else []
-    truth = Trajectory.from_samples(
-        [(stamp, world_from_body @ base_from_camera) for stamp, world_from_body in samples]
-    )
+    if source:
+        truth = _truth(root / source, base_from_camera, notes)
+    else:
+        notes.append(f"none of {', '.join(_TRUTHS)} is there with a data.csv")
     finder = ImageFinder(folder / "data")
     listed = [
         ListedImage(
@@ -70,7 +70,7 @@ def read_euroc(path: Path, options: RecordingOptions) -> FolderRecording:
             camera,
             partial(pose_at, truth, stamp, options) if source else no_pose,
         )
-        for stamp, name in sorted(parse_rows(folder / "data.csv", _stamped_name, notes, ","))
+        for stamp, name in sorted(parse_rows(folder / "data.csv", _stamped_name, notes))
     ]
     name = path.name if path.name != "mav0" else path.resolve().parent.name
     recording = FolderRecording(name, listed, options, notes=notes, pose_source=source)
@@ -92,8 +92,28 @@ def _stamped_name(row: list[str]) -> tuple[int, str]:
     return whole(row[0]), row[1]
 
 
+def _truth(folder: Path, body_from_camera: Pose, notes: list[str]) -> Trajectory:
+    """``world_from_camera`` over time, of the body or of markers that sit on it."""
+    file, marker_from_body = folder / "sensor.yaml", Pose.identity()
+    if file.is_file():
+        try:
+            placed = read_yaml(file).get("T_BS")
+            marker_from_body = marker_from_body if placed is None else _mounted(placed).inverse()
+        except BAD_VALUES as error:
+            raise RecordingError(f"{file}: {first_words(error)}") from error
+    samples = parse_rows(folder / "data.csv", _sample, notes)
+    return Trajectory.from_samples(
+        [(stamp, posed @ marker_from_body @ body_from_camera) for stamp, posed in samples]
+    )
+
+
+def _mounted(placed: Any) -> Pose:
+    """``body_from_sensor`` of a T_BS."""
+    return Pose.from_matrix(np.reshape(matrix(placed, 16), (4, 4)))
+
+
 def _sample(row: list[str]) -> tuple[int, Pose]:
-    """Stamp and ``world_from_body``."""
+    """Stamp and the pose of what was followed."""
     x, y, z, qw, qx, qy, qz = numbers(row[1:8])
     return whole(row[0]), Pose.from_quaternion((qx, qy, qz, qw), (x, y, z))
 
@@ -115,14 +135,6 @@ def _calibration(
     return lambda size: camera, mounted
 
 
-def _lens(data: Mapping[str, Any]) -> Any:
-    """Its coefficients, under the name of the data set or that of kalibr."""
-    found = [data[name] for name in _LENS_KEYS if name in data]
-    if not found:
-        raise RecordingError("no distortion_coefficients")
-    return found[0]
-
-
 def _refuse(error: CalibrationError, size: Size) -> Camera:
     raise error
 
@@ -131,16 +143,9 @@ def _sensor(file: Path) -> tuple[Camera, Pose]:
     """The camera and ``body_from_camera``."""
     try:
         data = read_yaml(file)
-        fx, fy, cx, cy = numbers(data["intrinsics"])
-        width, height = (whole(number(x)) for x in data["resolution"])
-        model = str(data.get("distortion_model", "none"))
-        lens = numbers(() if lens_named(model) == "none" else _lens(data))
-        mounting = numbers(data["T_BS"]["data"])
-        mounted = Pose.from_matrix([mounting[i : i + 4] for i in (0, 4, 8, 12)])
-    except (*BAD_VALUES, AttributeError, RecordingError) as error:
-        reason = (str(error).splitlines() or ["empty"])[0]
-        raise CalibrationError(f"{file} holds no calibration: {reason}") from error
-    return Camera.from_ros(width, height, [fx, 0, cx, 0, fy, cy, 0, 0, 1], model, lens), mounted
+        return of_kalibr(data).view(False).camera, _mounted(data["T_BS"])
+    except (*BAD_VALUES, CrossfireError) as error:
+        raise CalibrationError(f"{file} holds no calibration: {first_words(error)}") from error
 
 
 READER = Reader(is_euroc, read_euroc)

@@ -22,11 +22,17 @@ Size = tuple[int, int]
 Pixels = TypeVar("Pixels", bound=NDArray[Any])
 
 _ORIENTATION = 0x0112
-# EXIF's number of a picture that was taken with the camera on its side, and how it is turned up.
-_TURNS = {6: cv2.ROTATE_90_CLOCKWISE, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}
+# EXIF's number of a picture that was taken with the camera on its side, and how it is turned up;
+# odd ones are mirrored besides.
+_TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    5: lambda pixels: np.swapaxes(pixels, 0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(np.swapaxes(pixels, 0, 1), 2),
+    8: np.rot90,
+}
 _JPEGS = ("JPEG", "MPO")
 _END_OF_JPEG = b"\xff\xd9"
-_FOREIGN_ROOT = re.compile(r"/|[A-Za-z]:/")
+_FOREIGN_ROOT = re.compile(r"/|[A-Za-z]:/|\.\./|file:/")
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class ImageHeader:
 
     Attributes:
         size: (width, height) as stored.
-        turn: OpenCV's code of the quarter turn that EXIF asks for, or None.
+        turn: EXIF's number of the quarter turn that it asks for, or None.
         deep: whether it is a PNG of 16 bits a channel.
     """
 
@@ -47,8 +53,9 @@ class ImageHeader:
 class ImageFinder:
     """Finds files that a list names, on whatever machine the list was written.
 
-    Backslashes separate folders. An absolute path that is not here is looked for by its last
-    parts. Neither the case of names matters nor, where endings are given, a file's ending.
+    Backslashes separate folders. A path that is absolute or begins with ``..``, and is not here,
+    is looked for by its last parts. Neither the case of names matters nor, where endings are
+    given, a file's ending.
     """
 
     def __init__(self, *folders: Path, endings: Sequence[str] = ()) -> None:
@@ -144,7 +151,7 @@ def header_of(stream: BinaryIO, format: str = "") -> ImageHeader:
         with Image.open(stream) as image:
             size, kind = image.size, image.format
             exif = image.getexif() if "exif" in image.info else {}
-            turn = _TURNS.get(exif.get(_ORIENTATION, 1))
+            turn = said if (said := exif.get(_ORIENTATION)) in _TURNS else None
             deep = kind == "PNG" and is_deep(_part(stream, 0, 64))
             if kind in _JPEGS:
                 complete = _part(stream, -2, 2) == _END_OF_JPEG
@@ -179,7 +186,9 @@ def _named(path: Path) -> Iterator[None]:
 
 def turned(pixels: Pixels, turn: int | None) -> Pixels:
     """An image or depth image after a quarter turn, see :class:`ImageHeader`."""
-    return pixels if turn is None else cv2.rotate(pixels, turn)  # type: ignore[return-value]
+    if turn is None:
+        return pixels
+    return np.ascontiguousarray(_TURNS[turn](pixels))  # type: ignore[return-value]
 
 
 def read_image(path: Path, depth: PixelDepth | None = None) -> NDArray[np.uint8]:

@@ -81,6 +81,8 @@ _LAYOUTS = {
     "bgra16": _Layout("u2", 4, cv2.COLOR_BGRA2RGB),
     "rgb16": _Layout("u2", 3, None),
     "bgr16": _Layout("u2", 3, cv2.COLOR_BGR2RGB),
+    "16uc3": _Layout("u2", 3, cv2.COLOR_BGR2RGB),
+    "16uc4": _Layout("u2", 4, cv2.COLOR_BGRA2RGB),
     "yuv422": _Layout("u1", 2, cv2.COLOR_YUV2RGB_UYVY),
     "uyvy": _Layout("u1", 2, cv2.COLOR_YUV2RGB_UYVY),
     "yuv422_yuy2": _Layout("u1", 2, cv2.COLOR_YUV2RGB_YUYV),
@@ -159,7 +161,9 @@ def used_bits(
 
 
 def _bits(pixels: NDArray[np.uint16]) -> int:
-    return int(pixels.max(initial=0)).bit_length()
+    """That the brightest needs; how opaque a pixel is says nothing of it."""
+    colours = pixels[..., :3] if pixels.ndim == 3 else pixels
+    return int(colours.max(initial=0)).bit_length()
 
 
 def _layout(encoding: str, height: int, width: int) -> _Layout:
@@ -328,7 +332,7 @@ def is_deep(data: Bytes) -> bool:
 def _refuse_video(raw: NDArray[np.uint8], format: str) -> None:
     """One message of a video shows only what changed since the one before."""
     codec = next((name for name in _VIDEO if name in format.lower()), "")
-    if not codec and raw[:4].tobytes() == b"\0\0\0\1":
+    if not codec and raw[:4].tobytes().lstrip(b"\0")[:1] == b"\1" and not raw[:2].any():
         codec = "h264 or h265"
     if codec:
         raise RecordingError(

@@ -164,7 +164,7 @@ def _focal_lengths(data: Mapping[str, Any], size: tuple[int, int]) -> tuple[floa
 
 
 def _distortion(data: Mapping[str, Any]) -> tuple[DistortionModel, tuple[float, ...]]:
-    model = str(data.get("camera_model", ""))
+    model = str(data.get("camera_model", "")).upper()
     k = [number(data.get(f"k{i}", 0.0)) for i in range(1, 7)]
     if model in _FISHEYE_MODELS or data.get("is_fisheye"):
         return "equidistant", tuple(k[:4])

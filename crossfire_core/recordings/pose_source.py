@@ -125,6 +125,8 @@ def find_odometry(scan: BagScan, base: str, options: RecordingOptions) -> Trajec
                 "choose one with --odom-topic"
             )
         topics = usual
+    if not wanted:  # what nothing joins to the robot is no use to it
+        topics = [n for n in topics if scan.tree.connected(scan.poses[n].child or base, base)]
     name = wanted or (topics[0] if topics else "")
     if name:
         return _carried_to(scan.poses[name], base, scan.tree)
@@ -230,10 +232,13 @@ def _from_topic(name: str, scan: BagScan, base: str, options: RecordingOptions) 
             f"--base-frame {scan.camera_frame} that the poses on {name} are the camera's own"
         )
     if not scan.tree.connected(carrier, scan.camera_frame):
-        raise RecordingError(
-            f"poses on {name} are those of {carrier}, and no tf leads from it to "
-            f"{scan.camera_frame}: record /tf_static"
-        )
+        if not options.base_frame:
+            raise RecordingError(
+                f"poses on {name} are those of {carrier}, and no tf leads from it to "
+                f"{scan.camera_frame}: record /tf_static, or say with --base-frame "
+                f"{scan.camera_frame} that they are the camera's own"
+            )
+        carrier = base
     trajectory = Trajectory.from_samples(series.samples)
     odometric = series.msgtype == ODOMETRY_TYPE
     return PoseSource(name, series.frame or "map", carrier, trajectory, odometric)

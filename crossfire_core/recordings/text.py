@@ -35,7 +35,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise RecordingError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise RecordingError(f"cannot read {path}: {error}") from error
+        raise RecordingError(f"cannot read {path}: it is no text ({error.reason})") from error
 
 
 def read_json(path: Path) -> Any:
@@ -69,7 +69,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ValueError: no YAML, or no fields in it.
     """
     # OpenCV begins with "%YAML:1.0", which is no YAML.
-    text = "\n".join(x for x in read_text(path).splitlines() if not x.startswith("%"))
+    lines = read_text(path).expandtabs().splitlines()  # JSON has tabs, YAML must not
+    text = "\n".join(line for line in lines if not line.startswith("%"))
     try:
         data = next(yaml.load_all(text, _Loader), None)  # a SafeLoader
     except (yaml.YAMLError, *BAD_VALUES) as error:
@@ -102,13 +103,18 @@ def parse_rows(
         path: the file; empty lines and comments (``#``) are no rows.
         parse: takes the words of one row; raises anything of ``BAD_VALUES`` for a bad one.
         notes: gets a line about the bad rows.
-        separator: between words; by default any white space.
+        separator: between words; by default any white space or commas.
 
     Raises:
         RecordingError: missing, unreadable or no text.
     """
     rows = [
-        (f"line {number}", [word.strip() for word in line.split(separator)])
+        (
+            f"line {number}",
+            [word.strip() for word in line.split(separator)]
+            if separator
+            else line.replace(",", " ").split(),
+        )
         for number, line in read_lines(path)
     ]
     return parse_each(rows, parse, notes, f"rows of {path.name}")
