@@ -6,6 +6,9 @@ else is a bug and keeps its traceback.
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 
 class CrossfireError(Exception):
     """Base of all errors whose message is meant for a user."""
@@ -49,3 +52,19 @@ class BackendError(CrossfireError):
 
 class MissingDependencyError(CrossfireError):
     """An optional package is needed; the message names the extra that installs it."""
+
+
+def optional(package: str, without: str) -> Any:
+    """A package that only some of the program needs, imported when it is needed.
+
+    Args:
+        package: its name.
+        without: what needs it, and how it is installed.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise MissingDependencyError(without) from error

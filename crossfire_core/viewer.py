@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfire_core.errors import MissingDependencyError
+from crossfire_core.errors import optional
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.estimate import ImageLocalizer, PoseEstimate
 from crossfire_core.recordings.frame import Frame
@@ -19,18 +19,10 @@ _GREEN, _RED, _GREY, _BLUE = (40, 200, 90), (220, 60, 50), (150, 155, 160), (50,
 
 
 def rerun() -> Any:
-    """The Rerun SDK.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
-    try:
-        import rerun as sdk
-    except ImportError as error:
-        raise MissingDependencyError(
-            "the viewer needs Rerun: install it with pip install '.[viz]' in the clone"
-        ) from error
-    return sdk
+    """The Rerun SDK; raises as :func:`.optional`."""
+    return optional(
+        "rerun", "the viewer needs Rerun: install it with pip install '.[viz]' in the clone"
+    )
 
 
 class Viewer:

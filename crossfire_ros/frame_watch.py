@@ -11,7 +11,7 @@ from typing import Any
 from geometry_msgs.msg import TransformStamped
 
 from crossfire_ros.conversions import stamp_to_ns
-from crossfire_ros.transforms import Buffer
+from crossfire_ros.transforms import tf
 
 _REMEMBERED_S = 3.0  # a publisher at 1 Hz is still there
 _OWN_STAMPS = 512  # transforms of our own that may still be under way to us
@@ -92,7 +92,7 @@ class FrameWatch:
         return chain
 
 
-class WatchedBuffer(Buffer):
+class WatchedBuffer(tf.Buffer):
     """A buffer that also tells somebody of each transform."""
 
     def __init__(self, tell: Callable[[TransformStamped, bool], None]) -> None:

@@ -63,16 +63,9 @@ from crossfire_ros.reporting import (
     status_message,
     transforms_status,
 )
-from crossfire_ros.settings import NODE_NAME, Settings, check_frames
+from crossfire_ros.settings import NODE_NAME, check_frames
 from crossfire_ros.transform_health import TransformHealth
-from crossfire_ros.transforms import (
-    ExtrapolationException,
-    TransformBroadcaster,
-    TransformException,
-    TransformListener,
-    latest,
-    lookup,
-)
+from crossfire_ros.transforms import latest, lookup, tf
 from crossfire_ros.worker import Worker
 
 NAME = NODE_NAME
@@ -106,7 +99,12 @@ def _outspoken(transition: Transition) -> Transition:
 
 
 class LocalizationNode(LifecycleNode):
-    """Localizes a robot's camera in a neural map."""
+    """Localizes a robot's camera in a neural map.
+
+    Attributes:
+        settings: the parameters in force.
+        tally: counts since activation.
+    """
 
     def __init__(self, load: MapLoader = load_map, name: str = NAME, **kwargs: Any) -> None:
         """Declare parameters and say how to begin; nothing else happens before configuration.
@@ -131,8 +129,8 @@ class LocalizationNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self._configured_entities: list[tuple[Callable[[Any], bool], Any]] = []
         self._active_entities: list[tuple[Callable[[Any], bool], Any]] = []
-        self._broadcaster: TransformBroadcaster | None = None
-        self._listener: TransformListener | None = None
+        self._broadcaster: tf.TransformBroadcaster | None = None
+        self._listener: tf.TransformListener | None = None
         self._keeper: PoseKeeper | None = None
         self._bond: Any = None
         self._pending_hint: PoseWithCovarianceStamped | None = None
@@ -142,7 +140,7 @@ class LocalizationNode(LifecycleNode):
         self._worker: Worker[Moment] = Worker(self._process, self._tick, self._complain)
         self._loader: Worker[None] | None = None
         parameters.declare(self)
-        self._settings = parameters.read(self)
+        self.settings = parameters.read(self)
         for strange in parameters.unknown(self):
             self.get_logger().warning(f"there is no parameter {strange}; it is ignored")
         parameters.guard(self, self._judge_parameters, self._take_parameters)
@@ -153,16 +151,6 @@ class LocalizationNode(LifecycleNode):
         )
         self.create_timer(_STATUS_PERIOD_S, self._look_around, clock=self._steady)
         self._publish_status()
-
-    @property
-    def settings(self) -> Settings:
-        """The parameters in force."""
-        return self._settings
-
-    @property
-    def tally(self) -> Tally:
-        """Counts since activation."""
-        return self._tally
 
     def autostart(self) -> None:
         """Configure, and activate once the map is loaded."""
@@ -175,7 +163,7 @@ class LocalizationNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Advertise, and begin to load the map; managers wait for no more than a few seconds."""
         try:
-            read = self._load(self._settings)
+            read = self._load(self.settings)
         except (CrossfireError, MemoryError, OSError) as error:
             self._fail(str(error) or type(error).__name__)
             return TransitionCallbackReturn.FAILURE
@@ -193,7 +181,7 @@ class LocalizationNode(LifecycleNode):
         self._subscribe()
         if self._map is not None:
             self._begin_tracking(self._map)
-        if self._settings.node.bond:
+        if self.settings.node.bond:
             self._bond = start_bond(self)
         return super().on_activate(state)
 
@@ -245,7 +233,7 @@ class LocalizationNode(LifecycleNode):
 
     def _begin_loading(self, read: ReadMap, worker: Worker[Any]) -> None:
         self._end_loading()
-        self._loading = Loading(read, self._settings.node.map)
+        self._loading = Loading(read, self.settings.node.map)
         worker.call(self._loading.run)
         self._loading_timer = self.create_timer(
             _LOADING_POLL_S, self._look_at_loading, clock=self._steady
@@ -259,7 +247,7 @@ class LocalizationNode(LifecycleNode):
         found, failure = loading.result, loading.failure
         if found is not None:
             try:
-                check_frames(self._settings.node, self._settings.node.map_frame or found.frame_id)
+                check_frames(self.settings.node, self.settings.node.map_frame or found.frame_id)
             except CrossfireError as error:
                 failure = str(error)
         if found is None or failure:
@@ -281,7 +269,7 @@ class LocalizationNode(LifecycleNode):
     def _change_map(self) -> None:
         """Load another map while the one there is serves, on a thread kept for all that follow."""
         self._change_failed = ""
-        settings = self._settings
+        settings = self.settings
         if settings.node.map == self._map_file:
             self._end_loading()  # the one that serves after all
         elif self._map is None:  # not even the first one is there
@@ -340,15 +328,15 @@ class LocalizationNode(LifecycleNode):
     @property
     def _map_frame(self) -> str:
         loaded = self._map.frame_id if self._map is not None else ""
-        return self._settings.node.map_frame or loaded
+        return self.settings.node.map_frame or loaded
 
     def _now_message(self) -> Any:
         return self.get_clock().now().to_msg()
 
     def _forget_session(self) -> None:
         """Begin to count and to watch anew."""
-        node = self._settings.node
-        self._tally = Tally()
+        node = self.settings.node
+        self.tally = Tally()
         self._cameras = {name: CameraInput(name, node) for name in node.cameras or ("",)}
         self._moments: Moments[Incoming] = Moments(list(self._cameras), node.camera_sync)
         self._hears_latched: set[str] = set()
@@ -362,7 +350,7 @@ class LocalizationNode(LifecycleNode):
 
     def _forget_poses(self) -> None:
         self._last_state: TrackingState | None = None
-        self._report = Report(TrackingState.UNINITIALIZED, self._tally)
+        self._report = Report(TrackingState.UNINITIALIZED, self.tally)
         if self._outputs is not None:
             self._outputs.clear_path()
 
@@ -394,11 +382,11 @@ class LocalizationNode(LifecycleNode):
         self._map_file = self._change_failed = ""
 
     def _subscribe(self) -> None:
-        node = self._settings.node
+        node = self.settings.node
         self._buffer = WatchedBuffer(self._on_transform)
-        self._listener = TransformListener(self._buffer, self)
+        self._listener = tf.TransformListener(self._buffer, self)
         if self._broadcaster is None:  # tf2 offers no way to take one down
-            self._broadcaster = TransformBroadcaster(self)
+            self._broadcaster = tf.TransformBroadcaster(self)
         inputs = self._subscribe_inputs()
         self._topics = {kind: subscription.topic_name for kind, subscription in inputs.items()}
         if node.use_odometry and node.odometry_source == "tf":
@@ -433,7 +421,7 @@ class LocalizationNode(LifecycleNode):
                 self._hears_latched.add(topic)
 
     def _subscribe_inputs(self) -> dict[str, Any]:
-        node = self._settings.node
+        node = self.settings.node
         compressed = node.image_transport == "compressed"
         kind = CompressedImage if compressed else Image
         wanted: dict[str, tuple[Any, str, Callable[[Any], None], int]] = {}
@@ -487,9 +475,9 @@ class LocalizationNode(LifecycleNode):
         self._tracker = tracker
 
     def _new_tracker(self, loaded: LoadedMap) -> Tracker:
-        tracker = Tracker(loaded.localizer, self._settings.tracking, loaded.base_from_camera)
+        tracker = Tracker(loaded.localizer, self.settings.tracking, loaded.base_from_camera)
         self._health.name_map(self._map_frame, loaded.base_frame)
-        file = self._settings.node.pose_file
+        file = self.settings.node.pose_file
         self._keeper = None
         if file:
             path = Path(file).expanduser()
@@ -505,12 +493,12 @@ class LocalizationNode(LifecycleNode):
         if hint is not None:
             try:
                 pose, covariance = self._hint_from(hint)
-            except (MessageError, TransformException) as error:
+            except (MessageError, tf.TransformException) as error:
                 self._refuse("initialpose", f"initialpose is refused: {error}")
             else:
                 tracker.set_prior(stamp_to_ns(hint.header.stamp), pose, covariance)
-        elif self._settings.node.set_initial_pose and not (kept and kept.age_s() < _FRESH_POSE_S):
-            start = self._settings.initial_pose
+        elif self.settings.node.set_initial_pose and not (kept and kept.age_s() < _FRESH_POSE_S):
+            start = self.settings.initial_pose
             turned = Pose.exp([0.0, 0.0, 0.0, 0.0, 0.0, start.yaw]).rotation
             pose = Pose(turned, np.array([start.x, start.y, start.z]))
             tracker.set_prior(0, pose, diagonal(start.sigma_m, math.radians(start.sigma_deg)))
@@ -521,8 +509,8 @@ class LocalizationNode(LifecycleNode):
             self.get_logger().info(f"starting from the kept pose, {old}")
 
     def _judge_parameters(self, changed: list[Parameter]) -> SetParametersResult:
-        asked, reason = parameters.judge(changed, self._settings, self._configured)
-        known = self._map_file, self._settings.node.map
+        asked, reason = parameters.judge(changed, self.settings, self._configured)
+        known = self._map_file, self.settings.node.map
         if not reason and self._configured and asked.node.map not in known:
             try:
                 self._load(asked)  # looks whether it is there, no more
@@ -535,18 +523,18 @@ class LocalizationNode(LifecycleNode):
         return self._loading is not None or self._map is not None
 
     def _take_parameters(self, changed: list[Parameter]) -> None:
-        self._settings, _ = parameters.judge(changed, self._settings, False)
+        self.settings, _ = parameters.judge(changed, self.settings, False)
         if self._configured and "map" in (parameter.name for parameter in changed):
             self._change_map()
-        tracker, tracking = self._tracker, self._settings.tracking
+        tracker, tracking = self._tracker, self.settings.tracking
         if tracker is not None:
             self._worker.call(lambda: tracker.configure(tracking))
 
     # Callbacks: convert and hand over
 
     def _on_image(self, camera: CameraInput, message: Incoming) -> None:
-        self._tally.received += 1
-        self._tally.hear(camera.kind("image"))
+        self.tally.received += 1
+        self.tally.hear(camera.kind("image"))
         stamp = stamp_to_ns(message.header.stamp)
         if stamp == 0:
             self._refuse(
@@ -555,25 +543,25 @@ class LocalizationNode(LifecycleNode):
             return
         for moment in self._moments.add(Shot(camera.name, stamp, message)):
             stamp = max(shot.stamp_ns for shot in moment)
-            if self._paused or not self._rate_limit.passes(stamp, self._settings.node.max_rate):
-                self._tally.skipped += len(moment)
+            if self._paused or not self._rate_limit.passes(stamp, self.settings.node.max_rate):
+                self.tally.skipped += len(moment)
             else:
                 self._worker.submit(moment)
 
     def _on_camera_info(self, camera: CameraInput, message: CameraInfo) -> None:
-        if self._settings.node.calibration:
+        if self.settings.node.calibration:
             return  # the file holds instead
         try:
             advice = camera.take_info(message)
         except MessageError as error:
             self._refuse(camera.kind("camera_info"), str(error))
             return
-        self._tally.hear(camera.kind("camera_info"))
+        self.tally.hear(camera.kind("camera_info"))
         if advice:
             self._warn("rectified", advice)
 
     def _on_odometry(self, message: Odometry) -> None:
-        node = self._settings.node
+        node = self.settings.node
         try:
             stamp, pose, covariance = odometry_from_message(
                 message, node.odom_frame, node.base_frame
@@ -581,12 +569,12 @@ class LocalizationNode(LifecycleNode):
         except MessageError as error:
             self._refuse("odometry", str(error))
             return
-        self._tally.note("twist", self._twist_only.note(stamp, pose, message))
+        self.tally.note("twist", self._twist_only.note(stamp, pose, message))
         self._take_odometry(stamp, pose, covariance)
 
     def _take_odometry(self, stamp: int, pose: Pose, covariance: np.ndarray | None = None) -> None:
-        self._tally.hear("odometry")
-        self._tally.note("odometry", self._off_clock("odometry", stamp))
+        self.tally.hear("odometry")
+        self.tally.note("odometry", self._off_clock("odometry", stamp))
         tracker = self._tracker
         if tracker is None:
             return
@@ -594,11 +582,11 @@ class LocalizationNode(LifecycleNode):
         tracker.add_odometry(stamp, pose, covariance)
         reason = tracker.odometry.reset_reason
         if tracker.odometry.epoch != epoch and reason:
-            self._tally.note("reset", f"odometry began anew: {reason}")
+            self.tally.note("reset", f"odometry began anew: {reason}")
 
     def _on_transform(self, message: TransformStamped, static: bool) -> None:
         self._health.heard(message, static)
-        node, child = self._settings.node, message.child_frame_id.lstrip("/")
+        node, child = self.settings.node, message.child_frame_id.lstrip("/")
         follows = node.use_odometry and node.odometry_source == "tf" and not static
         if (
             follows
@@ -608,10 +596,10 @@ class LocalizationNode(LifecycleNode):
             self._take_odometry_from_tf()
 
     def _take_odometry_from_tf(self) -> None:
-        node = self._settings.node
+        node = self.settings.node
         try:
             stamp, pose = latest(self._buffer, node.odom_frame, node.base_frame)
-        except TransformException:
+        except tf.TransformException:
             return  # a part of the chain has not come yet
         if stamp == self._tf_odometry_ns:
             return
@@ -623,11 +611,11 @@ class LocalizationNode(LifecycleNode):
 
         A clock that only trembles, as one with two publishers does, goes on.
         """
-        if -jump.delta.nanoseconds < self._settings.tracking.clock_jump_s * 1e9:
+        if -jump.delta.nanoseconds < self.settings.tracking.clock_jump_s * 1e9:
             return
         self._buffer.clear()
         self._last_tf_ns = self._tf_odometry_ns = 0
-        self._tally.note("clock", "the clock went back: a bag or a simulation began anew")
+        self.tally.note("clock", "the clock went back: a bag or a simulation began anew")
         tracker = self._tracker
         if tracker is not None:
             self._give_command(tracker, tracker.reset)
@@ -640,7 +628,7 @@ class LocalizationNode(LifecycleNode):
             return
         try:
             pose, covariance = self._hint_from(message)
-        except (MessageError, TransformException) as error:
+        except (MessageError, tf.TransformException) as error:
             self._refuse("initialpose", f"initialpose is refused: {error}")
             return
         stamp = stamp_to_ns(message.header.stamp)
@@ -725,7 +713,7 @@ class LocalizationNode(LifecycleNode):
     def _complain(self, error: Exception) -> None:
         if self._worker.stopping or not self.context.ok():
             return  # the node was taken down while an image was being processed
-        self._tally.refuse("internal", f"unexpected {error!r}")
+        self.tally.refuse("internal", f"unexpected {error!r}")
         self._warn("internal", "".join(traceback.format_exception(error)))
 
     def _localize(self, moment: Moment) -> None:
@@ -733,12 +721,12 @@ class LocalizationNode(LifecycleNode):
         started = time.perf_counter()
         stamp = max(shot.stamp_ns for shot in moment)
         if tracker is None:  # the map is still being loaded
-            self._tally.skipped += len(moment)
+            self.tally.skipped += len(moment)
             return
         if self._is_stale(stamp):
             return
-        if stands(tracker, stamp, self._settings.node):
-            self._tally.skipped += len(moment)
+        if stands(tracker, stamp, self.settings.node):
+            self.tally.skipped += len(moment)
             return
         images = [image for shot in moment if (image := self._decoded(shot)) is not None]
         if not images:
@@ -747,7 +735,7 @@ class LocalizationNode(LifecycleNode):
         result = tracker.update_rig(images, stamp)
         done = time.perf_counter()
         timings = result.estimate.timings_ms if result.estimate is not None else {}
-        self._tally.processed += len(images)
+        self.tally.processed += len(images)
         self._report.timings_ms = {
             **timings,
             "decode": 1e3 * (decoded - started),
@@ -761,10 +749,10 @@ class LocalizationNode(LifecycleNode):
         try:
             image = image_from_message(shot.message, camera.pixel_depth)
             view = camera.view(image.shape[1], image.shape[0])
-            if self._settings.node.calibration:
-                self._tally.hear(camera.kind("camera_info"))
+            if self.settings.node.calibration:
+                self.tally.hear(camera.kind("camera_info"))
             mount = self._base_from_camera(camera.name, header.frame_id, shot.stamp_ns, view)
-        except (MessageError, TransformException) as error:
+        except (MessageError, tf.TransformException) as error:
             self._refuse(camera.kind("image"), str(error))
         except CrossfireError as error:
             self._refuse(camera.kind("image"), f"image cannot be localized: {error}")
@@ -780,14 +768,14 @@ class LocalizationNode(LifecycleNode):
         problem = self._off_clock("images", stamp)
         if not problem:
             return False
-        self._tally.stale += 1
-        self._tally.note("stale", f"{problem}, and dropped")
+        self.tally.stale += 1
+        self.tally.note("stale", f"{problem}, and dropped")
         self._warn("stale", f"{problem}, and dropped")
         return True
 
     def _off_clock(self, what: str, stamp: int) -> str:
         """What is wrong with a stamp beside the clock, or an empty string."""
-        limit = self._settings.node.max_image_age
+        limit = self.settings.node.max_image_age
         age = (self.get_clock().now().nanoseconds - stamp) * 1e-9
         if limit == 0.0 or abs(age) <= limit:
             return ""
@@ -796,7 +784,7 @@ class LocalizationNode(LifecycleNode):
 
     def _base_from_camera(self, name: str, frame: str, stamp: int, view: CameraView) -> Pose:
         assert self._map is not None
-        if self._settings.node.extrinsics == "map":
+        if self.settings.node.extrinsics == "map":
             return self._map.mount(name)
         frame = frame.lstrip("/")
         if not frame:
@@ -804,9 +792,9 @@ class LocalizationNode(LifecycleNode):
         deadline = time.monotonic() + _TF_PATIENCE_S
         while True:
             try:
-                mounted = lookup(self._buffer, self._settings.node.base_frame, frame, stamp)
+                mounted = lookup(self._buffer, self.settings.node.base_frame, frame, stamp)
                 return mounted @ view.frame_from_camera
-            except ExtrapolationException:
+            except tf.ExtrapolationException:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(_TF_POLL_S)
@@ -816,12 +804,12 @@ class LocalizationNode(LifecycleNode):
         if outputs is None or self._worker.stopping:
             return
         self._report.result = result
-        if outputs.publish_fix(result, self._map_frame, self._settings.node.path_length):
-            self._tally.fixes += 1
-            self._tally.jumps += result.jumped
+        if outputs.publish_fix(result, self._map_frame, self.settings.node.path_length):
+            self.tally.fixes += 1
+            self.tally.jumps += result.jumped
             age = self.get_clock().now().nanoseconds - result.stamp_ns
             self._report.pose_age_ms = age * 1e-6
-            if self._settings.node.extrinsics == "tf" and result.map_from_base is not None:
+            if self.settings.node.extrinsics == "tf" and result.map_from_base is not None:
                 upward = self._map.upward if self._map is not None else None
                 self._health.look_at_posture(result.map_from_base, upward, frame)
         outputs.publish_debug(image, frame, result)
@@ -832,14 +820,14 @@ class LocalizationNode(LifecycleNode):
         tracker = self._tracker
         if tracker is None:
             return
-        stamps_follow_clock = self._settings.node.max_image_age > 0.0
+        stamps_follow_clock = self.settings.node.max_image_age > 0.0
         now = self.get_clock().now().nanoseconds if stamps_follow_clock else None
         state = tracker.expire(now)
         if state is not self._last_state:
             self._note_state(state)
         keeper = self._keeper
         if keeper is not None:
-            keeper.write(tracker, self._settings.node.pose_file_period)
+            keeper.write(tracker, self.settings.node.pose_file_period)
 
     def _note_state(self, state: TrackingState) -> None:
         """Say it at once when the state changes, on top of the periodic status."""
@@ -860,10 +848,10 @@ class LocalizationNode(LifecycleNode):
 
     def _broadcast(self) -> None:
         """Publish the robot's place in the map once more; nothing while it is not known."""
-        node = self._settings.node
+        node = self.settings.node
         stamp = self.get_clock().now().nanoseconds + int(node.transform_tolerance * 1e9)
         early_s = (self._last_tf_ns - stamp) * 1e-9
-        if not node.tf_broadcast or 0.0 <= early_s <= self._settings.tracking.clock_jump_s:
+        if not node.tf_broadcast or 0.0 <= early_s <= self.settings.tracking.clock_jump_s:
             return  # simulated time stands still or trembles, and tf warns about old stamps
         pose = self._transform_at(stamp)
         if pose is None or not pose.is_finite():
@@ -880,7 +868,7 @@ class LocalizationNode(LifecycleNode):
         tracker = self._tracker
         if tracker is None:
             return None
-        if self._settings.node.use_odometry:
+        if self.settings.node.use_odometry:
             return tracker.map_from_odom
         if not tracker.state.localized:
             return None
@@ -897,7 +885,7 @@ class LocalizationNode(LifecycleNode):
         if self._tracker is not None or self._active:
             more.append(inputs_status(*self._names, self._report, time.monotonic()))
         if self._tracker is not None:
-            node = self._settings.node
+            node = self.settings.node
             complaints = self._health.complaints(self._tracker, node, self._buffer)
             more.append(transforms_status(*self._names, complaints))
         array = DiagnosticArray(status=[status, *more])
@@ -920,13 +908,13 @@ class LocalizationNode(LifecycleNode):
         if self._finalized:
             return "finalized", "the node was shut down: start it again", warn
         if self._loading is not None and self._map is None:
-            return "loading", f"reads {self._settings.node.map} and compiles kernels", warn
+            return "loading", f"reads {self.settings.node.map} and compiles kernels", warn
         if self._map is not None:
             return "inactive", "activate the node to localize", warn
         if self._failure:
             return "unconfigured", self._failure, DiagnosticStatus.ERROR
         begin = f"ros2 lifecycle set {self.get_fully_qualified_name()} configure, then activate"
-        missing = "" if self._settings.node.map else "set the parameter `map`, then "
+        missing = "" if self.settings.node.map else "set the parameter `map`, then "
         return "unconfigured", f"{missing}{begin}", warn
 
     @property
@@ -937,20 +925,20 @@ class LocalizationNode(LifecycleNode):
 
     def _refresh_report(self, tracker: Tracker) -> None:
         report = self._report
-        report.tally, report.paused = self._tally, self._paused
+        report.tally, report.paused = self.tally, self._paused
         report.map_change = self._change_failed
         if self._loading is not None:
             report.map_change = (
                 f"{self._loading.file} is being loaded and will take the map's place"
             )
-        report.missing = missing_inputs(self._tally, self._topics, time.monotonic())
-        self._tally.dropped = self._worker.dropped
+        report.missing = missing_inputs(self.tally, self._topics, time.monotonic())
+        self.tally.dropped = self._worker.dropped
         report.odometry = "off"
-        if self._settings.node.use_odometry:
+        if self.settings.node.use_odometry:
             report.odometry = "none yet" if tracker.odometry.empty else "arrives"
         topic = self._topics.get("odometry", "")
-        _, refusal = self._tally.notes.get("refused odometry", (0.0, ""))
-        report.withheld = self._health.withheld(tracker, self._settings.node, topic, refusal)
+        _, refusal = self.tally.notes.get("refused odometry", (0.0, ""))
+        report.withheld = self._health.withheld(tracker, self.settings.node, topic, refusal)
         report.fix_age_s = report.position_sigma_m = math.nan
         fix = tracker.last_fix
         if fix is not None:
@@ -963,7 +951,7 @@ class LocalizationNode(LifecycleNode):
     # Complaints
 
     def _refuse(self, kind: str, reason: str) -> None:
-        self._tally.refuse(kind, reason)
+        self.tally.refuse(kind, reason)
         self._warn(kind, reason)
 
     def _warn(self, kind: str, text: str) -> None:

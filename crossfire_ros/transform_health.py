@@ -15,7 +15,7 @@ from crossfire_ros.frame_watch import FrameWatch, Link
 from crossfire_ros.odometry_checks import TopicAgainstTf
 from crossfire_ros.reporting import Complaint
 from crossfire_ros.settings import NodeConfig
-from crossfire_ros.transforms import Buffer, TransformException, latest
+from crossfire_ros.transforms import latest, tf
 
 # A transform that is not repeated for so long is missing to those who need it.
 _SILENCE_S = 1.0
@@ -113,7 +113,9 @@ class TransformHealth:
         late = now - self._due_since_s >= _SILENCE_S
         return f"{missing}: the clock stands still" if late else ""
 
-    def complaints(self, tracker: Tracker, config: NodeConfig, buffer: Buffer) -> list[Complaint]:
+    def complaints(
+        self, tracker: Tracker, config: NodeConfig, buffer: tf.Buffer
+    ) -> list[Complaint]:
         """What is wrong, each with its remedy.
 
         Args:
@@ -131,7 +133,7 @@ class TransformHealth:
             return found
         try:
             stamp, by_tf = latest(buffer, config.odom_frame, config.base_frame)
-        except TransformException:
+        except tf.TransformException:
             if tracker.state.localized:
                 found.append((warn, _nobody(config, self.link)))
             return found

@@ -8,48 +8,16 @@ from crossfire_core.geometry import Pose
 from crossfire_ros.conversions import pose_from_transform, stamp_to_ns
 
 try:
-    from tf2_ros import (
-        Buffer,
-        ConnectivityException,
-        ExtrapolationException,
-        LookupException,
-        StaticTransformBroadcaster,
-        TransformBroadcaster,
-        TransformException,
-        TransformListener,
-    )
+    import tf2_ros as tf
 
     HAS_TF2 = True
 except ImportError:
-    from crossfire_ros.tf_fallback import (  # type: ignore[assignment]
-        Buffer,
-        ConnectivityException,
-        ExtrapolationException,
-        LookupException,
-        StaticTransformBroadcaster,
-        TransformBroadcaster,
-        TransformException,
-        TransformListener,
-    )
+    from crossfire_ros import tf_fallback as tf  # type: ignore[no-redef]
 
     HAS_TF2 = False
 
-__all__ = [
-    "HAS_TF2",
-    "Buffer",
-    "ConnectivityException",
-    "ExtrapolationException",
-    "LookupException",
-    "StaticTransformBroadcaster",
-    "TransformBroadcaster",
-    "TransformException",
-    "TransformListener",
-    "latest",
-    "lookup",
-]
 
-
-def lookup(buffer: Buffer, target: str, source: str, stamp_ns: int | None = None) -> Pose:
+def lookup(buffer: tf.Buffer, target: str, source: str, stamp_ns: int | None = None) -> Pose:
     """``target_from_source``.
 
     Args:
@@ -67,7 +35,7 @@ def lookup(buffer: Buffer, target: str, source: str, stamp_ns: int | None = None
     return pose_from_transform(found.transform)
 
 
-def latest(buffer: Buffer, target: str, source: str) -> tuple[int, Pose]:
+def latest(buffer: tf.Buffer, target: str, source: str) -> tuple[int, Pose]:
     """The newest ``target_from_source`` that is known, and its stamp in nanoseconds.
 
     Raises:

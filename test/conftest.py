@@ -32,6 +32,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in _FIRST)
 
 
+# What whole files of tests need beside the package itself, by the beginnings of their names.
+_ROS = {
+    "rclpy": "ROS is not installed: pip install '.[ros]'",
+    "tf2_msgs": "tf2_msgs is not installed: pip install ./tools/tf2_msgs",
+}
+_RAY_CAST = {
+    name: "generated rooms are ray cast with trimesh and embreex: extra [demo]"
+    for name in ("trimesh", "embreex")
+}
+_NEEDED = {"test_ros_files": {}, "test_ros_": _ROS, "test_sample": _RAY_CAST,
+           "test_pretraining": _RAY_CAST}  # fmt: skip
+
+
+class Needy(pytest.Module):
+    """A file of tests that is skipped, with the reason, where a package is absent."""
+
+    def collect(self):
+        name = self.path.name
+        for package, reason in next(n for to, n in _NEEDED.items() if name.startswith(to)).items():
+            pytest.importorskip(package, reason=reason)
+        return super().collect()
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector):
+    """Look for what a file needs before it is imported."""
+    if module_path.name.startswith(tuple(_NEEDED)):
+        return Needy.from_parent(parent, path=module_path)
+    return None
+
+
 # A graph of this process alone, until it ends. Read by ROS when it starts, which is after this
 # file.
 DOMAIN = own_domain()

@@ -10,6 +10,7 @@ from recording_samples import BASE_FROM_CAMERA, base_pose
 from ros_graph import FakeLocalizer
 
 from crossfire_core.errors import ConfigError
+from crossfire_core.localization.estimate import WIDE
 from crossfire_ros import localization_node
 from crossfire_ros.map_loading import LoadedMap, ReadMap
 from crossfire_ros.settings import Settings
@@ -18,9 +19,7 @@ from crossfire_ros.settings import Settings
 class PictureLocalizer(FakeLocalizer):
     """Knows from the first pixel of :func:`recording_samples.picture` which image it is."""
 
-    def localize(
-        self, image, camera, prior=None, *, prior_sigma=None, iterations=None, follow=False
-    ):
+    def localize(self, image, camera, prior=None, *, search=WIDE):
         there = base_pose(int(image[0, 0, 0]) / 9.0) @ BASE_FROM_CAMERA
         return replace(super().localize(image, camera, prior), map_from_camera=there)
 

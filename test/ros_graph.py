@@ -27,7 +27,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from tf2_msgs.msg import TFMessage
 
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.localization.estimate import Matches, PoseEstimate
+from crossfire_core.localization.estimate import WIDE, Matches, PoseEstimate
 from crossfire_core.localization.uncertainty import diagonal
 from crossfire_ros.conversions import (
     image_to_message,
@@ -39,7 +39,7 @@ from crossfire_ros.conversions import (
 from crossfire_ros.localization_node import LocalizationNode
 from crossfire_ros.map_loading import LoadedMap
 from crossfire_ros.runtime import lean_executor
-from crossfire_ros.transforms import StaticTransformBroadcaster
+from crossfire_ros.transforms import tf
 
 DEADLINE_S = 120.0  # only what never comes takes so long: a busy machine is not to turn tests red
 ANSWER_S = 6.0  # what has not come by then was lost
@@ -65,9 +65,7 @@ class FakeLocalizer:
     error: Exception | None = None
     hold: Any = None  # an Event that a localization waits for
 
-    def localize(
-        self, image, camera, prior=None, *, prior_sigma=None, iterations=None, follow=False
-    ):
+    def localize(self, image, camera, prior=None, *, search=WIDE):
         self.priors.append(prior)
         if self.hold is not None:
             self.hold.wait(DEADLINE_S)
@@ -127,7 +125,7 @@ class Graph:
             ("/tf", TFMessage, 100),
         ):
             self.listen(topic, kind, qos)
-        self.statics = StaticTransformBroadcaster(self.peer)
+        self.statics = tf.StaticTransformBroadcaster(self.peer)
 
     def load(self, settings: Any) -> Any:
         return lambda: LoadedMap(

@@ -317,7 +317,7 @@ def test_demo_leads_through_all_steps_and_uses_again_what_is_there(tmp_path, cap
         done.append("sample")
         return {"mapping": folder / "mapping_bag", "query": folder / "query_bag"}
 
-    def train(source, map_file, **options):
+    def train(source, map_file, config, course):
         done.append("train")
         map_file.write_bytes(b"map")
 
@@ -442,7 +442,9 @@ def test_an_interrupted_reconstruction_is_kept_and_said(tmp_path, capsys):
 
 def test_a_stop_says_whether_there_is_a_checkpoint(tmp_path, capsys):
     from crossfire_core.cli.mapping import train_with_bar
+    from crossfire_core.config import TrainingConfig
     from crossfire_core.training.checkpoint import checkpoint_path
+    from crossfire_core.training.schedule import USUAL
 
     def interrupted(*_, **__):
         raise KeyboardInterrupt
@@ -451,7 +453,7 @@ def test_a_stop_says_whether_there_is_a_checkpoint(tmp_path, capsys):
         if there:
             checkpoint_path(tmp_path / "m.map").touch()
         with pytest.raises(KeyboardInterrupt):
-            train_with_bar(None, tmp_path / "m.map", train=interrupted)
+            train_with_bar(None, tmp_path / "m.map", TrainingConfig(), USUAL, interrupted)
         assert says in " ".join(capsys.readouterr().err.split())
 
 

@@ -24,7 +24,7 @@ from crossfire_core.evaluation.metrics import (
 from crossfire_core.evaluation.report import MapView, worst_first, write_report
 from crossfire_core.files import write_bytes
 from crossfire_core.geometry import Camera, Pose, Trajectory
-from crossfire_core.localization.estimate import Matches, PoseEstimate
+from crossfire_core.localization.estimate import WIDE, Matches, PoseEstimate
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.recordings.lazy import FrameInfo, Recording
 from crossfire_core.reports import pictures
@@ -83,9 +83,7 @@ class FakeLocalizer:
         self.transform = transform or (lambda pose: pose)
         self.priors = []
 
-    def localize(
-        self, image, camera, prior=None, *, prior_sigma=None, iterations=None, follow=False
-    ):
+    def localize(self, image, camera, prior=None, *, search=WIDE):
         index = int(image[0, 0, 0])
         self.priors.append(prior)
         if index in self.lost:

@@ -19,12 +19,14 @@ from crossfire_core.recordings.lazy import Recording
 from crossfire_core.rendering.renderer import Renderer
 from crossfire_core.training.checkpoint import checkpoint_path
 from crossfire_core.training.extension import Extension, extend_map
+from crossfire_core.training.schedule import Course
 from crossfire_core.training.trainer import train_map
 
 COUNT = 12
 CAMERA = Camera(80, 60, 55.0, 55.0, 40.0, 30.0)
 # enough for colours, which is what is compared
 CONFIG = replace(TINY, features=FeatureConfig(64, 16, 16), image_side=80)
+COURSE = Course(300, device="cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +62,7 @@ def old_map(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("old") / "old.map"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CROSSFIRE_THREADS", "2")
-        train_map(part(range(6)), path, CONFIG, steps=300, device="cpu")
+        train_map(part(range(6)), path, CONFIG, COURSE)
     return path
 
 
@@ -68,7 +70,7 @@ def test_the_new_place_is_learnt_and_the_old_one_kept(old_map: Path, tmp_path: P
     old = NeuralMap.load(old_map, "cpu")
     old.header = replace(old.header, covariance_factor=1.7)
     output = tmp_path / "new.map"
-    extend_map(old, part(range(6, COUNT)), output, CONFIG, steps=300, device="cpu")
+    extend_map(old, part(range(6, COUNT)), output, CONFIG, COURSE)
     assert not checkpoint_path(output).exists()
     new = NeuralMap.load(output, "cpu")
     first, second = part(range(6)), part(range(6, COUNT))
@@ -91,8 +93,10 @@ def test_frames_of_the_same_names_keep_the_old_views_patches(old_map: Path, tmp_
         np.ones(count), np.arange(count), np.full((count, SIDE, SIDE), 99, np.uint8),
     )  # fmt: skip
     again = tmp_path / "again.map"
-    trainer = Extension(old, part(range(6)), again, replace(CONFIG, patches=0), 2, None, 0)
-    trainer.prepare("cpu")
+    trainer = Extension(
+        old, part(range(6)), again, replace(CONFIG, patches=0), Course(2, device="cpu")
+    )
+    trainer.prepare()
     names = [view.name for view in trainer.views]
     assert len(set(names)) == len(names) == count + 6
     made = trainer._cut_patches()
@@ -109,14 +113,11 @@ def test_it_goes_on_after_ctrl_c(old_map: Path, tmp_path: Path) -> None:
         if progress.stage == "descriptors":
             raise KeyboardInterrupt
 
+    short = Course(6, device="cpu")
     with pytest.raises(KeyboardInterrupt):
-        extend_map(
-            old, part(range(6, COUNT)), output, CONFIG, steps=6, device="cpu", on_progress=stop
-        )
+        extend_map(old, part(range(6, COUNT)), output, CONFIG, short, stop)
     assert checkpoint_path(output).exists()
-    made = extend_map(
-        old, part(range(6, COUNT)), output, CONFIG, steps=6, device="cpu", resume=True
-    )
+    made = extend_map(old, part(range(6, COUNT)), output, CONFIG, replace(short, resume=True))
     assert made.header.provenance["steps"] == [5, 1]
     assert output.exists()
     assert not checkpoint_path(output).exists()

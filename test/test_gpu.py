@@ -20,6 +20,7 @@ from crossfire_core.localization.localizer import Localizer
 from crossfire_core.localization.matching import _match_window_torch, match_window
 from crossfire_core.maps.neural_map import NeuralMap
 from crossfire_core.training.progress import Progress
+from crossfire_core.training.schedule import Course
 from crossfire_core.training.trainer import train_map
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
@@ -118,8 +119,8 @@ def test_what_waits_is_not_recorded_but_still_done() -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("gpu") / "gpu.map"
     train_map(
-        ToyRoom(12, depth=True), path, TINY, steps=400, holdout_every=4, use_depth=True,
-        device="cuda",
+        ToyRoom(12, depth=True), path, TINY,
+        Course(400, holdout_every=4, use_depth=True, device="cuda"),
     )  # fmt: skip
     return path
 
@@ -158,8 +159,8 @@ def test_a_training_on_the_gpu_can_be_stopped_and_resumed(tmp_path: Path) -> Non
 
     def train(resume: bool, **options: object) -> None:
         train_map(
-            ToyRoom(6, depth=True), tmp_path / "x.map", TINY, steps=200, use_depth=True,
-            device="cuda", resume=resume, **options,
+            ToyRoom(6, depth=True), tmp_path / "x.map", TINY,
+            Course(200, use_depth=True, resume=resume, device="cuda"), **options,
         )  # type: ignore[arg-type]  # fmt: skip
 
     with pytest.raises(KeyboardInterrupt):

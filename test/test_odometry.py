@@ -78,32 +78,20 @@ def test_jump_begins_an_epoch_but_fast_driving_does_not():
     )
 
 
-def test_driver_that_restarts_at_zero_after_a_silence_begins_an_epoch():
+@pytest.mark.parametrize(
+    ("before", "silence_ms", "after", "epochs"),
+    [
+        pytest.param((90.0, 4.0), 5_000, (0.0, 0.0), 1, id="driver restarts at zero"),
+        pytest.param((90.0, 4.0), 5_000, (90.0, 6.0), 0, id="driver goes on"),
+        pytest.param((0.0, 0.0), 60_000, (0.0, 0.0), 0, id="stands at zero all the while"),
+        pytest.param((0.0, 1.0), 60_000, (0.0, 40.0), 1, id="no silence makes that possible"),
+    ],
+)
+def test_silence_is_bridged_unless_the_driver_restarted(before, silence_ms, after, epochs):
     h = history()
-    h.add(0, turned(90.0, 4.0), None)
-    h.add(5_000 * MS, turned(0.0), None)
-    assert h.epoch == 1
-
-
-def test_silence_of_a_driver_that_goes_on_is_bridged():
-    h = history()
-    h.add(0, turned(90.0, 4.0), None)
-    h.add(5_000 * MS, turned(90.0, 6.0), None)
-    assert h.epoch == 0
-
-
-def test_standing_at_zero_through_a_silence_is_no_reset():
-    h = history()
-    h.add(0, turned(0.0), None)
-    h.add(60_000 * MS, turned(0.0), None)
-    assert h.epoch == 0
-
-
-def test_no_silence_makes_every_distance_possible():
-    h = history()
-    h.add(0, turned(0.0, 1.0), None)
-    h.add(60_000 * MS, turned(0.0, 40.0), None)
-    assert h.epoch == 1
+    h.add(0, turned(*before), None)
+    h.add(silence_ms * MS, turned(*after), None)
+    assert h.epoch == epochs
 
 
 def test_memory_is_bounded():

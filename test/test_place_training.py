@@ -27,6 +27,7 @@ from crossfire_core.recordings.frame import Frame
 from crossfire_core.training.engines import Cluster, Workers
 from crossfire_core.training.extension import extend_place, new_parts
 from crossfire_core.training.progress import Progress
+from crossfire_core.training.schedule import Course
 from crossfire_core.training.tiles import train_place, work_folder
 from crossfire_core.training.tiling import Part
 
@@ -61,8 +62,9 @@ def place(toy_map: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CROSSFIRE_THREADS", "2")
         return extend_place(
-            toy_map, there(), tmp_path_factory.mktemp("house") / "house.map", SMALL, parts=parts,
-            steps=600, holdout_every=HELD_OUT, use_depth=True, device="cpu", seed=1,
+            toy_map, there(), tmp_path_factory.mktemp("house") / "house.map", SMALL,
+            Course(600, holdout_every=HELD_OUT, use_depth=True, device="cpu", seed=1),
+            parts=parts,
         )  # fmt: skip
 
 
@@ -130,9 +132,9 @@ def tiny_parts() -> list[Part]:
     return [Part(np.zeros(3), np.ones(3), np.arange(i, i + 6)) for i in (0, 24)]
 
 
-def train_tiny(output: Path, **options: Any) -> Place:
-    options = {"steps": 200, "use_depth": True, "device": "cpu", **options}
-    return train_place(house(), tiny_parts(), output, TINY, **options)
+def train_tiny(output: Path, resume: bool = False, steps: int = 200, **options: Any) -> Place:
+    course = Course(steps, use_depth=True, resume=resume, device="cpu")
+    return train_place(house(), output, TINY, course, parts=tiny_parts(), **options)
 
 
 def test_a_stopped_training_goes_on_with_the_tile_it_stopped_in(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from crossfire_core.mapping_poses.posed import PosedRecording
 from crossfire_core.maps.header import MappingView
 from crossfire_core.maps.neural_map import NeuralMap
 from crossfire_core.training.front_end import FrontEnd
+from crossfire_core.training.schedule import Course
 from crossfire_core.training.trainer import train_map
 from crossfire_core.training.views import View, view_of
 
@@ -69,7 +70,7 @@ def test_a_map_keeps_both_poses_and_can_be_told_to_trust_the_recording(tmp_path:
 
     def views_of_a_map(config: TrainingConfig) -> list[MappingView]:
         path = tmp_path / "a.map"
-        train_map(recording, path, config, steps=100, use_depth=True, device="cpu")
+        train_map(recording, path, config, Course(100, use_depth=True, device="cpu"))
         return list(NeuralMap.load(path, device="cpu").header.views)
 
     both = list(zip(views_of_a_map(TINY), given, strict=True))

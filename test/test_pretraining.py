@@ -13,7 +13,6 @@ import torch
 from crossfire_core.config import FeatureConfig
 from crossfire_core.features.network import ImageNetwork
 
-pytest.importorskip("embreex", reason="random rooms are ray cast with embreex: extra [demo]")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
 import pretrain

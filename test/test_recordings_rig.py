@@ -46,6 +46,7 @@ from crossfire_core.recordings.convert import ConvertOptions, convert
 from crossfire_core.recordings.frame import Mount
 from crossfire_core.recordings.lazy import Recording, hold_out, moments
 from crossfire_core.recordings.rig import RigRecording, camera_names
+from crossfire_core.training.schedule import Course
 from crossfire_core.training.selection import select_frames
 from crossfire_core.training.trainer import Trainer
 from crossfire_ros.offline import track_offline
@@ -235,8 +236,8 @@ def rig_room() -> Recording:
 
 
 def test_a_map_of_a_rig_knows_each_of_its_cameras(rig_room, tmp_path: Path) -> None:
-    trainer = Trainer(rig_room, tmp_path / "rig.map", TINY, 4, None, 0, False)
-    trainer.prepare("cpu")
+    trainer = Trainer(rig_room, tmp_path / "rig.map", TINY, Course(4, device="cpu"))
+    trainer.prepare()
     text = json.dumps(trainer._header().to_json())
     header = read_header(tmp_path / "rig.map", text)
     assert [each.name for each in header.rig] == ["front", "left"]
@@ -246,20 +247,23 @@ def test_a_map_of_a_rig_knows_each_of_its_cameras(rig_room, tmp_path: Path) -> N
     assert {v.rig_camera for v in header.views} == {"front", "left"}
 
 
+class SideKnows(Fake):
+    """The side camera finds its truth; the front one nothing."""
+
+    def __init__(self, recording: Recording) -> None:
+        super().__init__({})
+        self.frames: list[Frame] = list(recording)
+
+    def localize(self, image, camera, prior=None, **options):
+        frame = next(f for f in self.frames if np.array_equal(f.image, image))
+        if frame.mount.camera == "front":
+            return PoseEstimate(False, "no place of the map looks like this image")
+        points = frame.world_from_camera.apply(camera.bearings(PIXELS) * 2.0)
+        return sure_of(frame.world_from_camera, PIXELS, points)
+
+
 def test_a_rig_is_evaluated_moment_by_moment(rig_room) -> None:
-    seen: list[Frame] = list(rig_room)
-
-    class Knows(Fake):
-        """The side camera finds its truth; the front one nothing."""
-
-        def localize(self, image, camera, prior=None, **options):
-            frame = next(f for f in seen if np.array_equal(f.image, image))
-            if frame.mount.camera == "front":
-                return super().localize(np.zeros_like(image), camera, prior)
-            points = frame.world_from_camera.apply(camera.bearings(PIXELS) * 2.0)
-            return sure_of(frame.world_from_camera, PIXELS, points)
-
-    found = evaluate(Knows({}), rig_room, EvaluationOptions(holdout_every=3))
+    found = evaluate(SideKnows(rig_room), rig_room, EvaluationOptions(holdout_every=3))
     assert len(found.errors) == 4 and all(e.localized for e in found.errors)
     # of the first image of each moment, which is the front camera's
     assert max(e.translation_m for e in found.errors) < 1e-6
@@ -268,17 +272,7 @@ def test_a_rig_is_evaluated_moment_by_moment(rig_room) -> None:
 
 def test_a_rig_is_tracked_moment_by_moment(rig_room) -> None:
     """By the side camera alone, whose place on the robot is another than the first one's."""
-    seen: list[Frame] = list(rig_room)
-
-    class Knows(Fake):
-        def localize(self, image, camera, prior=None, **options):
-            frame = next(f for f in seen if np.array_equal(f.image, image))
-            if frame.mount.camera == "front":
-                return PoseEstimate(False, "no place of the map looks like this image")
-            points = frame.world_from_camera.apply(camera.bearings(PIXELS) * 2.0)
-            return sure_of(frame.world_from_camera, PIXELS, points)
-
-    steps = track_offline(rig_room, Knows({}), TrackingConfig())
+    steps = track_offline(rig_room, SideKnows(rig_room), TrackingConfig())
     assert len(steps) == 12
     fixes = [s for s in steps if s.result.map_from_base is not None]
     assert len(fixes) > 8 and all("front" in s.result.left_out for s in fixes)

@@ -8,10 +8,6 @@ from dataclasses import dataclass, field, replace
 import cv2
 import numpy as np
 import pytest
-
-pytest.importorskip("rclpy", reason="ROS is not installed: pip install '.[ros]'")
-pytest.importorskip("tf2_msgs", reason="tf2_msgs is not installed: pip install ./tools/tf2_msgs")
-
 from ros_graph import BASE_FROM_CAMERA, CAMERA, DEADLINE_S, FakeLocalizer, camera_info, graph
 from sensor_msgs.msg import CameraInfo, Image
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-pytest.importorskip("rclpy", reason="ROS is not installed: pip install '.[ros]'")
-
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose as PoseMsg
+from hypothesis import given
+from hypothesis import strategies as st
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 

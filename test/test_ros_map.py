@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-pytest.importorskip("rclpy", reason="ROS is not installed: pip install '.[ros]'")
-pytest.importorskip("tf2_msgs", reason="tf2_msgs is not installed: pip install ./tools/tf2_msgs")
-
 from nav_msgs.msg import OccupancyGrid
 from ros_graph import FakeLocalizer, graph
 from sensor_msgs.msg import PointCloud2

@@ -5,14 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from array import array
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
-
-pytest.importorskip("rclpy", reason="ROS is not installed: pip install '.[ros]'")
-pytest.importorskip("tf2_msgs", reason="tf2_msgs is not installed: pip install ./tools/tf2_msgs")
-
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseArray, PoseWithCovarianceStamped
 from lifecycle_msgs.msg import Transition
@@ -51,11 +48,25 @@ from crossfire_ros.conversions import (
     transform_from_pose,
 )
 from crossfire_ros.reporting import Tally, missing_inputs
-from crossfire_ros.transforms import TransformBroadcaster, lookup
+from crossfire_ros.transforms import lookup, tf
 
 STEP = Transition
 HERE = Pose(Pose.exp([0, 0, 0, 0, 0, 0.5]).rotation, np.array([3.0, 4.0, 0.0]))
 SMALL = np.diag([0.01] * 3 + [0.01] * 3)
+
+
+@contextmanager
+def failing_once(error):
+    """A node that cannot load its map the first time."""
+    errors = [error]
+
+    def load(settings):
+        if errors:
+            raise errors.pop()
+        return g.load(settings)
+
+    with graph(load=load) as g:
+        yield g
 
 
 def hint(g, pose, frame="map", stamp=None, covariance=SMALL):
@@ -90,29 +101,13 @@ class TestLifecycle:
         "error", [MapFormatError("room.map is cut short"), ConfigError("no map"), OSError("gone")]
     )
     def test_map_that_cannot_be_loaded_leaves_it_unconfigured(self, error):
-        answers = [error, None]
-
-        def load(settings):
-            failure = answers.pop(0)
-            if failure is not None:
-                raise failure
-            return g.load(settings)
-
-        with graph(load=load) as g:
+        with failing_once(error) as g:
             assert g.node.trigger_configure() is TransitionCallbackReturn.FAILURE
             assert g.state() == "unconfigured"
             assert g.node.trigger_configure() is TransitionCallbackReturn.SUCCESS, "once mended"
 
     def test_unforeseen_error_while_loading_is_logged_and_survived(self, capfd):
-        answers = [RuntimeError("CUDA error: out of memory"), None]
-
-        def load(settings):
-            failure = answers.pop(0)
-            if failure is not None:
-                raise failure
-            return g.load(settings)
-
-        with graph(load=load) as g:
+        with failing_once(RuntimeError("CUDA error: out of memory")) as g:
             assert g.node.trigger_configure() is TransitionCallbackReturn.ERROR
             assert "CUDA error: out of memory" in capfd.readouterr().err
             assert g.state() == "unconfigured"
@@ -204,7 +199,7 @@ class TestPoses:
             g.localizer.map_from_base = HERE
             g.ready()
             g.odom_from_base = Pose(np.eye(3), np.array([1.0, -2.0, 0.0]))
-            others = TransformBroadcaster(g.peer)
+            others = tf.TransformBroadcaster(g.peer)
             buffer = g.node._buffer
 
             def known() -> bool:
@@ -234,7 +229,7 @@ class TestPoses:
             g.localizer.map_from_base = HERE
             g.activate()
             g.send_camera_info()
-            joints = TransformBroadcaster(g.peer)
+            joints = tf.TransformBroadcaster(g.peer)
 
             def finished(tally: Tally) -> int:
                 return tally.processed + tally.stale + sum(dict(tally.refused).values())

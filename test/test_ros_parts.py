@@ -10,9 +10,6 @@ import time
 import numpy as np
 import pytest
 
-pytest.importorskip("rclpy", reason="ROS is not installed: pip install '.[ros]'")
-pytest.importorskip("tf2_msgs", reason="tf2_msgs is not installed: pip install ./tools/tf2_msgs")
-
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.tracker import Tracker
 from crossfire_core.localization.uncertainty import diagonal

@@ -6,16 +6,13 @@ import json
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("rclpy", reason="ROS is not installed: pip install '.[ros]'")
-pytest.importorskip("tf2_msgs", reason="tf2_msgs is not installed: pip install ./tools/tf2_msgs")
-
 import rclpy
 from rclpy.context import Context
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -106,6 +103,16 @@ class Listener:
         player.run()
         return player
 
+    @contextmanager
+    def playing(self, bag: Path, **options):
+        """A player on a thread of its own, waited for at the end."""
+        player = Player(self.player_node, bag, PlayOptions(**options))
+        player.wait_for_listeners([IMAGE])
+        thread = threading.Thread(target=player.run)
+        thread.start()
+        yield player
+        thread.join()
+
 
 def wait_for(condition) -> None:
     pause, deadline = threading.Event(), time.monotonic() + DEADLINE_S
@@ -169,13 +176,9 @@ def test_start_duration_topics_and_new_names(bag):
 def test_loop_and_stop(bag):
     with Listener() as graph:
         images = graph.listen(IMAGE, Image)
-        player = Player(graph.player_node, bag, PlayOptions(rate=20.0, loop=True))
-        player.wait_for_listeners([IMAGE])
-        thread = threading.Thread(target=player.run)
-        thread.start()
-        wait_for(lambda: len(images) > 12)
-        player.stop()
-        thread.join()
+        with graph.playing(bag, rate=20.0, loop=True) as player:
+            wait_for(lambda: len(images) > 12)
+            player.stop()
     stamps = [stamp_to_ns(m.header.stamp) for m in images]
     assert stamps.count(stamp(0)) >= 2
 
@@ -191,19 +194,15 @@ def test_jump_leaves_out_a_stretch(bag):
 def test_paused_waits_for_resume(bag):
     with Listener() as graph:
         images = graph.listen(IMAGE, Image)
-        player = Player(graph.player_node, bag, PlayOptions(rate=8.0, paused=True))
-        player.wait_for_listeners([IMAGE])
-        thread = threading.Thread(target=player.run)
-        thread.start()
-        client = graph.node.create_client(Trigger, "/player/resume")
-        assert client.wait_for_service(DEADLINE_S)
-        standing = player.clock.now()
-        assert player.clock.paused and player.clock.now() == standing
-        answer = client.call_async(Trigger.Request())
-        wait_for(answer.done)
-        assert answer.result().success
-        wait_for(lambda: len(images) > 6)
-        thread.join()
+        with graph.playing(bag, rate=8.0, paused=True) as player:
+            client = graph.node.create_client(Trigger, "/player/resume")
+            assert client.wait_for_service(DEADLINE_S)
+            standing = player.clock.now()
+            assert player.clock.paused and player.clock.now() == standing
+            answer = client.call_async(Trigger.Request())
+            wait_for(answer.done)
+            assert answer.result().success
+            wait_for(lambda: len(images) > 6)
 
 
 def test_clock_keeps_rate_pauses_and_jumps():

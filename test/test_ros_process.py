@@ -14,10 +14,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("rclpy", reason="ROS is not installed: pip install '.[ros]'")
-pytest.importorskip("tf2_msgs", reason="tf2_msgs is not installed: pip install ./tools/tf2_msgs")
-
 import rclpy
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from nav_msgs.msg import Odometry

@@ -12,10 +12,6 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-
-pytest.importorskip("rclpy", reason="ROS is not installed: pip install '.[ros]'")
-pytest.importorskip("tf2_msgs", reason="tf2_msgs is not installed: pip install ./tools/tf2_msgs")
-
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from lifecycle_msgs.msg import Transition
@@ -50,7 +46,7 @@ from crossfire_ros.conversions import (
 from crossfire_ros.map_loading import LoadedMap
 from crossfire_ros.pose_file import KeptPose, save_pose
 from crossfire_ros.settings import settings_from
-from crossfire_ros.transforms import TransformBroadcaster
+from crossfire_ros.transforms import tf
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 HERE = Pose(Pose.exp([0, 0, 0, 0, 0, 0.5]).rotation, np.array([3.0, 4.0, 0.0]))
@@ -73,12 +69,21 @@ class Transforms:
     """Another node that publishes transforms."""
 
     def __init__(self, g: Graph) -> None:
-        self._g, self._broadcaster = g, TransformBroadcaster(g.peer)
+        self._g, self._broadcaster = g, tf.TransformBroadcaster(g.peer)
 
     def send(self, parent: str, child: str, x: float = 0.0) -> None:
         pose = Pose(np.eye(3), np.array([x, 0.0, 0.0]))
         stamp = stamp_from_ns(self._g.tick())
         self._broadcaster.sendTransform(transform_from_pose(pose, parent, child, stamp))
+
+    def saying(self, words: str, level: bytes):
+        """What publishes one more transform and tells whether the node says so by now."""
+
+        def said(parent: str, child: str, x: float = 0.0) -> bool:
+            self.send(parent, child, x)
+            return says(self._g, "transforms", words, level)
+
+        return said
 
 
 class TestBeginning:
@@ -507,26 +512,18 @@ class TestTransforms:
     def test_another_publisher_of_the_same_link(self):
         with graph() as g:
             g.tracking()
-            others = Transforms(g)
-
-            def both() -> bool:
-                others.send("map", "odom", 5.0)
-                return says(g, "transforms", "another node publishes map -> odom", ERROR)
-
-            g.drive_until(both)
+            said = Transforms(g).saying("another node publishes map -> odom", ERROR)
+            g.drive_until(lambda: said("map", "odom", 5.0))
 
     def test_the_nodes_own_transforms_are_not_taken_for_anothers(self):
         with graph(tracking__odometry_max_gap_s=10.0) as g:
             g.tracking()
-            others = Transforms(g)
-
-            def well() -> bool:
-                others.send("odom", "base_link")
-                return says(g, "transforms", "consistent", OK)
-
-            g.drive_until(well)
+            said = Transforms(g).saying("consistent", OK)
+            g.drive_until(lambda: said("odom", "base_link"))
             sent = len(g.transforms("odom"))
-            g.drive_until(lambda: well() and len(g.transforms("odom")) > sent + 5)
+            g.drive_until(
+                lambda: said("odom", "base_link") and len(g.transforms("odom")) > sent + 5
+            )
             assert says(g, "transforms", "consistent", OK)
 
     @pytest.mark.parametrize(
@@ -539,14 +536,8 @@ class TestTransforms:
     def test_second_parent_of_the_robot(self, child, sent, words):
         with graph() as g:
             g.tracking()
-            others = Transforms(g)
-
-            def both() -> bool:
-                for parent in sent:
-                    others.send(parent, child)
-                return says(g, "transforms", words, ERROR)
-
-            g.drive_until(both)
+            said = Transforms(g).saying(words, ERROR)
+            g.drive_until(lambda: any([said(parent, child) for parent in sent]))
 
     def test_nobody_publishes_the_odometry_as_a_transform(self):
         with graph() as g:
@@ -556,13 +547,8 @@ class TestTransforms:
     def test_filter_that_corrects_the_odometry_only_on_tf(self):
         with graph() as g:
             g.tracking()
-            others = Transforms(g)
-
-            def apart() -> bool:
-                others.send("odom", "base_link", 0.5)
-                return says(g, "transforms", "odometry puts base_link 0.50 m", WARN)
-
-            g.drive_until(apart)
+            said = Transforms(g).saying("odometry puts base_link 0.50 m", WARN)
+            g.drive_until(lambda: said("odom", "base_link", 0.5))
             assert "odometry_source to tf" in diagnostic(g, "transforms").message
 
     def test_odometry_from_transforms(self):

@@ -6,10 +6,6 @@ import pytest
 
 from crossfire_core.geometry import Pose
 from crossfire_core.recordings import open_recording
-
-pytest.importorskip("trimesh", reason="the sample is ray cast with trimesh: extra [demo]")
-pytest.importorskip("embreex", reason="the sample is ray cast with embreex: extra [demo]")
-
 from crossfire_core.sample import (
     building,
     corridor,

@@ -10,9 +10,10 @@ from toy_room import CAMERA, HALF, ToyRoom
 
 from crossfire_core.geometry import Camera
 from crossfire_core.training.front_end import FrontEnd
-from crossfire_core.training.sparse_points import SparsePoints, depth_image_points
+from crossfire_core.training.sparse_points import depth_image_points
 from crossfire_core.training.survey import survey
 from crossfire_core.training.views import View, view_of
+from crossfire_core.vision.sparse_points import SparsePoints
 
 
 @pytest.fixture(scope="module")

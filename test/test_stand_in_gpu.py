@@ -45,6 +45,7 @@ from crossfire_core.training.descriptor_stage import (
     Surfaces,
     measure_surfaces,
 )
+from crossfire_core.training.schedule import Course
 from crossfire_core.training.trainer import Trainer
 
 if torch.cuda.is_available():
@@ -73,8 +74,13 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInGpu]:
 
 def trainer(path: Path, backend: str, device: str = "cuda", resume: bool = False) -> Trainer:
     config = replace(SMALLEST, backend=backend)
-    made = Trainer(ToyRoom(4, depth=True), path / "x.map", config, 4, None, 0, True)
-    made.prepare(device, resume)
+    made = Trainer(
+        ToyRoom(4, depth=True),
+        path / "x.map",
+        config,
+        Course(4, use_depth=True, resume=resume, device=device),
+    )
+    made.prepare()
     return made
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from crossfire_core.config import TrackingConfig
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.localization.estimate import PoseEstimate, Way
+from crossfire_core.localization.estimate import WIDE, PoseEstimate, Way
 from crossfire_core.localization.tracker import PriorKind, Tracker, TrackingState, TrackResult
 from crossfire_core.localization.uncertainty import (
     diagonal,
@@ -41,11 +41,9 @@ class ScriptedLocalizer:
     follows: list = field(default_factory=list)
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
-    def localize(
-        self, image, camera, prior=None, *, prior_sigma=None, iterations=None, follow=False
-    ):
-        self.calls.append((prior, prior_sigma, iterations))
-        self.follows.append(follow)
+    def localize(self, image, camera, prior=None, *, search=WIDE):
+        self.calls.append((prior, search.sigma, search.iterations))
+        self.follows.append(search.follow)
         there = self.truth if self.lookalike is None else self.lookalike @ self.truth
         too_far = prior is not None and prior.distance(there)[0] > self.basin_m
         if self.blind or too_far or (prior is None and self.only_with_prior):
@@ -63,7 +61,7 @@ class ScriptedLocalizer:
             spread=0.9,
             residual_px=0.1,
             evidence=40.0,
-            way=Way.PATCHES if follow else Way.FOUND,
+            way=Way.PATCHES if search.follow else Way.FOUND,
         )
         return replace(estimate, **self.override)
 

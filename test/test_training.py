@@ -30,7 +30,7 @@ from crossfire_core.maps.patches import SIDE, Patches
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.training.checkpoint import checkpoint_path
 from crossfire_core.training.progress import Progress
-from crossfire_core.training.schedule import Budget, rate_factor
+from crossfire_core.training.schedule import Budget, Course, rate_factor
 from crossfire_core.training.selection import select_frames
 from crossfire_core.training.trainer import train_map
 
@@ -215,8 +215,8 @@ def train_tiny(
     camera: Camera = CAMERA,
 ) -> dict[str, torch.Tensor]:
     train_map(
-        ToyRoom(6, depth=True, camera=camera), path, config, steps=100, use_depth=True,
-        device="cpu", seed=seed, resume=resume, on_progress=on_progress,
+        ToyRoom(6, depth=True, camera=camera), path, config,
+        Course(100, use_depth=True, resume=resume, device="cpu", seed=seed), on_progress,
     )  # fmt: skip
     return tensors(path)
 
@@ -250,8 +250,8 @@ def test_answers_are_measured_on_frames_not_trained_on(
     monkeypatch.setattr("crossfire_core.training.trainer.covariance_factor", factor)
     config = replace(TINY, max_views=5)
     train_map(
-        ToyRoom(12, depth=True), tmp_path / "m.map", config, steps=150, holdout_every=4,
-        use_depth=True, device="cpu",
+        ToyRoom(12, depth=True), tmp_path / "m.map", config,
+        Course(150, holdout_every=4, use_depth=True, device="cpu"),
     )  # fmt: skip
     made = NeuralMap.load(tmp_path / "m.map", "cpu").header
     assert made.covariance_factor == 2.25
@@ -360,7 +360,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_old_map(
 )
 def test_too_little_to_train_on_is_said(room: ToyRoom, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="too few to train on") as caught:
-        train_map(room, tmp_path / "x.map", TINY, steps=10, device="cpu")
+        train_map(room, tmp_path / "x.map", TINY, Course(10, device="cpu"))
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -368,7 +368,7 @@ def test_too_little_to_train_on_is_said(room: ToyRoom, tmp_path: Path) -> None:
 def test_poses_that_do_not_belong_to_the_images_are_noticed(tmp_path: Path) -> None:
     """No clear surface comes of ten steps; the message says what to look at."""
     with pytest.raises(TrainingError, match="no clear surfaces"):
-        train_map(ToyRoom(4), tmp_path / "x.map", TINY, steps=3, device="cpu")
+        train_map(ToyRoom(4), tmp_path / "x.map", TINY, Course(3, device="cpu"))
 
 
 # -- the parts ---------------------------------------------------------------------------------
@@ -430,7 +430,9 @@ def test_far_from_its_frames_origin_a_map_has_an_origin_of_its_own(tmp_path: Pat
     room = ToyRoom(12, depth=True)
     moved = PosedRecording(room, [pose.shifted(FAR) for pose in room.poses], "shifted")
     near, far = (
-        train_map(source, tmp_path / "a.map", TINY, steps=100, use_depth=True, device="cpu").header
+        train_map(
+            source, tmp_path / "a.map", TINY, Course(100, use_depth=True, device="cpu")
+        ).header
         for source in (room, moved)
     )
     assert near.origin == (0.0, 0.0, 0.0)

@@ -26,6 +26,7 @@ from crossfire_core.rendering.renderer import Renderer
 from crossfire_core.training import descriptor_stage, geometry_stage
 from crossfire_core.training.descriptor_stage import DescriptorStage, Surfaces
 from crossfire_core.training.geometry_stage import GeometryStage
+from crossfire_core.training.schedule import Course
 from crossfire_core.training.trainer import Trainer
 from crossfire_core.training.views import RayTable
 
@@ -49,8 +50,10 @@ class NoCopies(TorchFunctionMode):
 @pytest.fixture
 def trainer(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Trainer:
     """A training before its second stage; its random numbers come from anywhere."""
-    made = Trainer(ToyRoom(4, depth=True), tmp_path / "x.map", TINY, 4, None, 0, True)
-    made.prepare("cpu")
+    made = Trainer(
+        ToyRoom(4, depth=True), tmp_path / "x.map", TINY, Course(4, use_depth=True, device="cpu")
+    )
+    made.prepare()
     made.field.set_encoder(encoding_torch.encode)
     nodes = torch.rand(len(made.views), 5, 24, 32)
     nodes[:, 3:] = 1.0  # all clear

@@ -16,6 +16,7 @@ from crossfire_core.config import (
     RenderConfig,
     TrainingConfig,
 )
+from crossfire_core.training.schedule import Course
 from crossfire_core.training.trainer import train_map
 
 SMALL = TrainingConfig(
@@ -50,6 +51,6 @@ STEPS = 600
 def train_toy_map(path: Path) -> None:
     """Train the map that the fixture ``toy_map`` hands out."""
     train_map(
-        ToyRoom(30, depth=True), path, SMALL, steps=STEPS, holdout_every=HELD_OUT, use_depth=True,
-        device="cpu", seed=1,
+        ToyRoom(30, depth=True), path, SMALL,
+        Course(STEPS, holdout_every=HELD_OUT, use_depth=True, device="cpu", seed=1),
     )  # fmt: skip

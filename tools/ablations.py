@@ -29,13 +29,14 @@ import numpy as np
 
 from crossfire_core.config import LocalizationConfig, TrainingConfig, replace_from
 from crossfire_core.evaluation.disturbances import DISTURBANCES
+from crossfire_core.localization.estimate import Search
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.maps.neural_map import NeuralMap
 from crossfire_core.recordings import Frame, open_recording
-from crossfire_core.training.schedule import Budget
-from crossfire_core.training.sparse_points import SparsePoints
+from crossfire_core.training.schedule import Budget, Course
 from crossfire_core.training.survey import Survey
 from crossfire_core.training.trainer import Trainer, train_map
+from crossfire_core.vision.sparse_points import SparsePoints
 
 LOCALIZATION: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -158,7 +159,7 @@ def match_errors(localizer: Localizer, frame: Frame) -> np.ndarray:
     """Errors of single matches, in pixels of a 640 px wide image, found within 32 pixels."""
     camera, truth = frame.camera, frame.world_from_camera
     assert truth is not None
-    narrow = localizer.localize(frame.image, camera, truth, prior_sigma=(0.0, 0.0), iterations=1)
+    narrow = localizer.localize(frame.image, camera, truth, search=Search((0.0, 0.0), 1))
     if narrow.details is None:
         return np.zeros(0)
     expected = camera.project(truth.inverse().apply(narrow.details.points))
@@ -188,16 +189,20 @@ def disturbances(arguments: argparse.Namespace, frames: Sequence[Frame]) -> Iter
         yield measure(name, path, neural_map, config, changed)
 
 
+def course_of(arguments: argparse.Namespace) -> Course:
+    """How every map is trained."""
+    return Course(arguments.steps, holdout_every=arguments.holdout_every, device="cpu")
+
+
 def training(arguments: argparse.Namespace, frames: Sequence[Frame]) -> Iterator[Row]:
     """A map for every change of the training."""
-    recording = open_recording(arguments.first)
+    recording, course = open_recording(arguments.first), course_of(arguments)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "one.map"
         for name in chosen(TRAINING, arguments.only):
             config = replace_from(TrainingConfig(), TRAINING[name])
             made = train_map(
-                recording, path, config, steps=arguments.steps,
-                holdout_every=arguments.holdout_every, device="cpu",
+                recording, path, config, course
             )  # fmt: skip
             yield measure(name, path, made, LocalizationConfig(), frames)
 
@@ -231,16 +236,15 @@ class SecondStage(Trainer):
 def descriptors(arguments: argparse.Namespace, frames: Sequence[Frame]) -> Iterator[Row]:
     """A second stage for every change of it."""
     recording, old = open_recording(arguments.first), NeuralMap.load(arguments.geometry, "cpu")
+    course = course_of(arguments)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "one.map"
         for name in chosen(DESCRIPTORS, arguments.only):
             # patches would hide what descriptors do
             config = replace_from(TrainingConfig(), {**DESCRIPTORS[name], "patches": 0})
-            stage = SecondStage(
-                recording, path, config, arguments.steps, None, arguments.holdout_every, False
-            )
+            stage = SecondStage(recording, path, config, course)
             stage.old = old
-            made = stage.run("cpu", resume=False)
+            made = stage.run()
             yield measure(name, path, made, LocalizationConfig(), frames)
 
 

@@ -26,7 +26,7 @@ from crossfire_core.config import LocalizationConfig, TrainingConfig, replace_fr
 from crossfire_core.recordings import open_recording
 from crossfire_core.rendering.renderer import Rays, Renderer, ray_colours, sample_rays
 from crossfire_core.training.front_end import FrontEnd
-from crossfire_core.training.schedule import generator
+from crossfire_core.training.schedule import Course, generator
 from crossfire_core.training.trainer import Trainer
 from crossfire_core.training.views import RayTable, View, view_of
 
@@ -160,10 +160,10 @@ def main() -> None:
             config = replace_from(TrainingConfig(), CHANGES[name])
             whole = round(arguments.steps / config.geometry_share)
             stage = Trainer(
-                open_recording(arguments.mapping), Path(folder) / "one.map", config, whole, None,
-                arguments.holdout_every, False,
+                open_recording(arguments.mapping), Path(folder) / "one.map", config,
+                Course(whole, holdout_every=arguments.holdout_every, device="cpu"),
             )  # fmt: skip
-            stage.prepare("cpu")
+            stage.prepare()
             start = time.monotonic()
             stage.learn_geometry()
             cells = row(stage, truth, time.monotonic() - start)

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from crossfire_core.geometry import Pose
+from crossfire_core.localization.estimate import Search
 from crossfire_core.localization.place import PlaceLocalizer
 from crossfire_core.maps.place import NewTile, Place, is_place, tile_of, write_place
 from crossfire_core.recordings import Recording, open_recording
@@ -62,14 +63,14 @@ def run(path: Path, recording: Path, original: Path, images: int) -> dict[str, A
             for kind, prior in (("prior", frame.world_from_camera), ("nothing", None)):
                 sigma = (0.05, 0.02) if prior else None
                 began = time.process_time()
-                localizer.localize(frame.image, frame.camera, prior, prior_sigma=sigma)
+                localizer.localize(frame.image, frame.camera, prior, search=Search(sigma))
                 if repeat:
                     times[kind].append(1e3 * (time.process_time() - began))
     for tile in range(len(localizer.place.tiles)):
         move = (APART * (tile // len(place.tiles)), 0.0, 0.0)
         for frame in inside(place, source, tile % len(place.tiles), 1):
             there = frame.world_from_camera and frame.world_from_camera.shifted(move)
-            localizer.localize(frame.image, frame.camera, there, prior_sigma=(0.05, 0.02))
+            localizer.localize(frame.image, frame.camera, there, search=Search((0.05, 0.02)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "tiles": len(localizer.place.tiles),

@@ -48,18 +48,15 @@ def demo(
 def _train(bag: Path, map_file: Path, minutes: float, device: str) -> None:
     from crossfire_core.cli import display
     from crossfire_core.cli.mapping import train_with_bar
+    from crossfire_core.config import TrainingConfig
     from crossfire_core.recordings import open_recording
     from crossfire_core.training.checkpoint import checkpoint_path
+    from crossfire_core.training.schedule import Course
 
     if not map_file.exists():
-        train_with_bar(
-            open_recording(bag),
-            map_file,
-            minutes=minutes,
-            device=device,
-            seed=0,
-            resume=checkpoint_path(map_file).exists(),
-        )
+        begun = checkpoint_path(map_file).exists()
+        course = Course(minutes=minutes, resume=begun, device=device, seed=0)
+        train_with_bar(open_recording(bag), map_file, TrainingConfig(), course)
     display.out.print(f"2. map: {map_file} ({map_file.stat().st_size / 1e6:.1f} MB)")
 
 

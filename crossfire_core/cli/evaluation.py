@@ -308,12 +308,10 @@ def _print_poses(outcomes: dict[str, dict[str, Any]]) -> None:
 
 def estimate_json(estimate: PoseEstimate) -> dict[str, Any]:
     """An outcome as plain types."""
-    pose, covariance = estimate.map_from_camera, estimate.covariance
+    from crossfire_core.cli.together import outcome_json
+
     return {
-        "ok": estimate.ok,
-        "reason": estimate.reason,
-        "map_from_camera": pose.to_json() if pose else None,
-        "covariance": covariance.tolist() if covariance is not None else None,
+        **outcome_json(estimate, "map_from_camera"),
         "inliers": estimate.inliers,
         "matches": estimate.matches,
         "timings_ms": estimate.timings_ms,

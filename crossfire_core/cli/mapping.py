@@ -17,12 +17,14 @@ from crossfire_core.cli import shell
 from crossfire_core.recordings.options import RecordingOptions
 
 if TYPE_CHECKING:
+    from crossfire_core.config import TrainingConfig
     from crossfire_core.geometry import Pose
     from crossfire_core.localization.place import MapLocalizer
     from crossfire_core.maps.header import MapHeader
     from crossfire_core.maps.neural_map import NeuralMap
     from crossfire_core.maps.place import Place
     from crossfire_core.recordings import Recording
+    from crossfire_core.training.schedule import Course
 
 
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside the map.")]
@@ -122,6 +124,7 @@ def train(
     from crossfire_core.mapping_poses import sources
     from crossfire_core.mapping_poses.workspace import workspace_path
     from crossfire_core.maps.place import map_bytes
+    from crossfire_core.training.schedule import Course
 
     settings = shell.configured(TrainingConfig(), run.config, run.changes, backend=run.backend)
     workspace = workspace_path(output)
@@ -133,19 +136,12 @@ def train(
             tell=update,
         )  # fmt: skip
     tell_source(source)
-    made = train_with_bar(
-        source,
-        output,
-        train=trainer_of(source, output, workers, ray, steps, minutes),
-        config=settings,
-        steps=steps,
-        minutes=minutes,
-        holdout_every=holdout_every,
-        use_depth=depth,
-        resume=resume and can_resume(output, workspace),
-        device=run.device,
-        log_dir=log_dir,
-    )
+    course = Course(
+        steps, minutes, holdout_every, use_depth=depth,
+        resume=resume and can_resume(output, workspace), device=run.device, log_dir=log_dir,
+    )  # fmt: skip
+    train = trainer_of(source, output, workers, ray, course)
+    made = train_with_bar(source, output, settings, course, train)
     shutil.rmtree(workspace, ignore_errors=True)
     tell_moved(made, can_refine=len(recording) == 1)
     merged = tell_merged(source)
@@ -159,8 +155,7 @@ def trainer_of(
     map_file: Path,
     workers: int,
     ray: str,
-    steps: int | None,
-    minutes: float | None,
+    course: Course,
 ) -> Callable[..., NeuralMap | Place]:
     """What trains a recording: one map, or the tiles that it needs; says so.
 
@@ -183,7 +178,8 @@ def trainer_of(
             raise ConfigError(f"{map_file} is a folder, and this map is one file: name another")
         return train_map
     engine = Cluster(ray) if ray else Workers(workers) if workers > 1 else None
-    length = f"{steps} steps" if steps else f"{minutes or default_minutes(len(parts)):g} minutes"
+    course = course.lasting(default_minutes(len(parts)))
+    length = f"{course.steps} steps" if course.steps else f"{course.minutes:g} minutes"
     longest = max(max(part.high - part.low) for part in parts)
     display.err.print(f"  {len(parts)} tiles, up to {longest:.1f} m long; {length} for all of them")
     return partial(train_place, parts=parts, engine=engine)
@@ -262,6 +258,7 @@ def extend(
     from crossfire_core.config import TrainingConfig
     from crossfire_core.localization.place import open_localizer
     from crossfire_core.maps.place import map_bytes
+    from crossfire_core.training.schedule import Course
 
     settings = shell.configured(TrainingConfig(), run.config, run.changes, backend=run.backend)
     old = open_localizer(map_file, None, run.device, settings.backend)
@@ -270,11 +267,8 @@ def extend(
     )
     tell_source(source)
     target = output or map_file
-    made = train_with_bar(
-        source, target, train=extender_of(old, map_file, source), config=settings, steps=steps,
-        minutes=minutes, holdout_every=holdout_every, resume=resume,
-        device=run.device,
-    )  # fmt: skip
+    course = Course(steps, minutes, holdout_every, resume=resume, device=run.device)
+    made = train_with_bar(source, target, settings, course, extender_of(old, map_file, source))
     display.out.print(f"map: {target} ({map_bytes(target) / 1e6:.1f} MB)")
     tell_tiles(made)
     shell.emit({"map": str(target), **made.summary()}, run.json)
@@ -334,16 +328,18 @@ def _placed(
 def train_with_bar(
     source: Recording,
     map_file: Path,
+    config: TrainingConfig,
+    course: Course,
     train: Callable[..., NeuralMap | Place] | None = None,
-    **options: Any,
 ) -> NeuralMap | Place:
     """Train with a progress bar; Ctrl-C says how to go on.
 
     Args:
         source: the recording.
         map_file: where the map goes.
+        config: all settings.
+        course: how the training goes.
         train: by default :func:`~crossfire_core.training.trainer.train_map`.
-        **options: of that function.
     """
     from crossfire_core.cli import display
     from crossfire_core.training.checkpoint import checkpoint_path
@@ -352,7 +348,7 @@ def train_with_bar(
 
     try:
         with display.training() as update:
-            return (train or train_map)(source, output=map_file, on_progress=update, **options)
+            return (train or train_map)(source, map_file, config, course, update)
     except KeyboardInterrupt:
         if checkpoint_path(map_file).exists() or work_folder(map_file).exists():
             how = "the same command with --resume goes on from the checkpoint"

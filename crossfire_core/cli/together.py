@@ -10,7 +10,8 @@ from crossfire_core.errors import CalibrationError, ConfigError
 
 if TYPE_CHECKING:
     from crossfire_core.geometry import Pose
-    from crossfire_core.localization.rig import RigImage
+    from crossfire_core.localization.estimate import PoseEstimate
+    from crossfire_core.localization.rig import RigEstimate, RigImage
     from crossfire_core.maps.header import MapHeader, RigCamera
 
 
@@ -39,15 +40,22 @@ def localize_together(
     known = _cameras(localizer.neural_map.header, cameras, len(images))  # type: ignore[attr-defined]
     seen = [_image(path, camera) for path, camera in zip(images, known, strict=True)]
     found = RigLocalizer(localizer).localize(seen, prior)
-    pose, covariance = found.map_from_base, found.covariance
     left_out = found.left_out or ("no place of the map looks like this image",) * len(seen)
+    return {
+        **outcome_json(found, "map_from_base"),
+        "evidence": found.evidence,
+        "left_out": dict(zip(cameras, left_out, strict=True)),
+    }
+
+
+def outcome_json(found: PoseEstimate | RigEstimate, name: str) -> dict[str, Any]:
+    """Whether an image or a rig was found, and its pose under a name, as plain types."""
+    pose, covariance = getattr(found, name), found.covariance
     return {
         "ok": found.ok,
         "reason": found.reason,
-        "map_from_base": pose.to_json() if pose else None,
+        name: pose.to_json() if pose else None,
         "covariance": covariance.tolist() if covariance is not None else None,
-        "evidence": found.evidence,
-        "left_out": dict(zip(cameras, left_out, strict=True)),
     }
 
 

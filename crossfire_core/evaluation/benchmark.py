@@ -300,6 +300,7 @@ def _own(
     from crossfire_core.config import LocalizationConfig, TrainingConfig
     from crossfire_core.localization.localizer import Localizer
     from crossfire_core.maps.neural_map import NeuralMap
+    from crossfire_core.training.schedule import Course
     from crossfire_core.training.trainer import train_map
 
     path = (plan.maps or plan.work) / f"{scene.name}.map"
@@ -309,10 +310,9 @@ def _own(
             frames.mapping,
             path,
             TrainingConfig(backend=plan.backend),
-            minutes=plan.minutes,
-            holdout_every=scene.holdout_every,
-            device=plan.device,
-            seed=0,
+            Course(
+                minutes=plan.minutes, holdout_every=scene.holdout_every, device=plan.device, seed=0
+            ),
             on_progress=lambda p: tell(f"{p.stage}, {p.seconds:.0f} s, PSNR {p.psnr:.1f} dB"),
         )
     neural_map = NeuralMap.load(path, plan.device, plan.backend)

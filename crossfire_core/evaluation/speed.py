@@ -26,12 +26,13 @@ from crossfire_core.errors import RecordingError
 from crossfire_core.field.backends import resolve_device
 from crossfire_core.field.layout import GridLayout
 from crossfire_core.geometry import Pose
+from crossfire_core.localization.estimate import Search
 from crossfire_core.localization.localizer import Localizer
 from crossfire_core.maps.neural_map import NeuralMap
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.recordings.lazy import Recording
 from crossfire_core.reports.plots import BLUE, ORANGE, figure, png, style
-from crossfire_core.training.schedule import Budget
+from crossfire_core.training.schedule import Budget, Course
 from crossfire_core.training.trainer import Trainer
 
 Tell = Callable[[str], None]
@@ -230,7 +231,7 @@ def _localized(
         assert frame.world_from_camera is not None
         prior = frame.world_from_camera @ Pose.exp(_PRIOR)
         start = time.perf_counter()
-        found = localizer.localize(frame.image, frame.camera, prior, prior_sigma=(0.05, 0.02))
+        found = localizer.localize(frame.image, frame.camera, prior, search=Search((0.05, 0.02)))
         total = 1e3 * (time.perf_counter() - start)
         repeated = sum(ms for stage, ms in found.timings_ms.items() if stage != "features")
         runs.append(
@@ -289,8 +290,9 @@ def _steps_per_second(
     """Speed of the first stage, once its kernels are compiled."""
     with tempfile.TemporaryDirectory() as folder:
         few = replace(config, max_views=views)
-        trainer = Trainer(work.recording, Path(folder) / "speed.map", few, 1, None, 0, False)
-        trainer.prepare(device)
+        course = Course(steps=1, device=device)
+        trainer = Trainer(work.recording, Path(folder) / "speed.map", few, course)
+        trainer.prepare()
         for steps in (_WARM_STEPS, work.steps):
             trainer.geometry_budget = Budget(steps, None)
             trainer.learn_geometry()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfire_core.config import ExportConfig
-from crossfire_core.errors import ExportError, MissingDependencyError
+from crossfire_core.errors import ExportError, optional
 from crossfire_core.export.surfaces import Surfaces
 from crossfire_core.files import write_bytes
 
@@ -126,12 +126,10 @@ def write_mesh(path: Path, made: Cloud) -> int:
         MissingDependencyError: pycolmap is not installed.
         ExportError: no surface could be made.
     """
-    try:
-        import pycolmap
-    except ImportError as error:
-        raise MissingDependencyError(
-            "a mesh is made with pycolmap: install it with pip install '.[sfm]' in the clone"
-        ) from error
+    pycolmap = optional(
+        "pycolmap",
+        "a mesh is made with pycolmap: install it with pip install '.[sfm]' in the clone",
+    )
     options = pycolmap.PoissonMeshingOptions()
     extent = float(np.ptp(made.points, axis=0).max())
     density = float(np.log2(max(extent / made.voxel, 2.0)))

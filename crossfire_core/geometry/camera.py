@@ -229,8 +229,7 @@ class Camera:
             Pixels ``[n, 2]``, NaN where the lens does not see a point, and their derivative
             ``[n, 2, 3]`` by the point, pixels a metre, 0 there.
         """
-        p = np.asarray(points, dtype=np.float64).reshape(-1, 3)
-        return self._lens.project(np.ascontiguousarray(p))
+        return self._lens.project(_rows(points, 3))
 
     def bearings(self, pixels: ArrayLike) -> FloatArray:
         """Unit directions in the camera frame.
@@ -241,8 +240,7 @@ class Camera:
         Returns:
             ``[n, 3]``; NaN where the lens shows nothing.
         """
-        uv = np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
-        return self._lens.bearings(np.ascontiguousarray(uv))
+        return self._lens.bearings(_rows(pixels, 2))
 
     def sights(self, pixels: ArrayLike) -> FloatArray:
         """What tells how far beside a pixel a point is seen; see :mod:`.sights`.
@@ -270,7 +268,7 @@ class Camera:
         Returns:
             ``[n, 2]`` and ``[n, 3, 3]``; NaN where the lens does not see a point.
         """
-        p = np.asarray(points, dtype=np.float64).reshape(-1, 3)
+        p = _rows(points, 3)
         pixels, slopes = self.project_with_slopes(p)
         return pixels, tangent_sights(p, slopes, self.is_flat)
 
@@ -376,3 +374,8 @@ def _fit_coefficients(name: str, values: FloatArray) -> tuple[DistortionModel, t
         values = np.pad(values, (0, max(0, lengths[-1] - len(values))))
         values = values[: next(length for length in lengths if length >= used)]
     return model, tuple(float(v) for v in values[: lengths[-1]])
+
+
+def _rows(values: ArrayLike, columns: int) -> FloatArray:
+    """Points or pixels as the lenses' loops take them."""
+    return np.ascontiguousarray(np.asarray(values, dtype=np.float64).reshape(-1, columns))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossfire_core.geometry import Camera, Pose
+
+RgbImage: TypeAlias = NDArray[np.uint8]
 
 
 class Way(str, Enum):
@@ -86,18 +88,31 @@ class PoseEstimate:
         return 1.0 - float(10.0**-self.evidence)
 
 
+@dataclass(frozen=True)
+class Search:
+    """How an image is looked for from a prior.
+
+    Attributes:
+        sigma: standard deviations of the prior (metres, radians), which narrow the matching; None
+            searches the whole image.
+        iterations: overrides the configured number.
+        follow: the prior is within some centimetres: the map's patches may do by themselves;
+            where they do not, the map is rendered as always.
+    """
+
+    sigma: tuple[float, float] | None = None
+    iterations: int | None = None
+    follow: bool = False
+
+
+WIDE = Search()
+
+
 class ImageLocalizer(Protocol):
     """What the tracker needs of a localizer; :class:`~.localizer.Localizer` is the real one."""
 
     def localize(
-        self,
-        image: NDArray[np.uint8],
-        camera: Camera,
-        prior: Pose | None = None,
-        *,
-        prior_sigma: tuple[float, float] | None = None,
-        iterations: int | None = None,
-        follow: bool = False,
+        self, image: RgbImage, camera: Camera, prior: Pose | None = None, *, search: Search = WIDE
     ) -> PoseEstimate:
         """Find the pose of one image.
 
@@ -105,10 +120,6 @@ class ImageLocalizer(Protocol):
             image: ``[height, width, 3]`` uint8 RGB, of the camera's size.
             camera: its calibration.
             prior: ``map_from_camera`` to start from, or None for a global search.
-            prior_sigma: standard deviations of the prior (metres, radians), which narrow
-                the matching; None searches the whole image.
-            iterations: overrides the configured number.
-            follow: the prior is within some centimetres: the map's patches may do by themselves;
-                where they do not, the map is rendered as always.
+            search: how to look from there.
         """
         ...

@@ -17,7 +17,7 @@ from crossfire_core.config import LocalizationConfig
 from crossfire_core.errors import CalibrationError
 from crossfire_core.features.network import DenseDescriptors
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.localization.estimate import Matches, PoseEstimate, Way
+from crossfire_core.localization.estimate import WIDE, Matches, PoseEstimate, RgbImage, Search, Way
 from crossfire_core.localization.evidence import MATCH_CELLS, Agreement, digits
 from crossfire_core.localization.finder import Finder, Stopwatch, spread_of
 from crossfire_core.localization.hiding import Hiding
@@ -100,14 +100,7 @@ class Localizer:
 
     @torch.no_grad()
     def localize(
-        self,
-        image: NDArray[np.uint8],
-        camera: Camera,
-        prior: Pose | None = None,
-        *,
-        prior_sigma: tuple[float, float] | None = None,
-        iterations: int | None = None,
-        follow: bool = False,
+        self, image: RgbImage, camera: Camera, prior: Pose | None = None, *, search: Search = WIDE
     ) -> PoseEstimate:
         """Find the pose of one image; see :class:`.estimate.ImageLocalizer`.
 
@@ -118,15 +111,15 @@ class Localizer:
         clock = Stopwatch()
         start = None if prior is None else self.frame.trained(prior.shifted(-self._origin))
         estimate = None
-        if follow and start is not None and self.follows:
+        if search.follow and start is not None and self.follows:
             estimate = self._follow(image, camera, start, clock)
         if estimate is None:
             with clock.time("features"):
                 dense = self.finder.describe(image, camera).masked(camera)
-            single = prior_sigma is None
+            single = search.sigma is None
             trials = self.config.candidates if single else 1
             estimate = self._settled(
-                image, camera, dense, start, prior_sigma, iterations, single, trials, clock
+                image, camera, dense, start, search.sigma, search.iterations, single, trials, clock
             )
         return self._in_recorded_frame(replace(estimate, timings_ms=dict(clock.ms)))
 

@@ -103,12 +103,7 @@ def match_wide(
 ) -> CellMatches:
     """:func:`match_window` for large windows: on a coarser grid first, then around its answer.
 
-    Args:
-        descriptors: ``[n, d]`` unit.
-        dense: ``[d, rows, columns]`` unit.
-        centre: ``[n, 2]`` (x, y) expected cells.
-        radius: half the window's side in cells.
-        reduce: the coarse grid is this much smaller.
+    The coarse grid is ``reduce`` times smaller; all else is as there.
     """
     if radius <= _WIDE:
         return match_window(descriptors, dense, centre, radius)

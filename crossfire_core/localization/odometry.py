@@ -73,6 +73,11 @@ class OdometryHistory:
 
     :meth:`add` may be called from another thread than :meth:`at`: messages arrive while an
     image is being localized.
+
+    Attributes:
+        epoch: how often the odometry was reset; a pose from before a reset says nothing after it.
+        reset_reason: what was wrong with the odometry when this epoch began, for people; empty if
+            nothing.
     """
 
     def __init__(self, config: TrackingConfig) -> None:
@@ -80,23 +85,13 @@ class OdometryHistory:
         self._config = config
         self._samples: list[OdometrySample] = []
         self._path: _Path | None = None
-        self._epoch = 0
-        self._reset_reason = ""
+        self.epoch = 0
+        self.reset_reason = ""
         self._lock = threading.Lock()
 
     def configure(self, config: TrackingConfig) -> None:
         """Change the thresholds from the next sample on."""
         self._config = config
-
-    @property
-    def epoch(self) -> int:
-        """How often the odometry was reset; a pose from before a reset says nothing after it."""
-        return self._epoch
-
-    @property
-    def reset_reason(self) -> str:
-        """What was wrong with the odometry when this epoch began, for people; empty if nothing."""
-        return self._reset_reason
 
     @property
     def empty(self) -> bool:
@@ -171,8 +166,8 @@ class OdometryHistory:
     def _restart(self, reason: str) -> None:
         self._samples = []
         self._path = None
-        self._epoch += 1
-        self._reset_reason = reason
+        self.epoch += 1
+        self.reset_reason = reason
 
     def _broken(self, last: OdometrySample, stamp_ns: int, pose: Pose) -> str:
         """How a sample is out of the last one's reach, or a driver has begun anew; else empty."""
@@ -196,7 +191,7 @@ class OdometryHistory:
         reported = _NOTHING_REPORTED if covariance is None else known_variances(covariance)
         path = self._path = self._path or _Path(pose)
         path.extend(pose)
-        return OdometrySample(stamp_ns, pose, path.metres, path.radians, reported, self._epoch)
+        return OdometrySample(stamp_ns, pose, path.metres, path.radians, reported, self.epoch)
 
 
 def motion_covariance(

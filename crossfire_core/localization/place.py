@@ -22,7 +22,7 @@ from crossfire_core.errors import CrossfireError
 from crossfire_core.features.network import DenseDescriptors
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.localization.covisibility import grouped, shared_views
-from crossfire_core.localization.estimate import PoseEstimate
+from crossfire_core.localization.estimate import WIDE, PoseEstimate, RgbImage, Search
 from crossfire_core.localization.evidence import Agreement
 from crossfire_core.localization.finder import POINTS_OF_PLACE, Stopwatch, some
 from crossfire_core.localization.localizer import Localizer, check_image
@@ -132,14 +132,7 @@ class PlaceLocalizer:
         return self._ordered(position, network)[0]
 
     def localize(
-        self,
-        image: NDArray[np.uint8],
-        camera: Camera,
-        prior: Pose | None = None,
-        *,
-        prior_sigma: tuple[float, float] | None = None,
-        iterations: int | None = None,
-        follow: bool = False,
+        self, image: RgbImage, camera: Camera, prior: Pose | None = None, *, search: Search = WIDE
     ) -> PoseEstimate:
         """Find the pose of one image; see :class:`.estimate.ImageLocalizer`.
 
@@ -151,9 +144,9 @@ class PlaceLocalizer:
         check_image(image, camera)
         try:
             if prior is None:
-                found = self._search(image, camera, iterations)
+                found = self._search(image, camera, search.iterations)
             else:
-                found = self._around(image, camera, prior, prior_sigma, iterations, follow)
+                found = self._around(image, camera, prior, search)
         except CrossfireError as error:
             return PoseEstimate(False, str(error))
         if found.ok and found.map_from_camera is not None:
@@ -181,22 +174,13 @@ class PlaceLocalizer:
 
     # -- from a prior --------------------------------------------------------------------------
 
-    def _around(
-        self,
-        image: NDArray[np.uint8],
-        camera: Camera,
-        prior: Pose,
-        prior_sigma: tuple[float, float] | None,
-        iterations: int | None,
-        follow: bool,
-    ) -> PoseEstimate:
+    def _around(self, image: RgbImage, camera: Camera, prior: Pose, search: Search) -> PoseEstimate:
         """From a prior, in the tile it lies in; where that fails, in one that reaches there."""
         best = PoseEstimate(False, "the place has no tile here")
         for number in self._reaching(prior.translation):
             found = self.tile(number).localize(
-                image, camera, self._in_tile(number, prior), prior_sigma=prior_sigma,
-                iterations=iterations, follow=follow,
-            )  # fmt: skip
+                image, camera, self._in_tile(number, prior), search=search
+            )
             if found.ok or best.map_from_camera is None:
                 best = self._in_place(number, found)
             if found.ok:

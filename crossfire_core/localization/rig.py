@@ -10,14 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossfire_core.config import LocalizationConfig, TrackingConfig
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.localization.estimate import ImageLocalizer, Matches, PoseEstimate, Way
+from crossfire_core.localization.estimate import (
+    WIDE,
+    ImageLocalizer,
+    Matches,
+    PoseEstimate,
+    Search,
+    Way,
+)
 from crossfire_core.localization.evidence import MATCH_CELLS, Agreement, digits, together
 from crossfire_core.localization.rig_solver import RigSight, SolvedRig, rig_covariance, solve_rig
 from crossfire_core.localization.uncertainty import at_lever, difference, symmetric
@@ -29,7 +36,8 @@ FloatArray = NDArray[np.float64]
 DARK = "the image shows nothing"
 _LEAST_INLIERS = 12  # of one camera, by which it counts
 _LEAST_SHARE = 0.3  # of a sure camera's inliers; a pose that fits fewer is of another place
-_NEIGHBOURLY = (0.15, float(np.radians(3.0)))  # how surely one camera tells another its place
+# How surely one camera tells another its place.
+_NEIGHBOURLY = Search((0.15, float(np.radians(3.0))))
 
 
 @dataclass(frozen=True)
@@ -134,19 +142,19 @@ class RigLocalizer:
         self._upright = localizer.upright if isinstance(localizer, KnowsUpright) else None
 
     def localize(
-        self, images: Sequence[RigImage], prior: Pose | None = None, **options: Any
+        self, images: Sequence[RigImage], prior: Pose | None = None, search: Search = WIDE
     ) -> RigEstimate:
         """Find the pose of a robot from images of one stamp.
 
         Args:
             images: one a camera.
             prior: ``map_from_base`` to start from, or None for a global search.
-            **options: of :meth:`~.estimate.ImageLocalizer.localize`, handed on for each camera.
+            search: how each camera shall look from there.
 
         Raises:
             CalibrationError: an image is not of its camera's size.
         """
-        alone = [self._alone(each, prior, **options) for each in images]
+        alone = [self._alone(each, prior, search) for each in images]
         order = sorted(range(len(images)), key=lambda i: _sureness(alone[i]), reverse=True)
         leaders = [i for i in order if alone[i].map_from_camera is not None]
         best = RigEstimate(False, "no camera finds the place")
@@ -241,12 +249,12 @@ class RigLocalizer:
             )
         return ""
 
-    def _alone(self, each: RigImage, prior: Pose | None, **options: Any) -> PoseEstimate:
+    def _alone(self, each: RigImage, prior: Pose | None, search: Search) -> PoseEstimate:
         if float(each.image.mean(axis=2).std()) < self.min_contrast:
             return PoseEstimate(False, DARK)
         there = prior @ each.base_from_camera if prior is not None else None
         quarters = self._upright.quarters(each.base_from_camera, there) if self._upright else 0
-        return localize_turned(self.localizer, each.image, each.camera, quarters, there, **options)
+        return localize_turned(self.localizer, each.image, each.camera, quarters, there, search)
 
     def _led(
         self, images: Sequence[RigImage], alone: Sequence[PoseEstimate], leader: int
@@ -258,7 +266,7 @@ class RigLocalizer:
         return [
             own
             if own.ok or number == leader or own.reason == DARK
-            else self._alone(each, map_from_base, prior_sigma=_NEIGHBOURLY)
+            else self._alone(each, map_from_base, _NEIGHBOURLY)
             for number, (each, own) in enumerate(zip(images, alone, strict=True))
         ]
 

@@ -13,14 +13,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossfire_core.config import TrackingConfig
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.localization.estimate import ImageLocalizer, PoseEstimate
+from crossfire_core.localization.estimate import WIDE, ImageLocalizer, PoseEstimate, Search
 from crossfire_core.localization.image_check import ImageCheck
 from crossfire_core.localization.odometry import OdometryHistory, OdometrySample
 from crossfire_core.localization.pace import Pace
@@ -134,7 +133,15 @@ class _Contradiction:
 
 
 class Tracker:
-    """Follows one robot in one map."""
+    """Follows one robot in one map.
+
+    Attributes:
+        config: thresholds; :meth:`configure` changes them.
+        state: what is known now.
+        odometry: the recent odometry.
+        last_fix: the last believed pose, kept while lost.
+        failures: images in a row without a fix.
+    """
 
     def __init__(
         self,
@@ -154,44 +161,24 @@ class Tracker:
         self._upright = localizer.upright if isinstance(localizer, KnowsUpright) else None
         self._camera_from_base = (base_from_camera or Pose.identity()).inverse()
         self._rig = RigLocalizer(localizer) if isinstance(localizer, RigWitness) else None
-        self._odometry = OdometryHistory(self.config)
+        self.odometry = OdometryHistory(self.config)
         self._images: defaultdict[str, ImageCheck] = defaultdict(ImageCheck)
         self._left_out: dict[str, str] = {}
-        self._state = TrackingState.UNINITIALIZED
+        self.state = TrackingState.UNINITIALIZED
         self._last_stamp: int | None = None
         self._forget()
 
     def _forget(self) -> None:
-        self._fix: Anchor | None = None
+        self.last_fix: Anchor | None = None
         self._tied: Anchor | None = None  # the last pose whose odometry is known
         self._hint: Anchor | None = None
         self._hint_tried_ns: int | None = None
         self._candidate: _Candidate | None = None
         self._contradiction: _Contradiction | None = None
         self._pace = Pace()
-        self._failures = 0
+        self.failures = 0
         self._attempts = 0
         self._search = self.config.auto_global
-
-    @property
-    def state(self) -> TrackingState:
-        """What is known now."""
-        return self._state
-
-    @property
-    def odometry(self) -> OdometryHistory:
-        """The recent odometry."""
-        return self._odometry
-
-    @property
-    def last_fix(self) -> Anchor | None:
-        """The last believed pose, kept while lost."""
-        return self._fix
-
-    @property
-    def failures(self) -> int:
-        """Images in a row without a fix."""
-        return self._failures
 
     @property
     def map_from_odom(self) -> Pose | None:
@@ -201,7 +188,7 @@ class Tracker:
         """
         # The state first: another thread that is being found again sets it last, and the pose
         # from before it was lost must not be taken for the new one.
-        if not self._state.localized:
+        if not self.state.localized:
             return None
         tied = self._tied
         if tied is None or tied.odometry is None or self._odometry_broke_since(tied):
@@ -211,9 +198,9 @@ class Tracker:
     def configure(self, config: TrackingConfig) -> None:
         """Change the thresholds from the next image on."""
         if config.two_d != self.config.two_d:
-            self._odometry.clear()  # what has been kept is of the other kind
+            self.odometry.clear()  # what has been kept is of the other kind
         self.config = config
-        self._odometry.configure(config)
+        self.odometry.configure(config)
 
     def mount(self, base_from_camera: Pose) -> None:
         """Say where the camera sits on the robot now (it may be on a moving head)."""
@@ -237,7 +224,7 @@ class Tracker:
             return False
         if self.config.two_d:
             odom_from_base = flat(odom_from_base)
-        return self._odometry.add(stamp_ns, odom_from_base, covariance)
+        return self.odometry.add(stamp_ns, odom_from_base, covariance)
 
     def set_prior(
         self, stamp_ns: int, map_from_base: Pose, covariance: FloatArray, coast: bool = True
@@ -266,18 +253,18 @@ class Tracker:
         self._hint, _ = self._grounded(hint)
         self._tie()
         if coast:
-            self._state = TrackingState.COASTING
+            self.state = TrackingState.COASTING
 
     def relocalize(self) -> None:
         """Forget where the robot was and search the whole map from the next image on."""
         self._forget()
         self._search = True
-        self._state = TrackingState.LOST
+        self.state = TrackingState.LOST
 
     def reset(self) -> None:
         """Back to the beginning, as after construction; odometry is kept."""
         self._forget()
-        self._state = TrackingState.UNINITIALIZED
+        self.state = TrackingState.UNINITIALIZED
 
     def predict(self, stamp_ns: int) -> Prediction | None:
         """Where the robot should be at a time, from the last fix or, before one, from a hint.
@@ -285,7 +272,7 @@ class Tracker:
         Returns:
             None without either, after an odometry reset, or once it is worth nothing.
         """
-        belief = self._fix or self._hint
+        belief = self.last_fix or self._hint
         if belief is None or self._odometry_broke_since(belief):
             return None
         best = self._worth(belief, stamp_ns)
@@ -295,7 +282,7 @@ class Tracker:
             other = self._worth(tied, stamp_ns)
             if best is None or (other is not None and _sigma_m(other) < _sigma_m(best)):
                 best = other
-        return replace(best, kind=PriorKind.HINT) if best and self._fix is None else best
+        return replace(best, kind=PriorKind.HINT) if best and self.last_fix is None else best
 
     def expire(self, stamp_ns: int | None = None) -> TrackingState:
         """The state at a time, whether or not images arrive.
@@ -306,7 +293,7 @@ class Tracker:
         stamp_ns = self._newest_stamp() if stamp_ns is None else stamp_ns
         if stamp_ns is not None:
             self._settle(stamp_ns)
-        return self._state
+        return self.state
 
     def update(self, image: NDArray[np.uint8], camera: Camera, stamp_ns: int) -> TrackResult:
         """Process one image.
@@ -355,7 +342,7 @@ class Tracker:
         usable = []
         for each in images:
             refusal = self._images[each.name].refusal(
-                each.image, each.camera, stamp_ns, self._odometry, self.config.min_contrast
+                each.image, each.camera, stamp_ns, self.odometry, self.config.min_contrast
             )
             if refusal:
                 self._left_out[each.name] = refusal
@@ -378,20 +365,20 @@ class Tracker:
 
     def _start_new_recording(self, stamp_ns: int) -> None:
         """The clock went back: nothing known so far holds any more."""
-        latest = self._odometry.latest
+        latest = self.odometry.latest
         if latest is not None and latest.stamp_ns - stamp_ns > self.config.clock_jump_s * 1e9:
-            self._odometry.clear()
-        was_found = self._state is not TrackingState.UNINITIALIZED
+            self.odometry.clear()
+        was_found = self.state is not TrackingState.UNINITIALIZED
         hint = self._hint
         self._forget()
         # A hint is of the new recording, or all that there is to begin with.
         if hint is not None and (hint.stamp_ns <= stamp_ns or not self._search):
             self._hint = replace(hint, odometry=None)
         self._images.clear()
-        self._state = TrackingState.LOST if was_found else TrackingState.UNINITIALIZED
+        self.state = TrackingState.LOST if was_found else TrackingState.UNINITIALIZED
 
     def _newest_stamp(self) -> int | None:
-        latest = self._odometry.latest
+        latest = self.odometry.latest
         stamps = [self._last_stamp, None if latest is None else latest.stamp_ns]
         return max((stamp for stamp in stamps if stamp is not None), default=None)
 
@@ -402,36 +389,36 @@ class Tracker:
         self._tie()
         if self._tied is not None and self._worth(self._tied, stamp_ns) is None:
             self._tied = None
-        if not self._state.localized:
+        if not self.state.localized:
             return None
-        expected, fix = self.predict(stamp_ns), self._fix
+        expected, fix = self.predict(stamp_ns), self.last_fix
         if expected is None:
             self._lose()
         elif fix is None or stamp_ns - fix.stamp_ns >= self.config.coast_after_s * 1e9:
-            self._state = TrackingState.COASTING
+            self.state = TrackingState.COASTING
         return expected
 
     def _tie(self) -> None:
         """Give the last pose the odometry at its stamp, which may have come after the image."""
-        belief = self._fix or self._hint
+        belief = self.last_fix or self._hint
         if belief is None or self._odometry_broke_since(belief):
             return
         known = belief.odometry
         if known is None or known.ahead_s > 0.0:
-            found = self._odometry.at(belief.stamp_ns)
+            found = self.odometry.at(belief.stamp_ns)
             if found is None and known is None and belief.waits:
-                found = self._odometry.latest  # a robot that was placed stood until then
+                found = self.odometry.latest  # a robot that was placed stood until then
             if found is None:
                 return
             belief = replace(belief, odometry=found)
-            if self._fix is not None:
-                self._fix = belief
+            if self.last_fix is not None:
+                self.last_fix = belief
             else:
                 self._hint = belief
         self._tied = belief
 
     def _move(self, anchor: Anchor, stamp_ns: int) -> Prediction:
-        return carried(anchor, stamp_ns, self._odometry, self.config)
+        return carried(anchor, stamp_ns, self.odometry, self.config)
 
     def _worth(self, anchor: Anchor, stamp_ns: int) -> Prediction | None:
         """A prediction, or None once it is too uncertain to be worth anything."""
@@ -440,26 +427,26 @@ class Tracker:
         return None if _sigma_m(prediction) > limit else prediction
 
     def _odometry_broke_since(self, anchor: Anchor) -> bool:
-        return anchor.odometry is not None and anchor.odometry.epoch != self._odometry.epoch
+        return anchor.odometry is not None and anchor.odometry.epoch != self.odometry.epoch
 
     def _lose(self) -> None:
-        self._search = self._search or self._fix is not None
+        self._search = self._search or self.last_fix is not None
         self._contradiction = None
         self._attempts = 0
-        self._state = TrackingState.LOST
+        self.state = TrackingState.LOST
 
     def _odometry_for_hint(self, stamp_ns: int) -> OdometrySample | None:
         """Odometry at a hint's stamp; RViz stamps may be zero or a little ahead of odometry."""
-        latest = self._odometry.latest
+        latest = self.odometry.latest
         if latest is not None and (stamp_ns <= 0 or stamp_ns > latest.stamp_ns):
             return latest
-        return self._odometry.at(stamp_ns)
+        return self.odometry.at(stamp_ns)
 
     # Where to look, and what was found
 
     def _choose_prior(self, stamp_ns: int, expected: Prediction | None) -> Prediction | None:
         """While tracking the prediction, else a candidate, else a known place or the whole map."""
-        if self._state is TrackingState.TRACKING:
+        if self.state is TrackingState.TRACKING:
             return expected
         candidate = self._candidate
         # One image for it while coasting, where it is likelier to be wrong.
@@ -482,7 +469,7 @@ class Tracker:
         """
         if self._hint is not None:
             return replace(self._move(self._hint, stamp_ns), kind=PriorKind.HINT)
-        return None if self._fix is None else self._worth(self._fix, stamp_ns)
+        return None if self.last_fix is None else self._worth(self.last_fix, stamp_ns)
 
     def _hint_comes_first(self, stamp_ns: int) -> bool:
         if self._hint is None:
@@ -496,7 +483,7 @@ class Tracker:
     ) -> TrackResult:
         """Believe a pose that was expected, or that others have confirmed; remember the others."""
         agrees = expected is not None and self._agrees(found, expected)
-        if agrees and self._fix is not None:
+        if agrees and self.last_fix is not None:
             return self._accept(found, kind, estimate)
         if not agrees and estimate.evidence < self.config.new_place_evidence:
             return self._unsure(found, expected, kind, estimate)
@@ -542,9 +529,9 @@ class Tracker:
         )
 
     def _contradicts_fix(self, found: Anchor) -> bool:
-        if self._fix is None:
+        if self.last_fix is None:
             return False
-        return not self._agrees(found, self._move(self._fix, found.stamp_ns))
+        return not self._agrees(found, self._move(self.last_fix, found.stamp_ns))
 
     def _miss_candidate(self, stamp_ns: int) -> None:
         candidate = self._candidate
@@ -581,9 +568,9 @@ class Tracker:
         mount = seen.base_from_camera
         there = None if prior is None else prior.map_from_base @ mount
         quarters = self._upright.quarters(mount, there) if self._upright else 0
-        options = self._options(prior, mount.translation)
+        search = self._search_from(prior, mount.translation)
         estimate = localize_turned(
-            self._localizer, seen.image, seen.camera, quarters, there, **options
+            self._localizer, seen.image, seen.camera, quarters, there, search
         )
         return _Sight(estimate, mount, seen.camera.relative_size)
 
@@ -591,28 +578,28 @@ class Tracker:
         if self._rig is None:
             raise TypeError("this localizer takes the images of one camera alone")
         there = None if prior is None else prior.map_from_base
-        found = self._rig.localize(images, there, **self._options(prior, np.zeros(3)))
+        found = self._rig.localize(images, there, self._search_from(prior, np.zeros(3)))
         for each, reason in zip(images, found.left_out, strict=False):
             if reason:
                 self._left_out[each.name] = reason
         return _Sight(found.of_base(), Pose.identity(), 1.0)
 
-    def _options(self, prior: Prediction | None, mounted_at: FloatArray) -> dict[str, Any]:
+    def _search_from(self, prior: Prediction | None, mounted_at: FloatArray) -> Search:
         """How a localizer shall look from a prior for what is mounted somewhere on the robot."""
         if prior is None:
-            return {}
+            return WIDE
         lever = prior.map_from_base.rotation @ mounted_at
         sigma_m, sigma_rad = sigmas(at_lever(prior.covariance, lever))
         # A narrow search is faster and finds fewer false matches. Where it misses, the next
         # image is searched more widely.
-        width = _NARROW if self._failures == 0 else 1.0
-        tracking = self._state is TrackingState.TRACKING
-        stamp, sure = self._last_stamp, tracking and self._failures == 0
-        return {
-            "prior_sigma": (width * sigma_m, width * sigma_rad),
-            "iterations": self.config.iterations if tracking else None,
-            "follow": sure and stamp is not None and self._pace.follows(self.config, stamp),
-        }
+        width = _NARROW if self.failures == 0 else 1.0
+        tracking = self.state is TrackingState.TRACKING
+        stamp, sure = self._last_stamp, tracking and self.failures == 0
+        return Search(
+            (width * sigma_m, width * sigma_rad),
+            self.config.iterations if tracking else None,
+            follow=sure and stamp is not None and self._pace.follows(self.config, stamp),
+        )
 
     def _quality(self, seen: _Sight) -> str:
         """Why an estimate cannot be believed on its own, or an empty string."""
@@ -649,7 +636,7 @@ class Tracker:
             stamp_ns,
             map_from_camera @ camera_from_base,
             at_lever(camera_covariance, lever),
-            self._odometry.at(stamp_ns),
+            self.odometry.at(stamp_ns),
         )
 
     def _grounded(self, found: Anchor) -> tuple[Anchor, str]:
@@ -685,21 +672,21 @@ class Tracker:
     def _accept(
         self, found: Anchor, prior: PriorKind, estimate: PoseEstimate, jumped: bool = False
     ) -> TrackResult:
-        velocity = None if jumped else velocity_between(self._fix, found)
+        velocity = None if jumped else velocity_between(self.last_fix, found)
         shown = self._smoothed(found, jumped) if self.config.smooth else None
-        self._fix = replace(found, velocity=velocity, shown=shown)
+        self.last_fix = replace(found, velocity=velocity, shown=shown)
         if found.odometry is not None or jumped:  # else the correction from before still holds
-            self._tied = self._fix
+            self._tied = self.last_fix
         self._hint, self._candidate, self._contradiction = None, None, None
-        self._failures = self._attempts = 0
+        self.failures = self._attempts = 0
         self._search = self.config.auto_global
-        self._state = TrackingState.TRACKING
+        self.state = TrackingState.TRACKING
         self._pace.gone(found.stamp_ns, estimate)
-        return self._result(found.stamp_ns, "", prior, estimate, self._fix, jumped)
+        return self._result(found.stamp_ns, "", prior, estimate, self.last_fix, jumped)
 
     def _smoothed(self, found: Anchor, jumped: bool) -> Smoothed:
         """A fix weighed against the smoothed pose before it, as odometry has carried that on."""
-        before, expected = self._fix, None
+        before, expected = self.last_fix, None
         if before is not None and before.shown is not None and not jumped:
             last = before.shown
             start = replace(before, map_from_base=last.map_from_base, covariance=last.covariance)
@@ -717,7 +704,7 @@ class Tracker:
         prior: PriorKind = PriorKind.NONE,
         estimate: PoseEstimate | None = None,
     ) -> TrackResult:
-        self._failures += 1
+        self.failures += 1
         return self._result(stamp_ns, reason, prior, estimate)
 
     def _result(
@@ -730,7 +717,7 @@ class Tracker:
         jumped: bool = False,
     ) -> TrackResult:
         return TrackResult(
-            state=self._state,
+            state=self.state,
             stamp_ns=stamp_ns,
             reason=reason,
             prior=prior,
@@ -738,7 +725,7 @@ class Tracker:
             covariance=None if fix is None else fix.covariance,
             map_from_odom=None if fix is None else self.map_from_odom,
             jumped=jumped,
-            failures=self._failures,
+            failures=self.failures,
             estimate=estimate,
             left_out={name: why for name, why in self._left_out.items() if name},
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from crossfire_core.geometry.turning import (
     turned_image,
     turned_pixels,
 )
-from crossfire_core.localization.estimate import ImageLocalizer, PoseEstimate
+from crossfire_core.localization.estimate import WIDE, ImageLocalizer, PoseEstimate, Search
 from crossfire_core.localization.nearness import ViewDistances
 
 FloatArray = NDArray[np.float64]
@@ -85,7 +85,7 @@ def localize_turned(
     camera: Camera,
     quarters: int,
     prior: Pose | None = None,
-    **options: Any,
+    search: Search = WIDE,
 ) -> PoseEstimate:
     """Localize an image as if its camera had been turned; the answer is of the camera as it is.
 
@@ -98,14 +98,14 @@ def localize_turned(
         camera: its calibration.
         quarters: of a turn, anticlockwise.
         prior: ``map_from_camera`` to start from, or None.
-        **options: of :meth:`~.estimate.ImageLocalizer.localize`, handed on.
+        search: how to look from there.
     """
     turn = turned_from_camera(quarters)
     estimate = localizer.localize(
         turned_image(image, quarters) if quarters else image,
         turned_camera(camera, quarters),
         None if prior is None else prior @ turn.inverse(),
-        **options,
+        search=search,
     )
     pose, matches = estimate.map_from_camera, estimate.details
     if not quarters or pose is None:

@@ -139,10 +139,7 @@ def _reconstruct(
     seed: int,
     tell: Tell,
 ) -> Reconstruction:
-    features = find_features(
-        recording, keyframes, config, space, partial(tell, "finding keypoints")
-    )
-    pairs = choose_pairs(recording, odometry, keyframes, features, config, seed)
+    features, pairs = features_and_pairs(recording, odometry, keyframes, config, space, seed, tell)
     infos = recording.infos
     store = MatchStore(space.database, [infos[i].camera for i in keyframes], seed)
     store.add_images(features)
@@ -150,22 +147,26 @@ def _reconstruct(
     return reconstruct(store, config, seed, partial(tell, "placing images"))
 
 
-def choose_pairs(
+def features_and_pairs(
     recording: Recording,
-    odometry: Sequence[Pose | None],
+    poses: Sequence[Pose | None],
     keyframes: Sequence[int],
-    features: Sequence[LocalFeatures],
     config: SfmConfig,
+    space: Workspace,
     seed: int,
-) -> list[tuple[int, int]]:
-    """Pairs of keyframes to match: neighbours in time, and those that look alike."""
+    tell: Tell,
+) -> tuple[list[LocalFeatures], list[tuple[int, int]]]:
+    """Keypoints of the keyframes, and pairs to match: neighbours in time, and what looks alike."""
+    features = find_features(
+        recording, keyframes, config, space, partial(tell, "finding keypoints")
+    )
     session = [_session(recording, i) for i in keyframes]
     pairs = sequential_pairs(session, config.overlap)
     if config.loops:
         alike = image_signatures([f.descriptors for f in features], seed)
-        near = [odometry[i] for i in keyframes]
+        near = [poses[i] for i in keyframes]
         pairs |= loop_pairs(alike, session, near, config.overlap, config.loops)
-    return sorted(pairs)
+    return features, sorted(pairs)
 
 
 def find_features(
@@ -220,21 +221,21 @@ def _gauge(
         if len(pairs) >= 3:
             measure = gauge.from_odometry([a for a, _ in pairs], [b for _, b in pairs])
             return measure, _spread_note(measure)
-    depths = np.concatenate([[1.0], found.tracks.sigma_m])
-    if len(found.tracks):
-        centres = np.stack([found.poses[int(i)].translation for i in found.tracks.frame])
-        depths = np.linalg.norm(found.tracks.point - centres, axis=1)
+    depths = np.concatenate([[1.0], found.points.sigma_m])
+    if len(found.points):
+        centres = np.stack([found.poses[int(i)].translation for i in found.points.view])
+        depths = np.linalg.norm(found.points.point - centres, axis=1)
     note = "no odometry: the map's scale is a guess, lengths are not in metres"
     return gauge.from_depth(list(placed.values()), depths), [note]
 
 
 def _median_distance(found: Reconstruction) -> float:
     """Of points from the cameras that see them, metres; 1 where there are none."""
-    tracks = found.tracks
-    if not len(tracks):
+    points = found.points
+    if not len(points):
         return 1.0
-    centres = np.stack([found.poses[int(i)].translation for i in tracks.frame])
-    return float(np.median(np.linalg.norm(tracks.point - centres, axis=1)))
+    centres = np.stack([found.poses[int(i)].translation for i in points.view])
+    return float(np.median(np.linalg.norm(points.point - centres, axis=1)))
 
 
 def _spread_note(measure: gauge.Gauge) -> list[str]:

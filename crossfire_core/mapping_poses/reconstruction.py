@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfire_core.config import SfmConfig
-from crossfire_core.errors import CalibrationError, MissingDependencyError, TrainingError
+from crossfire_core.errors import CalibrationError, TrainingError, optional
 from crossfire_core.geometry import Camera, Pose
 from crossfire_core.recordings.colmap import camera_of
 from crossfire_core.vision.local_features import LocalFeatures, match
+from crossfire_core.vision.sparse_points import SparsePoints
 
 FloatArray = NDArray[np.float64]
 Tell = Callable[[int, int], None]
@@ -31,58 +32,31 @@ _WORST_PX = 2.0  # points off by more take no part
 
 
 @dataclass(frozen=True)
-class Tracks:
-    """Points that structure from motion found, as seen in the images.
-
-    Attributes:
-        frame: ``[n]`` int64, number of the image.
-        pixel: ``[n, 2]`` where, in the image at its recorded size, centres at .5.
-        point: ``[n, 3]`` in the map frame, metres.
-        sigma_m: ``[n]`` standard deviation of the distance along the frame's ray.
-    """
-
-    frame: NDArray[np.int64]
-    pixel: FloatArray
-    point: FloatArray
-    sigma_m: FloatArray
-
-    def __len__(self) -> int:
-        """Number of observations."""
-        return len(self.frame)
-
-
-@dataclass(frozen=True)
 class Reconstruction:
     """What structure from motion found, in a frame and a scale of its own.
 
     Attributes:
         poses: ``sfm_from_camera`` by number of the image.
         cameras: refined calibration by the recorded one.
-        tracks: points and where they were seen; ``frame`` is the number of the image.
+        points: what the images have in common, and where in them.
         mean_error_px: mean reprojection error.
         models: number of images of every model, the largest (this one) first.
     """
 
     poses: dict[int, Pose]
     cameras: dict[Camera, Camera]
-    tracks: Tracks
+    points: SparsePoints
     mean_error_px: float
     models: tuple[int, ...]
 
 
 def load_pycolmap() -> Any:
-    """The optional package.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
-    try:
-        import pycolmap
-    except ImportError as error:
-        raise MissingDependencyError(
-            "structure from motion needs pycolmap: pip install '.[sfm]' in the clone, "
-            "or use --poses odometry"
-        ) from error
+    """The optional package; raises as :func:`.optional`."""
+    pycolmap = optional(
+        "pycolmap",
+        "structure from motion needs pycolmap: pip install '.[sfm]' in the clone, "
+        "or use --poses odometry",
+    )
     # its progress goes to stderr line by line, ours is a bar; problems still come through
     pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
     return pycolmap
@@ -274,16 +248,16 @@ def _read(model: Any, store: MatchStore, sizes: tuple[int, ...]) -> Reconstructi
         if model.exists_camera(number)
     }  # fmt: skip
     unchanged = {a: a for a, b in cameras.items() if _parameters_equal(a, b)}
-    tracks = _tracks(model, poses, store.cameras)
+    points = _points(model, poses, store.cameras)
     error = float(model.compute_mean_reprojection_error())
-    return Reconstruction(poses, {**cameras, **unchanged}, tracks, error, sizes)
+    return Reconstruction(poses, {**cameras, **unchanged}, points, error, sizes)
 
 
 def _parameters_equal(a: Camera, b: Camera) -> bool:
     return bool(np.allclose(colmap_parameters(a)[1], colmap_parameters(b)[1], rtol=1e-9))
 
 
-def _tracks(model: Any, poses: Mapping[int, Pose], cameras: Sequence[Camera]) -> Tracks:
+def _points(model: Any, poses: Mapping[int, Pose], cameras: Sequence[Camera]) -> SparsePoints:
     """Observations of all good points, with the uncertainty that their parallax leaves."""
     frames, pixels, points, sigmas = [], [], [], []
     for point in model.points3D.values():
@@ -301,7 +275,7 @@ def _tracks(model: Any, poses: Mapping[int, Pose], cameras: Sequence[Camera]) ->
         points += [point.xyz] * len(seen)
         sigmas.append(np.maximum(distance / (focal * sine), 0.005 * distance))
     if not frames:
-        return Tracks(np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros((0, 3)), np.zeros(0))
-    return Tracks(
+        return SparsePoints.none()
+    return SparsePoints(
         np.array(frames, np.int64), np.stack(pixels), np.stack(points), np.concatenate(sigmas)
     )

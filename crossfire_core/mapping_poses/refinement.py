@@ -19,8 +19,7 @@ from crossfire_core.geometry import Camera, Pose
 from crossfire_core.mapping_poses.from_motion import (
     Tell,
     choose_frames,
-    choose_pairs,
-    find_features,
+    features_and_pairs,
     fingerprint,
     silent,
 )
@@ -101,10 +100,7 @@ def _adjusted(
     seed: int,
     tell: Tell,
 ) -> Adjusted:
-    features = find_features(
-        recording, keyframes, config, space, partial(tell, "finding keypoints")
-    )
-    pairs = choose_pairs(recording, poses, keyframes, features, config, seed)
+    features, pairs = features_and_pairs(recording, poses, keyframes, config, space, seed, tell)
     cameras = [recording.infos[i].camera for i in keyframes]
     matches = _matched(features, cameras, pairs, space, partial(tell, "matching"))
     seen = join_matches(matches, features, cameras)

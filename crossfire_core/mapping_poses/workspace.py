@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from crossfire_core.files import read_arrays, write_arrays, write_text
 from crossfire_core.geometry import Camera, Pose
-from crossfire_core.mapping_poses.reconstruction import Reconstruction, Tracks
+from crossfire_core.mapping_poses.reconstruction import Reconstruction
+from crossfire_core.vision.sparse_points import SparsePoints
 
 
 def workspace_path(map_path: Path) -> Path:
@@ -90,7 +91,7 @@ class Workspace:
             self.folder / "outcome.npz",
             header=np.frombuffer(json.dumps(header).encode(), np.uint8),
             poses=np.stack([pose.matrix() for pose in found.poses.values()]),
-            **vars(found.tracks),
+            **vars(found.points),
         )
 
     def outcome(self) -> Reconstruction | None:
@@ -108,7 +109,7 @@ def _outcome(header: dict[str, Any], stored: Any) -> Reconstruction:
         for i, matrix in zip(header["images"], stored["poses"], strict=True)
     }
     cameras = {Camera.from_json(a): Camera.from_json(b) for a, b in header["cameras"]}
-    tracks = Tracks(*(stored[k] for k in ("frame", "pixel", "point", "sigma_m")))
+    points = SparsePoints(*(stored[k] for k in ("view", "pixel", "point", "sigma_m")))
     return Reconstruction(
-        poses, cameras, tracks, float(header["mean_error_px"]), tuple(header["models"])
+        poses, cameras, points, float(header["mean_error_px"]), tuple(header["models"])
     )

@@ -179,6 +179,17 @@ class MapHeader:
         metres, radians = np.median(moves, axis=0)
         return float(metres), float(radians)
 
+    def summary(self) -> dict[str, Any]:
+        """What ``crossfire info`` says of files and of places, as plain types."""
+        centres = np.stack([view.map_from_camera.translation for view in self.views])
+        return {
+            "frame_id": self.frame_id,
+            "camera": self.camera.to_json(),
+            "rig": [each.name for each in self.rig],
+            "mapping_views": len(self.views),
+            "path_extent_m": np.ptp(centres, axis=0).round(3).tolist(),
+        }
+
     def to_json(self) -> dict[str, Any]:
         """As plain types."""
         return {

@@ -122,17 +122,12 @@ class NeuralMap:
     def summary(self) -> dict[str, Any]:
         """For ``crossfire info``: plain types, sizes in their units."""
         h = self.header
-        centres = np.stack([v.map_from_camera.translation for v in h.views])
         return {
             "format_version": FORMAT_VERSION,
-            "frame_id": h.frame_id,
             "map_bytes": self.file_bytes,
-            "camera": h.camera.to_json(),
-            "rig": [each.name for each in h.rig],
-            "mapping_views": len(h.views),
+            **h.summary(),
             "poses_moved_m": round(h.moved[0], 5),
             "poses_moved_deg": round(float(np.degrees(h.moved[1])), 3),
-            "path_extent_m": np.ptp(centres, axis=0).round(3).tolist(),
             "box_centre_m": list(h.box.centre),
             "box_half_size_m": h.box.half_size,
             "depth_range_m": [h.spacing.near, h.spacing.far],

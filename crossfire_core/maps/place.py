@@ -185,15 +185,10 @@ class Place:
 
     def summary(self) -> dict[str, Any]:
         """For ``crossfire info``: plain types, sizes in their units."""
-        header = self.header
-        centres = np.stack([view.map_from_camera.translation for view in header.views])
         return {
             "place_version": PLACE_VERSION,
-            "frame_id": self.frame_id,
             "map_bytes": self.file_bytes,
-            "camera": header.camera.to_json(),
-            "mapping_views": len(header.views),
-            "path_extent_m": np.ptp(centres, axis=0).round(3).tolist(),
+            **self.header.summary(),
             "networks": len({tile.network for tile in self.tiles}),
             "tiles": {
                 tile.file: {

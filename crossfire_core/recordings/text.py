@@ -194,10 +194,7 @@ def number(value: Any) -> float:
     Raises:
         RecordingError: it is none.
     """
-    try:
-        found = float(value)
-    except BAD_VALUES as error:
-        raise RecordingError(f"{value!r} is no number") from error
+    found = _converted(value, float, "no number")
     if not np.isfinite(found):
         raise RecordingError(f"{value!r} is no finite number")
     return found
@@ -209,13 +206,17 @@ def whole(value: Any) -> int:
     Raises:
         RecordingError: it is none.
     """
-    try:
-        found = int(value)
-    except BAD_VALUES as error:
-        raise RecordingError(f"{value!r} is no whole number") from error
+    found = _converted(value, int, "no whole number")
     if abs(found) > _LARGEST_INT64:
         raise RecordingError(f"{value!r} is larger than any time in nanoseconds can be")
     return found
+
+
+def _converted(value: Any, kind: Callable[[Any], T], otherwise: str) -> T:
+    try:
+        return kind(value)
+    except BAD_VALUES as error:
+        raise RecordingError(f"{value!r} is {otherwise}") from error
 
 
 def seconds_to_ns(text: str) -> int:

@@ -28,7 +28,7 @@ def map_header(t: Trainer) -> MapHeader:
         "recording": t.recording.name,
         "frames": len(t.recording),
         "pose_source": t.recording.pose_source,
-        "holdout_every": t.holdout_every,
+        "holdout_every": t.course.holdout_every,
         "steps": [t.geometry_budget.done, t.descriptor_budget.done],
         "seed": c.seed,
         "first_weights": t.first_weights,

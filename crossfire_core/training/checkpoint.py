@@ -151,5 +151,5 @@ def fingerprint(t: Trainer) -> str:
         for v in t.views
     ]
     kind = t.device.type  # random numbers of a GPU cannot be continued on a CPU
-    what = [to_dict(t.config), names, t.steps, t.seconds, t.use_depth, kind]
+    what = [to_dict(t.config), names, t.steps, t.seconds, t.course.use_depth, kind]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

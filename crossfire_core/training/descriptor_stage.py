@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +23,10 @@ from crossfire_core.features.network import (
 )
 from crossfire_core.field.constants import constant
 from crossfire_core.field.scene_field import SceneField
-from crossfire_core.field.threads import side_by_side
 from crossfire_core.rendering.renderer import Renderer
 from crossfire_core.training import losses
-from crossfire_core.training.schedule import draw_seeds, generator, share_count, sum_of
+from crossfire_core.training.schedule import generator
+from crossfire_core.training.stage import Stage
 from crossfire_core.training.views import View
 
 
@@ -113,7 +112,7 @@ def _small(view: View, side: int, device: torch.device) -> tuple[Tensor, tuple[f
     return image.mul(255).to(torch.uint8).to(device), scale
 
 
-class DescriptorStage:
+class DescriptorStage(Stage):
     """One step takes one image and pulls its descriptors and the field's together."""
 
     def __init__(
@@ -139,40 +138,22 @@ class DescriptorStage:
         self.device = surfaces.nodes.device
         self.images = [_small(view, config.features.side, self.device) for view in views]
         rates = config.descriptor
-        self.optimizer = torch.optim.Adam(
+        super().__init__(
             [
                 {"params": [field.descriptor.grid], "lr": rates.grid_rate},
                 {"params": [field.descriptor.network, *network.parameters()],
                  "lr": rates.network_rate},
             ],
-            betas=(0.9, 0.99), eps=1e-15, fused=True,
+            self.device,
         )  # fmt: skip
-        self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.shares = share_count(self.device)
         self.margin_m = config.descriptor.margin * median_distance
         self.bank, _ = surfaces.clear()
         clear = surfaces.nodes[:, 4].sum(dim=(1, 2)) >= 64
         self.usable = clear.nonzero()[:, 0].tolist()
 
-    def step(self, rate_factor: float, rng: torch.Generator) -> dict[str, Tensor]:
-        """Improve once; the host waits for nothing that happens on a GPU.
-
-        Args:
-            rate_factor: scales all learning rates.
-            rng: source of all random choices, on the host.
-
-        Returns:
-            ``loss`` and ``agreement`` (mean cosine of true pairs), one number each, on the device.
-        """
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * rate_factor
-        shares = [partial(self._share, seed) for seed in draw_seeds(self.shares, rng)]
-        gradients, figures = zip(*side_by_side(shares), strict=True)
-        for parameter, *parts in zip(self.parameters, *gradients, strict=True):
-            parameter.grad = sum_of(parts)
-        self.optimizer.step()
-        loss, agreement = torch.stack(figures).mean(dim=0)
+    def _named(self, figures: Tensor) -> dict[str, Tensor]:
+        """``loss`` and ``agreement``, the mean cosine of true pairs."""
+        loss, agreement = figures
         return {"loss": loss, "agreement": agreement}
 
     def _share(self, seed: int) -> tuple[list[Tensor | None], Tensor]:

@@ -18,7 +18,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from crossfire_core.errors import CrossfireError, MissingDependencyError, TrainingError
+from crossfire_core.errors import CrossfireError, TrainingError, optional
 from crossfire_core.field.threads import THREADS, thread_count
 from crossfire_core.files import write_text
 from crossfire_core.training.progress import Progress
@@ -81,13 +81,9 @@ class Cluster:
             MissingDependencyError: Ray is not installed.
             TrainingError: there is no cluster at the address.
         """
-        try:
-            import ray
-        except ImportError as error:
-            raise MissingDependencyError(
-                "training on a cluster needs Ray: pip install 'crossfire_ros[cluster]'"
-            ) from error
-        self._ray: Any = ray
+        ray = self._ray = optional(
+            "ray", "training on a cluster needs Ray: pip install 'crossfire_ros[cluster]'"
+        )
         where = {} if address == "local" else {"address": address}
         try:
             ray.init(log_to_driver=False, **where)

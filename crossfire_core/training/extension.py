@@ -7,7 +7,7 @@ its mapping poses, and these pictures are trained on beside the new ones.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,14 @@ from crossfire_core.maps.place import Place, beyond, is_place, tile_of, write_pl
 from crossfire_core.recordings.lazy import Recording
 from crossfire_core.rendering.renderer import Renderer
 from crossfire_core.training import checkpoint
-from crossfire_core.training.progress import Progress
-from crossfire_core.training.sparse_points import (
-    SparsePoints,
-    depth_image_points,
-)
+from crossfire_core.training.schedule import USUAL, Course
+from crossfire_core.training.sparse_points import depth_image_points
 from crossfire_core.training.survey import Survey
-from crossfire_core.training.tiles import train_place
+from crossfire_core.training.tiles import Tell, train_place
 from crossfire_core.training.tiling import MARGIN, Part, cut
-from crossfire_core.training.trainer import DEFAULT_MINUTES, Trainer
+from crossfire_core.training.trainer import Trainer
 from crossfire_core.training.views import View
+from crossfire_core.vision.sparse_points import SparsePoints
 
 FloatArray = NDArray[np.float64]
 _SIDE = 224  # of a rehearsed view, pixels: about what the image network sees
@@ -52,14 +50,8 @@ def extend_map(
     recording: Recording,
     output: Path,
     config: TrainingConfig | None = None,
-    *,
-    steps: int | None = None,
-    minutes: float | None = None,
-    holdout_every: int = 0,
-    resume: bool = False,
-    device: str = "auto",
-    seed: int | None = None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    course: Course = USUAL,
+    on_progress: Tell = lambda progress: None,
 ) -> NeuralMap:
     """Train a map further with a recording whose poses are in its frame.
 
@@ -68,12 +60,7 @@ def extend_map(
         recording: images with ``map_from_camera``.
         output: the new map file; it may be the old one's.
         config: settings of training; those of the field are the map's own.
-        steps: length of the training, or
-        minutes: in minutes; neither means 15.
-        holdout_every: every n-th frame of the recording is not trained on.
-        resume: go on from the checkpoint.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        seed: overrides the configured seed.
+        course: its length, 15 minutes by default, and how it goes.
         on_progress: called about twice a second.
 
     Returns:
@@ -82,14 +69,10 @@ def extend_map(
     Raises:
         TrainingError: too few frames, a diverging loss, no fitting checkpoint.
     """
-    if steps is None and minutes is None:
-        minutes = DEFAULT_MINUTES
     settings = slower(_like(config or TrainingConfig(), old.header))
-    if seed is not None:
-        settings = replace(settings, seed=seed)
-    trainer = Extension(old, recording, output, settings, steps, minutes, holdout_every)
-    trainer.reporter.observe(on_progress, None)
-    return trainer.run(device, resume)
+    trainer = Extension(old, recording, output, settings, course)
+    trainer.reporter.observe(on_progress, course.log_dir)
+    return trainer.run()
 
 
 def new_parts(old: NeuralMap | Place, recording: Recording) -> list[Part]:
@@ -134,9 +117,10 @@ def extend_place(
     recording: Recording,
     output: Path,
     config: TrainingConfig | None = None,
+    course: Course = USUAL,
+    on_progress: Tell = lambda progress: None,
     *,
     parts: Sequence[Part],
-    **options: Any,
 ) -> Place:
     """Add tiles to a place, or to a map that then becomes one; what is known stays as it is.
 
@@ -145,8 +129,9 @@ def extend_place(
         recording: images with poses in its frame.
         output: the new place's folder; it may be the old one's.
         config: settings of training; sizes are the old map's own.
+        course: its length and how it goes.
+        on_progress: called about twice a second.
         parts: of :func:`new_parts`.
-        **options: of :func:`.tiles.train_place`.
 
     Raises:
         TrainingError: too few frames, a diverging loss, a work folder of another training.
@@ -157,7 +142,9 @@ def extend_place(
             frame_id = read_map_header(old).frame_id
             known = write_place(Path(folder) / old.name, frame_id, tile_of(old))
         settings = _like(config or TrainingConfig(), known.headers[0])
-        return train_place(recording, parts, output, settings, known=known, **options)
+        return train_place(
+            recording, output, settings, course, on_progress, parts=parts, known=known
+        )
 
 
 class Extension(Trainer):
@@ -169,12 +156,10 @@ class Extension(Trainer):
         recording: Recording,
         output: Path,
         config: TrainingConfig,
-        steps: int | None,
-        minutes: float | None,
-        holdout_every: int,
+        course: Course,
     ) -> None:
         """Keep the settings; the work begins in :meth:`run`."""
-        super().__init__(recording, output, config, steps, minutes, holdout_every, False)
+        super().__init__(recording, output, config, course)
         self.old = old
 
     def read_frames(self) -> None:

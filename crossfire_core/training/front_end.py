@@ -14,7 +14,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfire_core.training.sparse_points import SparsePoints
 from crossfire_core.training.views import View
 from crossfire_core.vision.adjustment import (
     adjust_gently,
@@ -23,6 +22,7 @@ from crossfire_core.vision.adjustment import (
     match_pairs,
 )
 from crossfire_core.vision.local_features import LocalFeatures, detect
+from crossfire_core.vision.sparse_points import SparsePoints
 from crossfire_core.vision.triangulation import Tracks, triangulate, view_pairs
 from crossfire_core.vision.triangulation import View as Sight
 

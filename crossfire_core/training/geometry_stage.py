@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
 from crossfire_core.config import TrainingConfig
 from crossfire_core.field.scene_field import SceneField
-from crossfire_core.field.threads import side_by_side
 from crossfire_core.geometry import Pose
 from crossfire_core.rendering.renderer import RaySamples, ray_colours, sample_rays
 from crossfire_core.training import losses
-from crossfire_core.training.schedule import draw_seeds, generator, share_count, sum_of
+from crossfire_core.training.schedule import generator
+from crossfire_core.training.stage import Stage
 from crossfire_core.training.survey import Survey
 from crossfire_core.training.views import RayTable
 
 
-class GeometryStage:
+class GeometryStage(Stage):
     """One step draws rays, renders them and improves proposal, geometry, colour and light."""
 
     def __init__(
@@ -28,7 +26,7 @@ class GeometryStage:
         self.field, self.table, self.survey, self.config = field, table, survey, config
         rates = config.geometry
         self.twists = torch.zeros(len(table), 6, device=table.device, requires_grad=True)
-        self.optimizer = torch.optim.Adam(
+        super().__init__(
             [
                 {"params": [field.proposal.grid, field.geometry.grid], "lr": rates.grid_rate},
                 {
@@ -38,13 +36,8 @@ class GeometryStage:
                 {"params": [field.appearance], "lr": rates.network_rate},
                 {"params": [self.twists], "lr": rates.pose_rate},
             ],
-            betas=(0.9, 0.99),
-            eps=1e-15,
-            fused=True,
+            table.device,
         )
-        self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.shares = share_count(table.device)
         self._load_depths()
 
     def _load_depths(self) -> None:
@@ -59,24 +52,9 @@ class GeometryStage:
         self.depth_distance = offset.norm(dim=1)
         self.depth_sigma = torch.from_numpy(sparse.sigma_m).float().to(device)
 
-    def step(self, rate_factor: float, rng: torch.Generator) -> dict[str, Tensor]:
-        """Improve once; the host waits for nothing that happens on a GPU.
-
-        Args:
-            rate_factor: scales all learning rates.
-            rng: source of all random choices, on the host.
-
-        Returns:
-            ``loss`` and ``psnr`` of this step's rays, one number each, on the device.
-        """
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * rate_factor
-        shares = [partial(self._share, seed) for seed in draw_seeds(self.shares, rng)]
-        gradients, figures = zip(*side_by_side(shares), strict=True)
-        for parameter, *parts in zip(self.parameters, *gradients, strict=True):
-            parameter.grad = sum_of(parts)
-        self.optimizer.step()
-        loss, mse = torch.stack(figures).mean(dim=0)
+    def _named(self, figures: Tensor) -> dict[str, Tensor]:
+        """``loss`` and ``psnr`` of the step's rays."""
+        loss, mse = figures
         return {"loss": loss, "psnr": -10.0 * mse.clamp_min(1e-12).log10()}
 
     def _share(self, seed: int) -> tuple[list[Tensor | None], Tensor]:

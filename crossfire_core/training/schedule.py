@@ -5,12 +5,50 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from crossfire_core.config import TrainingConfig
 from crossfire_core.field.threads import thread_count
+
+
+@dataclass(frozen=True)
+class Course:
+    """How one training goes; what it learns is in :class:`~crossfire_core.config.TrainingConfig`.
+
+    Attributes:
+        steps: length in steps of both stages together, of all tiles of a place.
+        minutes: or in minutes, preparation included; None for both takes the default.
+        holdout_every: every n-th frame is not trained on.
+        use_depth: supervise with the recording's depth images.
+        resume: go on from the checkpoint.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        seed: overrides the configured seed.
+        log_dir: where TensorBoard's files go, or None.
+    """
+
+    steps: int | None = None
+    minutes: float | None = None
+    holdout_every: int = 0
+    use_depth: bool = False
+    resume: bool = False
+    device: str = "auto"
+    seed: int | None = None
+    log_dir: Path | None = None
+
+    def lasting(self, minutes: float) -> Course:
+        """The same, so many minutes long unless something else was said."""
+        return self if self.steps or self.minutes else replace(self, minutes=minutes)
+
+    def seeded(self, config: TrainingConfig) -> TrainingConfig:
+        """Settings with the seed that was asked for."""
+        return config if self.seed is None else replace(config, seed=self.seed)
+
+
+USUAL = Course()
 
 
 @dataclass

@@ -1,46 +1,17 @@
 """Depths that are known before training, in some pixels of the mapping images.
 
 They tell how large the scene is and where surfaces are, which the photometric loss alone
-learns slowly. A point is a depth in one image.
+learns slowly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crossfire_core.training.views import View
-
-FloatArray = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class SparsePoints:
-    """Known depths.
-
-    Attributes:
-        view: ``[n]`` int64, in which view the point was seen.
-        pixel: ``[n, 2]`` where, in that view's image.
-        point: ``[n, 3]`` in the map frame, metres.
-        sigma_m: ``[n]`` standard deviation of the distance along that view's ray.
-    """
-
-    view: NDArray[np.int64]
-    pixel: FloatArray
-    point: FloatArray
-    sigma_m: FloatArray
-
-    def __len__(self) -> int:
-        """Number of observations."""
-        return len(self.view)
-
-    @staticmethod
-    def none() -> SparsePoints:
-        """No observations."""
-        return SparsePoints(np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros((0, 3)), np.zeros(0))
+from crossfire_core.vision.sparse_points import SparsePoints
 
 
 def depth_image_points(

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from crossfire_core.field.scene_box import SceneBox
 from crossfire_core.rendering.sampling import Spacing
-from crossfire_core.training.sparse_points import SparsePoints
 from crossfire_core.training.views import View
+from crossfire_core.vision.sparse_points import SparsePoints
 
 _OPEN = 2.0  # a scene that reaches so many times beyond the cameras' foreground is open
 _FOREGROUND = 3.0  # ends so many times further off than the nearest tenth of all points

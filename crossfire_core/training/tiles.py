@@ -31,7 +31,7 @@ from crossfire_core.recordings import Recording
 from crossfire_core.training import checkpoint
 from crossfire_core.training.descriptor_stage import DescriptorStage
 from crossfire_core.training.progress import Progress
-from crossfire_core.training.schedule import generator
+from crossfire_core.training.schedule import USUAL, Course, generator
 from crossfire_core.training.tiling import Part
 from crossfire_core.training.trainer import Trainer
 
@@ -50,24 +50,16 @@ class TileTask:
         recording: its frames only.
         output: the map file.
         config: all settings.
-        steps: length in steps, or
-        minutes: in minutes.
-        use_depth: supervise with the recording's depth images.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        course: its length and how it goes.
         teacher: map whose network is taken over; None for the first tile.
-        log_dir: where TensorBoard's files go, or None.
     """
 
     number: int
     recording: Recording
     output: Path
     config: TrainingConfig
-    steps: int | None
-    minutes: float | None
-    use_depth: bool
-    device: str
+    course: Course
     teacher: Path | None
-    log_dir: Path | None = None
 
     @property
     def done(self) -> bool:
@@ -76,14 +68,14 @@ class TileTask:
 
     def run(self, tell: Tell) -> None:
         """Train, from the checkpoint where there is one."""
-        trainer: Trainer
-        plain = (self.recording, self.output, self.config, self.steps, self.minutes, 0)
+        begun = checkpoint.checkpoint_path(self.output).exists()
+        plain = (self.recording, self.output, self.config, replace(self.course, resume=begun))
         if self.teacher is None:
-            trainer = Trainer(*plain, self.use_depth)
+            trainer = Trainer(*plain)
         else:
-            trainer = TaughtTrainer(NeuralMap.load(self.teacher, "cpu"), *plain, self.use_depth)
-        trainer.reporter.observe(tell, self.log_dir)
-        trainer.run(self.device, checkpoint.checkpoint_path(self.output).exists())
+            trainer = TaughtTrainer(NeuralMap.load(self.teacher, "cpu"), *plain)
+        trainer.reporter.observe(tell, self.course.log_dir)
+        trainer.run()
 
 
 class Engine(Protocol):
@@ -139,67 +131,54 @@ def _whole(progress: Progress) -> float:
 
 def train_place(
     recording: Recording,
-    parts: Sequence[Part],
     output: Path,
     config: TrainingConfig,
+    course: Course = USUAL,
+    on_progress: Tell = lambda progress: None,
     *,
-    steps: int | None = None,
-    minutes: float | None = None,
-    holdout_every: int = 0,
-    use_depth: bool = False,
-    resume: bool = False,
-    device: str = "auto",
-    seed: int | None = None,
-    log_dir: Path | None = None,
+    parts: Sequence[Part],
     engine: Engine | None = None,
     known: Place | None = None,
-    on_progress: Tell = lambda progress: None,
 ) -> Place:
     """Train a place and write it.
 
     Args:
         recording: images with poses.
-        parts: the tiles' shares of it, of :func:`.tiling.parts_of`.
         output: the place's folder; a work folder lies beside it until the place is finished.
         config: all settings.
-        steps: length of the training in steps, shared among the tiles.
-        minutes: or in minutes; neither means 15 for the first tile and 7 for each further.
-        holdout_every: every n-th frame is not trained on.
-        use_depth: supervise with the recording's depth images.
-        resume: go on from the work folder.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        seed: overrides the configured seed.
-        log_dir: where TensorBoard's files go, a folder a tile, or None.
+        course: how it goes; its length is shared among the tiles, by default 15 minutes for the
+            first and 7 for each further. TensorBoard's files get a folder a tile.
+        on_progress: called about twice a second.
+        parts: the tiles' shares of the recording, of :func:`.tiling.parts_of`.
         engine: trains the tiles but the first; by default one after another.
         known: a place that these tiles join, in its frame; its first tile's network is taken over.
-        on_progress: called about twice a second.
 
     Raises:
         TrainingError: too few frames, a diverging loss, a work folder of another training.
         CrossfireError: the place cannot be written.
     """
-    if seed is not None:
-        config = replace(config, seed=seed)
+    config, course = course.seeded(config), course.lasting(default_minutes(len(parts)))
     work, engine = work_folder(output), engine or OneAfterAnother()
-    if steps is None and minutes is None:
-        minutes = default_minutes(len(parts))
     time_shares = _shares(len(parts), engine.lanes, known is None)
     teacher = work / "tile_000.map" if known is None else known.folder / known.tiles[0].file
     taught = config
-    if steps is None:  # a step of descriptors costs a fraction where the network rests
+    if course.steps is None:  # a step of descriptors costs a fraction where the network rests
         taught = replace(config, geometry_share=max(config.geometry_share, _GEOMETRY_SHARE))
     tasks = []
-    for number, chosen in enumerate(_recordings(recording, parts, holdout_every)):
+    for number, chosen in enumerate(_recordings(recording, parts, course.holdout_every)):
         first = known is None and number == 0
+        mine = replace(
+            course, holdout_every=0,  # they are left out already
+            steps=course.steps and max(2, course.steps // len(parts)),
+            minutes=course.minutes and time_shares[not first] * course.minutes,
+            log_dir=course.log_dir and course.log_dir / f"tile_{number:03d}",
+        )  # fmt: skip
         task = TileTask(
-            number, chosen, work / f"tile_{number:03d}.map", config if first else taught,
-            steps and max(2, steps // len(parts)),
-            minutes and time_shares[not first] * minutes,
-            use_depth, device, None if first else teacher,
-            log_dir and log_dir / f"tile_{number:03d}",
+            number, chosen, work / f"tile_{number:03d}.map", config if first else taught, mine,
+            None if first else teacher,
         )  # fmt: skip
         tasks.append(task)
-    _begin(work, _fingerprint(tasks), resume)
+    _begin(work, _fingerprint(tasks), course.resume)
     if known is None and not tasks[0].done:
         tasks[0].run(joint(tasks, 0, on_progress))
     left = [task for task in tasks if not task.done]
@@ -256,8 +235,9 @@ def _shares(tiles: int, lanes: int, first: bool) -> tuple[float, float]:
 def _fingerprint(tasks: Sequence[TileTask]) -> str:
     """Tells the training of a place from another one."""
     what = [
-        [to_dict(t.config), [i.name for i in t.recording.infos], t.steps, t.minutes, t.use_depth]
+        [to_dict(t.config), [i.name for i in t.recording.infos], c.steps, c.minutes, c.use_depth]
         for t in tasks
+        for c in [t.course]
     ]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 

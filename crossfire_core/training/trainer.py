@@ -39,11 +39,18 @@ from crossfire_core.training.geometry_stage import GeometryStage
 from crossfire_core.training.honesty import covariance_factor, measured_chance_of
 from crossfire_core.training.patch_cutting import cut_patches
 from crossfire_core.training.progress import Progress, Reporter
-from crossfire_core.training.schedule import Budget, one_torch_thread_a_share, rate_factor
+from crossfire_core.training.schedule import (
+    USUAL,
+    Budget,
+    Course,
+    one_torch_thread_a_share,
+    rate_factor,
+)
 from crossfire_core.training.selection import select_frames
-from crossfire_core.training.sparse_points import SparsePoints, depth_image_points
+from crossfire_core.training.sparse_points import depth_image_points
 from crossfire_core.training.survey import Survey, survey
 from crossfire_core.training.views import RayTable, View, view_of
+from crossfire_core.vision.sparse_points import SparsePoints
 from crossfire_core.vision.triangulation import Tracks
 
 FloatArray = NDArray[np.float64]
@@ -66,15 +73,7 @@ def train_map(
     recording: Recording,
     output: Path,
     config: TrainingConfig | None = None,
-    *,
-    steps: int | None = None,
-    minutes: float | None = None,
-    holdout_every: int = 0,
-    use_depth: bool = False,
-    resume: bool = False,
-    device: str = "auto",
-    seed: int | None = None,
-    log_dir: Path | None = None,
+    course: Course = USUAL,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> NeuralMap:
     """Train a map and write it.
@@ -83,14 +82,7 @@ def train_map(
         recording: images with poses.
         output: the map file; a checkpoint lies beside it until the map is finished.
         config: all settings.
-        steps: length of the training in steps of both stages together.
-        minutes: or in minutes, preparation included; neither means 15 minutes.
-        holdout_every: every n-th frame is not trained on.
-        use_depth: supervise with the recording's depth images.
-        resume: go on from the checkpoint.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        seed: overrides the configured seed.
-        log_dir: where TensorBoard's files go, or None.
+        course: its length, 15 minutes by default, and how it goes.
         on_progress: called about twice a second.
 
     Returns:
@@ -100,33 +92,22 @@ def train_map(
         TrainingError: too few frames, a diverging loss, no fitting checkpoint.
         CrossfireError: the map cannot be written.
     """
-    settings = config or TrainingConfig()
-    if seed is not None:
-        settings = replace(settings, seed=seed)
-    if steps is None and minutes is None:
-        minutes = DEFAULT_MINUTES
-    trainer = Trainer(recording, output, settings, steps, minutes, holdout_every, use_depth)
-    trainer.reporter.observe(on_progress, log_dir)
-    return trainer.run(device, resume)
+    trainer = Trainer(recording, output, config or TrainingConfig(), course)
+    trainer.reporter.observe(on_progress, course.log_dir)
+    return trainer.run()
 
 
 class Trainer:
     """Holds the state of one training; :meth:`run` is its table of contents."""
 
     def __init__(
-        self,
-        recording: Recording,
-        output: Path,
-        config: TrainingConfig,
-        steps: int | None,
-        minutes: float | None,
-        holdout_every: int,
-        use_depth: bool,
+        self, recording: Recording, output: Path, config: TrainingConfig, course: Course
     ) -> None:
         """Keep the settings; the work begins in :meth:`run`."""
-        self.recording, self.output, self.config = recording, output, config
-        self.steps, self.seconds = steps, None if minutes is None else 60.0 * minutes
-        self.holdout_every, self.use_depth = holdout_every, use_depth
+        self.recording, self.output, self.config = recording, output, course.seeded(config)
+        self.course = course.lasting(DEFAULT_MINUTES)
+        self.steps, minutes = self.course.steps, self.course.minutes
+        self.seconds = None if minutes is None else 60.0 * minutes
         self.reporter = Reporter()
         self.stage = "reading"
         self.elapsed_before = 0.0
@@ -134,9 +115,9 @@ class Trainer:
         self.last_test = self.last_read = 0.0
         self.last_checkpoint = time.monotonic()
 
-    def run(self, device: str, resume: bool) -> NeuralMap:
+    def run(self) -> NeuralMap:
         """Read, look, learn geometry, learn descriptors, write."""
-        self.prepare(device, resume)
+        self.prepare()
         try:
             self.learn_geometry()
             self.find_surfaces()
@@ -151,11 +132,11 @@ class Trainer:
 
     # -- preparation ---------------------------------------------------------------------------
 
-    def prepare(self, device: str, resume: bool = False) -> None:
+    def prepare(self) -> None:
         """All that comes before the first step."""
-        self.device = resolve_device(device)
+        self.device = resolve_device(self.course.device)
         self.read_frames()
-        saved = checkpoint.load_training(self) if resume else None
+        saved = checkpoint.load_training(self) if self.course.resume else None
         self.look_at_the_scene(saved)
         self.build(saved)
 
@@ -163,7 +144,7 @@ class Trainer:
         """Decode the mapping views and a few frames to test with."""
         infos = self.recording.infos
         # where poses were found for training, held-out frames were left out before that
-        every = 0 if self.recording.held_out else self.holdout_every
+        every = 0 if self.recording.held_out else self.course.holdout_every
         chosen = select_frames(infos, self.config.max_views, every)
         self.views: list[View] = []
         self.test_frames: list[Frame] = []
@@ -207,7 +188,7 @@ class Trainer:
             self.views = front_end.corrected(self.views)
         self.tracks = front_end.tracks(self.views)
         points = front_end.sparse(self.views, self.tracks)
-        if self.use_depth:
+        if self.course.use_depth:
             points = depth_image_points(self.views, np.random.default_rng(self.config.seed))
         self.survey = survey(self.views, points)
 
