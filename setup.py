@@ -93,7 +93,7 @@ setup(
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["crossfire_core", "crossfire_core.*", NAME, f"{NAME}.*"]),
     package_data={
-        "crossfire_core": ["py.typed", "features/*.safetensors"],
+        "crossfire_core": ["py.typed", "features/*.safetensors", "evaluation/*.csv"],
         NAME: ["*.xml", "*.yaml"],
     },
     data_files=[

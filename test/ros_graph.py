@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -275,6 +276,14 @@ class Graph:
         self.publisher("camera_info", CameraInfo).publish(message)
         if before[0] is None or changes or camera != CAMERA:
             self.wait(lambda: (known.camera, self.node.tally.refused["camera_info"]) != before)
+
+    def hold_an_image(self) -> int:
+        """Have one be localized until ``localizer.hold`` is set; how many there were before it."""
+        self.localizer.hold = threading.Event()
+        asked = len(self.localizer.priors)
+        self.send_image()
+        self.wait(lambda: len(self.localizer.priors) > asked)
+        return asked
 
     def send_odometry(self, **frames: str) -> None:
         pose = self.odom_from_base or self.localizer.map_from_base

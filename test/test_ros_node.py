@@ -142,10 +142,7 @@ class TestLifecycle:
     def test_deactivating_during_a_localization_waits_for_it(self):
         with graph() as g:
             g.tracking()
-            g.localizer.hold = threading.Event()
-            asked = len(g.localizer.priors)
-            g.send_image()
-            g.wait(lambda: len(g.localizer.priors) > asked)
+            g.hold_an_image()
             threading.Timer(0.05, g.localizer.hold.set).start()
             assert g.change(STEP.TRANSITION_DEACTIVATE)
 
@@ -404,10 +401,7 @@ class TestPoses:
     def test_newest_image_wins_and_the_others_are_counted(self):
         with graph() as g:
             g.tracking()
-            g.localizer.hold = threading.Event()
-            asked = len(g.localizer.priors)
-            g.send_image()
-            g.wait(lambda: len(g.localizer.priors) > asked)
+            asked = g.hold_an_image()
             for _ in range(5):
                 received = g.node.tally.received
                 g.send_image()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numba
 import numpy as np
@@ -47,22 +48,10 @@ class SolvedPose:
     information: FloatArray
 
 
-class Solver(Protocol):
-    """From matches to a pose; :func:`solve_pose` is the program's, which says what is what."""
-
-    def __call__(
-        self,
-        pixels: FloatArray,
-        points: FloatArray,
-        weights: FloatArray,
-        camera: Camera,
-        max_error_px: float,
-        max_iterations: int,
-        seed: int = 0,
-        start: Pose | None = None,
-    ) -> SolvedPose | None:
-        """Robust absolute pose, or None."""
-        ...
+# From matches to a pose; :func:`solve_pose` is the program's and says what is what.
+Solver: TypeAlias = Callable[
+    [FloatArray, FloatArray, FloatArray, Camera, float, int, int, Pose | None], SolvedPose | None
+]
 
 
 def solve_pose(
@@ -106,9 +95,8 @@ def solve_pose(
     ransac = {"max_reproj_error": max_error_px, "max_iterations": max_iterations,
               "min_iterations": 50, "success_prob": 0.9999, "seed": seed,
               "progressive_sampling": True}  # fmt: skip
-    sample = sampled_by_opencv if by_opencv else sampled_pose
     bundle = {"loss_scale": 0.5 * max_error_px}
-    found, inlier = sample(sights[order], points[order], camera, ransac, bundle)
+    found, inlier = sampled_pose(sights[order], points[order], camera, ransac, bundle, by_opencv)
     if found is None or inlier.sum() < 6:
         return None
     return finite(refine_pose(found, sights, points, weights, focal, max_error_px))
@@ -128,12 +116,13 @@ def sampled_pose(
     camera: Camera,
     ransac: dict[str, Any],
     bundle: dict[str, Any],
+    by_opencv: bool = False,
 ) -> Sampled:
     """``camera_from_map`` by PoseLib's LO-RANSAC, and which matches agree ``[n]``.
 
     The pose is None where PoseLib's is not finite, as on matches that fix no pose.
 
-    Where PoseLib is not installed OpenCV finds it.
+    Where PoseLib is not installed OpenCV finds it, from the side of the lens that sees most.
 
     Args:
         sights: ``[n, 3, 3]`` of the matches, see :meth:`.Camera.sights`.
@@ -141,9 +130,10 @@ def sampled_pose(
         camera: theirs.
         ransac: PoseLib's options.
         bundle: PoseLib's options for its refinement.
+        by_opencv: ask OpenCV in any case.
     """
-    if poselib is None:
-        return sampled_by_opencv(sights, points, camera, ransac, bundle)
+    if poselib is None or by_opencv:
+        return _sampled_by_opencv(sights, points, camera, ransac)
     focal = 0.5 * (camera.fx + camera.fy)
     model = {"model": "SIMPLE_PINHOLE", "width": camera.width, "height": camera.height,
              "params": [focal, 0.0, 0.0]}  # fmt: skip
@@ -166,14 +156,9 @@ def sampled_pose(
     return pose_or_none(found), inlier
 
 
-def sampled_by_opencv(
-    sights: FloatArray,
-    points: FloatArray,
-    camera: Camera,
-    ransac: dict[str, Any],
-    bundle: dict[str, Any],
+def _sampled_by_opencv(
+    sights: FloatArray, points: FloatArray, camera: Camera, ransac: dict[str, Any]
 ) -> Sampled:
-    """:func:`sampled_pose` by OpenCV, from the side of the lens that sees most."""
     focal = 0.5 * (camera.fx + camera.fy)
     inlier = np.zeros(len(sights), dtype=bool)
     most = max(pinholes(sights, flat=camera.is_flat), key=lambda part: len(part.index))

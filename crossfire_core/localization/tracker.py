@@ -323,7 +323,8 @@ class Tracker:
         expected = self._settle(stamp_ns)
         usable, refusal = self._usable(images, stamp_ns)
         if refusal:
-            return self._failed(stamp_ns, refusal)
+            self.failures += 1
+            return self._result(stamp_ns, refusal)
         prior = self._choose_prior(stamp_ns, expected)
         if prior is None and not self._search:
             return self._result(stamp_ns, "waiting for an initial pose")
@@ -334,7 +335,8 @@ class Tracker:
             found, reason = self._grounded(self._anchor(seen, stamp_ns))
         if reason:
             self._miss_candidate(stamp_ns)
-            return self._failed(stamp_ns, reason, kind, seen.estimate)
+            self.failures += 1
+            return self._result(stamp_ns, reason, kind, seen.estimate)
         return self._judge(found, expected, kind, seen.estimate)
 
     def _usable(self, images: Sequence[RigImage], stamp_ns: int) -> tuple[list[RigImage], str]:
@@ -492,7 +494,8 @@ class Tracker:
             return self._accept(found, kind, estimate, jumped=self._contradicts_fix(found))
         if expected is not None and not agrees:
             reason = self._contradict(found, expected)
-        return self._failed(found.stamp_ns, reason, kind, estimate)
+        self.failures += 1
+        return self._result(found.stamp_ns, reason, kind, estimate)
 
     def _unsure(
         self, found: Anchor, expected: Prediction | None, kind: PriorKind, estimate: PoseEstimate
@@ -508,7 +511,8 @@ class Tracker:
         )
         if expected is not None:
             reason = f"{self._contradict(found, expected)}; {reason}"
-        return self._failed(found.stamp_ns, reason, kind, estimate)
+        self.failures += 1
+        return self._result(found.stamp_ns, reason, kind, estimate)
 
     def _contradict(self, found: Anchor, expected: Prediction) -> str:
         """Count a pose that lies elsewhere than expected; too many, and the robot is lost."""
@@ -696,16 +700,6 @@ class Tracker:
         if not self.config.two_d:
             return pose
         return replace(pose, map_from_base=flat(pose.map_from_base, self.config.floor_z))
-
-    def _failed(
-        self,
-        stamp_ns: int,
-        reason: str,
-        prior: PriorKind = PriorKind.NONE,
-        estimate: PoseEstimate | None = None,
-    ) -> TrackResult:
-        self.failures += 1
-        return self._result(stamp_ns, reason, prior, estimate)
 
     def _result(
         self,

@@ -64,15 +64,10 @@ def extend_map(
         on_progress: called about twice a second.
 
     Returns:
-        The extended map.
-
-    Raises:
-        TrainingError: too few frames, a diverging loss, no fitting checkpoint.
+        The extended map; raises as :func:`.trainer.train_map`.
     """
     settings = slower(_like(config or TrainingConfig(), old.header))
-    trainer = Extension(old, recording, output, settings, course)
-    trainer.reporter.observe(on_progress, course.log_dir)
-    return trainer.run()
+    return Extension(old, recording, output, settings, course).run(on_progress)
 
 
 def new_parts(old: NeuralMap | Place, recording: Recording) -> list[Part]:

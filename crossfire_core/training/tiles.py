@@ -74,8 +74,7 @@ class TileTask:
             trainer = Trainer(*plain)
         else:
             trainer = TaughtTrainer(NeuralMap.load(self.teacher, "cpu"), *plain)
-        trainer.reporter.observe(tell, self.course.log_dir)
-        trainer.run()
+        trainer.run(tell)
 
 
 class Engine(Protocol):
@@ -258,34 +257,6 @@ def _begin(work: Path, fingerprint: str, resume: bool) -> None:
         )
 
 
-class TaughtTrainer(Trainer):
-    """A training whose image network is another tile's."""
-
-    def __init__(self, teacher: NeuralMap, *rest: Any) -> None:
-        """Take the network over; the other arguments are :class:`.trainer.Trainer`'s."""
-        super().__init__(*rest)
-        self.teacher = teacher
-
-    def build(self, saved: dict[str, Any] | None) -> None:
-        """Make the field; the network is the teacher's, as it is."""
-        super().build(saved)
-        self.network.load_state_dict(self.teacher.network.state_dict())
-        self.network.requires_grad_(False).eval()
-        self.first_weights = "another tile"
-
-    def descriptor_stage(self) -> DescriptorStage:
-        """The field's descriptors learn from images that are described once."""
-        assert self.surfaces is not None
-        return TaughtStage(
-            self.field, self.network, self.views, self.surfaces, self.survey.spacing.knee,
-            self.config,
-        )  # fmt: skip
-
-    def words(self, points: Tensor) -> Tensor:
-        """The teacher's vocabulary."""
-        return self.teacher.places.words.to(points.device)
-
-
 class TaughtStage(DescriptorStage):
     """Pulls the field's descriptors towards those of a network that stays as it is."""
 
@@ -313,3 +284,25 @@ class TaughtStage(DescriptorStage):
         loss, agreement = self._compare(seen, points, rng)
         gradients = torch.autograd.grad(loss / self.shares, self.parameters)
         return list(gradients), torch.stack([loss.detach(), agreement])
+
+
+class TaughtTrainer(Trainer):
+    """A training whose image network is another tile's."""
+
+    descriptor_kind = TaughtStage
+
+    def __init__(self, teacher: NeuralMap, *rest: Any) -> None:
+        """Take the network over; the other arguments are :class:`.trainer.Trainer`'s."""
+        super().__init__(*rest)
+        self.teacher = teacher
+
+    def build(self, saved: dict[str, Any] | None) -> None:
+        """Make the field; the network is the teacher's, as it is."""
+        super().build(saved)
+        self.network.load_state_dict(self.teacher.network.state_dict())
+        self.network.requires_grad_(False).eval()
+        self.first_weights = "another tile"
+
+    def words(self, points: Tensor) -> Tensor:
+        """The teacher's vocabulary."""
+        return self.teacher.places.words.to(points.device)

@@ -92,9 +92,7 @@ def train_map(
         TrainingError: too few frames, a diverging loss, no fitting checkpoint.
         CrossfireError: the map cannot be written.
     """
-    trainer = Trainer(recording, output, config or TrainingConfig(), course)
-    trainer.reporter.observe(on_progress, course.log_dir)
-    return trainer.run()
+    return Trainer(recording, output, config or TrainingConfig(), course).run(on_progress)
 
 
 class Trainer:
@@ -115,8 +113,9 @@ class Trainer:
         self.last_test = self.last_read = 0.0
         self.last_checkpoint = time.monotonic()
 
-    def run(self) -> NeuralMap:
+    def run(self, on_progress: Callable[[Progress], None] = lambda progress: None) -> NeuralMap:
         """Read, look, learn geometry, learn descriptors, write."""
+        self.reporter.observe(on_progress, self.course.log_dir)
         self.prepare()
         try:
             self.learn_geometry()
@@ -301,10 +300,12 @@ class Trainer:
             checkpoint.restore_optimizer(self.descriptors.optimizer, self.moments, "descriptors.")
         self._loop(self.descriptor_budget, self.descriptors.step)
 
+    descriptor_kind: type[DescriptorStage] = DescriptorStage
+
     def descriptor_stage(self) -> DescriptorStage:
         """How the field's descriptors and the network learn."""
         assert self.surfaces is not None
-        return DescriptorStage(
+        return self.descriptor_kind(
             self.field, self.network, self.views, self.surfaces, self.survey.spacing.knee,
             self.config,
         )  # fmt: skip
