@@ -10,9 +10,9 @@ from nav_msgs.msg import Odometry
 from crossfire_core.geometry import Pose
 from crossfire_core.localization.odometry import OdometrySample
 
-_STUCK_M, _STUCK_RAD = 0.3, 0.3
-_APART_M, _APART_RAD = 0.1, 0.1
-_LONGEST_STEP_S = 1.0
+_STUCK_M, _STUCK_RAD = 0.3, 0.3  # by which a pose that stands is off from its own twist
+_APART_M, _APART_RAD = 0.1, 0.1  # by which odometry on /tf lies beside that of the topic
+_LONGEST_STEP_S = 1.0  # over which a twist is carried on
 
 
 class TwistOnly:

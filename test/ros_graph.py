@@ -228,7 +228,7 @@ class Graph:
     def configure(self) -> Graph:
         """Configured, with the map loaded."""
         assert self.node.trigger_configure() is TransitionCallbackReturn.SUCCESS
-        self.wait(lambda: self.node._map is not None)
+        self.wait(lambda: self.node.maps.loaded is not None)
         return self
 
     def activate(self) -> Graph:
@@ -264,14 +264,14 @@ class Graph:
     def send_extrinsics(self) -> None:
         pose = transform_from_pose(BASE_FROM_CAMERA, "base_link", "camera", stamp_from_ns(0))
         self.statics.sendTransform(pose)
-        buffer = self.node._buffer
+        buffer = self.node.buffer
         self.wait(lambda: _knows(buffer, "base_link", "camera"))
 
     def send_camera_info(self, camera: Camera = CAMERA, **changes: Any) -> None:
         message = camera_info(camera)
         for name, value in changes.items():
             setattr(message, name, value)
-        known = self.node._cameras[""]
+        known = self.node.inputs.cameras[""]
         before = known.camera, self.node.tally.refused["camera_info"]
         self.publisher("camera_info", CameraInfo).publish(message)
         if before[0] is None or changes or camera != CAMERA:

@@ -144,7 +144,7 @@ class Rig:
         for name, camera in LENSES.items():
             publisher = g.publisher(f"{name}/camera_info", CameraInfo)
             publisher.publish(camera_info(camera))
-        g.wait(lambda: all(c.camera is not None for c in g.node._cameras.values()))
+        g.wait(lambda: all(c.camera is not None for c in g.node.inputs.cameras.values()))
 
     def see(self, *names: str, dark: str = "") -> None:
         """Images of one time."""
@@ -228,7 +228,7 @@ def test_a_camera_that_the_map_does_not_know_is_named():
     with opened as g:
         g.activate()
         g.publisher("rear/camera_info", CameraInfo).publish(camera_info(CAMERA))
-        g.wait(lambda: g.node._cameras["rear"].camera is not None)
+        g.wait(lambda: g.node.inputs.cameras["rear"].camera is not None)
         image = g.rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)
         message = image_to_message(image, "rear", g.tick())
         g.publisher("rear/image", Image).publish(message)

@@ -197,7 +197,7 @@ class TestPoses:
             g.ready()
             g.odom_from_base = Pose(np.eye(3), np.array([1.0, -2.0, 0.0]))
             others = tf.TransformBroadcaster(g.peer)
-            buffer = g.node._buffer
+            buffer = g.node.buffer
 
             def known() -> bool:
                 stamp = stamp_from_ns(g.tick())
@@ -279,7 +279,7 @@ class TestPoses:
             g.drive_until(lambda: len(g.transforms("odom")) >= 5)
             stamps = [stamp_to_ns(t.header.stamp) for t in g.transforms("odom")]
             assert stamps == sorted(set(stamps))
-            fix = g.node._tracker.last_fix.stamp_ns
+            fix = g.node.tracker.last_fix.stamp_ns
             assert stamps[-1] > fix + 400_000_000
 
     def test_tf_broadcast_can_be_switched_off_while_running(self):
@@ -444,14 +444,14 @@ class TestInitialPose:
             g.localizer.map_from_base = HERE
             g.ready()
             hint(g, HERE)
-            g.wait(lambda: g.node._tracker._hint is not None)
+            g.wait(lambda: g.node.tracker._hint is not None)
             g.wait_for_fix()
 
     def test_odometry_since_its_stamp_is_added(self):
         with graph(tracking__auto_global=False) as g:
             g.ready()
             g.odom_from_base = Pose.identity()
-            odometry = g.node._tracker.odometry
+            odometry = g.node.tracker.odometry
             g.wait(lambda: g.send_odometry() or odometry.latest)
             then = odometry.latest.stamp_ns
             step = Pose(np.eye(3), np.array([0.04, 0.0, 0.0]))
@@ -460,7 +460,7 @@ class TestInitialPose:
                 # Until it has arrived: odometry is best effort, and what is lost is not added.
                 g.wait(lambda: g.send_odometry() or stands_at(odometry, g))
             hint(g, HERE, stamp=then)
-            g.wait(lambda: g.node._tracker._hint is not None)
+            g.wait(lambda: g.node.tracker._hint is not None)
             # Fresh odometry for the image: on a busy machine the last one may be too old by now.
             g.wait(lambda: g.send_odometry() or stands_at(odometry, g))
             g.process_image()
@@ -471,8 +471,8 @@ class TestInitialPose:
         with graph(tracking__auto_global=False) as g:
             g.ready()
             hint(g, HERE, covariance=np.zeros((6, 6)))
-            g.wait(lambda: g.node._tracker._hint is not None)
-            assert g.node._tracker._hint.covariance[0, 0] == pytest.approx(0.25, rel=0.01)
+            g.wait(lambda: g.node.tracker._hint is not None)
+            assert g.node.tracker._hint.covariance[0, 0] == pytest.approx(0.25, rel=0.01)
 
     def test_in_odom_frame_is_transformed(self):
         with graph() as g:
@@ -481,8 +481,8 @@ class TestInitialPose:
             g.odom_from_base = Pose(np.eye(3), np.array([1.0, 0.0, 0.0]))
             g.drive_until(lambda: g.transforms("odom"))
             hint(g, g.odom_from_base, frame="odom")
-            g.wait(lambda: g.node._tracker._hint is not None)
-            assert g.node._tracker._hint.map_from_base.distance(HERE)[0] < 1e-6
+            g.wait(lambda: g.node.tracker._hint is not None)
+            assert g.node.tracker._hint.map_from_base.distance(HERE)[0] < 1e-6
 
     @pytest.mark.parametrize(
         ("change", "words"),
@@ -506,7 +506,7 @@ class TestInitialPose:
             g.wait(lambda: g.node.tally.refused["initialpose"] == 1)
             assert words in g.node.tally.last_refusal
             g.wait_for_fix()
-            assert g.node._tracker.state.value == "tracking"
+            assert g.node.tracker.state.value == "tracking"
 
 
 class TestServices:
@@ -684,7 +684,7 @@ class TestSimulatedTime:
             assert g.node.tally.stale == 1
             g.stamp = 0
             g.wait_for_fix()
-            assert g.node._tracker.state.value == "tracking" and g.node.tally.jumps == 0
+            assert g.node.tracker.state.value == "tracking" and g.node.tally.jumps == 0
 
     def test_without_an_age_limit_they_are_used(self):
         with graph(max_image_age=0.0) as g:
@@ -812,9 +812,9 @@ class TestMalformedMessages:
         with graph() as g:
             g.activate()
             g.send_camera_info(**changes)
-            assert words in g.node.tally.last_refusal and g.node._cameras[""].camera is None
+            assert words in g.node.tally.last_refusal and g.node.inputs.cameras[""].camera is None
             g.send_camera_info()
-            assert g.node._cameras[""].camera == CAMERA
+            assert g.node.inputs.cameras[""].camera == CAMERA
 
     @pytest.mark.parametrize("rectified", ["true", "false", "auto"])
     def test_rectified_images_have_the_camera_of_p_and_r(self, rectified):
@@ -827,7 +827,7 @@ class TestMalformedMessages:
             found = pose_from_message(g.wait_for_fix().pose.pose)
             straight = rectified == "true"
             expected = Camera(64, 48, 55.0, 56.0, 30.5, 25.5) if straight else CAMERA
-            assert g.node._cameras[""].camera == expected
+            assert g.node.inputs.cameras[""].camera == expected
             mounted = BASE_FROM_CAMERA @ turn.inverse() if straight else BASE_FROM_CAMERA
             assert found.distance(BASE_FROM_CAMERA @ mounted.inverse())[1] < 1e-6
             assert ("rectified" in g.node._warned) == (rectified == "auto")
@@ -840,7 +840,7 @@ class TestMalformedMessages:
             g.publisher("camera_info", CameraInfo).publish(camera_info(CAMERA))
             g.process_image()
             # The images are half as large as those of the file.
-            assert g.node._cameras[""].camera == Camera(64, 48, 60.0, 61.0, 32.5, 24.5)
+            assert g.node.inputs.cameras[""].camera == Camera(64, 48, 60.0, 61.0, 32.5, 24.5)
             assert "camera_info" not in g.node.tally.last_refusal
 
     def test_an_autofocus_is_no_change(self):
@@ -857,12 +857,13 @@ class TestMalformedMessages:
             g.tracking()
             g.send_camera_info(other)
             assert (
-                "has changed" in g.node.tally.last_refusal and g.node._cameras[""].camera == CAMERA
+                "has changed" in g.node.tally.last_refusal
+                and g.node.inputs.cameras[""].camera == CAMERA
             )
             g.change(STEP.TRANSITION_DEACTIVATE)
             g.change(STEP.TRANSITION_ACTIVATE)
             g.publisher("camera_info", CameraInfo).publish(camera_info(other))
-            g.wait(lambda: g.node._cameras[""].camera == other)
+            g.wait(lambda: g.node.inputs.cameras[""].camera == other)
 
     def test_bytes_that_are_no_jpeg(self):
         import cv2

@@ -113,7 +113,7 @@ class TestBeginning:
                 g.wait(lambda: says(g, "localization", "loading", WARN))
             finally:
                 ready.set()
-            g.wait(lambda: g.node._tracker is not None)
+            g.wait(lambda: g.node.tracker is not None)
             g.send_extrinsics()
             g.send_camera_info()
             g.wait_for_fix()
@@ -142,9 +142,9 @@ class TestBeginning:
             assert g.node.trigger_cleanup() is TransitionCallbackReturn.SUCCESS
             ready.set()
             done: list = []
-            g.node._worker.call(lambda: done.append(True))
+            g.node.worker.call(lambda: done.append(True))
             g.wait(lambda: done)
-            assert g.node._map is None and g.state() == "unconfigured"
+            assert g.node.maps.loaded is None and g.state() == "unconfigured"
 
     def test_maps_and_threads_are_not_piled_up_by_loading_again_and_again(self):
         """Numerical libraries keep memory for every thread that ever called them: there is one."""
@@ -193,7 +193,7 @@ class TestInputs:
             latched = g.peer.create_publisher(CameraInfo, "camera_info", LATCHED)
             latched.publish(camera_info(CAMERA))
             g.activate()
-            g.wait(lambda: g.node._cameras[""].camera == CAMERA)
+            g.wait(lambda: g.node.inputs.cameras[""].camera == CAMERA)
 
     def test_drivers_that_latch_nothing_are_not_asked_to(self):
         """A driver warns of a listener that it cannot serve."""
@@ -223,7 +223,7 @@ class TestInputs:
             image_transport="compressed", cli_args=["--ros-args", "-r", f"{name}:={there}"]
         ) as g:
             g.activate()
-            camera = g.node._cameras[""]
+            camera = g.node.inputs.cameras[""]
             assert camera.image_topic == "/front/image_rect/compressed"
             turned = camera_info(CAMERA)
             turned.p = [55.0, 0, 32, 0, 0, 56, 24, 0, 0, 0, 1, 0]
@@ -267,7 +267,7 @@ class TestInputs:
             g.publisher("odom", Odometry).publish(message)
             g.wait(lambda: says(g, "inputs", words, WARN))
             assert "nothing usable yet on /odom" in diagnostic(g, "inputs").message
-            assert g.node._tracker.odometry.empty
+            assert g.node.tracker.odometry.empty
             g.wait_for_fix(odometry=False)
             g.drive_until(lambda: words in g.status()["message"], odometry=False)
             assert not g.transforms("odom")
@@ -416,7 +416,7 @@ class TestChangeOfMap:
             g.drive_until(lambda: g.received["~/pose"][-1].header.frame_id == "floor_two")
             g.wait_for_state("tracking")
             g.drive_until(lambda: g.transforms("odom")[-1].header.frame_id == "floor_two")
-            assert "two.map" in (diagnostic(g, "localization").hardware_id, g.node._map.name)
+            assert "two.map" in (diagnostic(g, "localization").hardware_id, g.node.maps.loaded.name)
             for pose in g.received["~/pose"]:
                 place = floors.PLACES[f"{pose.header.frame_id[6:]}.map"]
                 assert pose_from_message(pose.pose.pose).distance(place)[0] < 1e-6
@@ -451,7 +451,7 @@ class TestChangeOfMap:
             set_map(g, "one.map")
             floors.ready.set()
             done: list = []
-            g.node._loader.call(lambda: done.append(True))
+            g.node.maps.loader.call(lambda: done.append(True))
             g.drive_until(lambda: done and says(g, "localization", "tracking", OK))
             assert g.wait_for_fix().header.frame_id == "floor_one"
 
@@ -461,9 +461,9 @@ class TestChangeOfMap:
         start = {"initial_pose__x": 3.0, "set_initial_pose": True}
         with robot_on_floor_one(floors, pose_file=str(kept), **start) as g:
             set_map(g, "two.map")
-            g.wait(lambda: g.node._map.name == "two.map")
+            g.wait(lambda: g.node.maps.loaded.name == "two.map")
             assert '"floor_one"' in kept.read_text()
-            assert g.node._tracker._hint is None, "the start was on the other floor"
+            assert g.node.tracker._hint is None, "the start was on the other floor"
 
     def test_while_inactive(self):
         floors = Floors()
@@ -471,7 +471,7 @@ class TestChangeOfMap:
         with graph(load=floors.load, map="one.map") as g:
             g.configure()
             assert set_map(g, "two.map").successful
-            g.wait(lambda: g.node._map.name == "two.map")
+            g.wait(lambda: g.node.maps.loaded.name == "two.map")
             assert g.state() == "inactive"
             g.node.trigger_activate()
             g.send_extrinsics()
@@ -732,7 +732,7 @@ class TestStart:
             g.localizer.map_from_base = now
             g.ready()
             g.odom_from_base = Pose(np.eye(3), np.array([3.0, 0.0, 0.0]))
-            samples = g.node._tracker.odometry._samples
+            samples = g.node.tracker.odometry._samples
             g.wait(lambda: g.send_odometry() or len(samples) > 5)
             g.wait_for_fix()
             first = g.localizer.priors[0] @ BASE_FROM_CAMERA.inverse()
@@ -745,5 +745,5 @@ class TestStart:
         save_pose(path, "map", "another", KeptPose(1, time.time(), HERE, SMALL))
         with graph(pose_file=str(path)) as g:
             g.activate()
-            assert g.node._tracker._hint is None
+            assert g.node.tracker._hint is None
         assert "another map" in capfd.readouterr().err
