@@ -70,7 +70,7 @@ def _evaluate(map_file: Path, bag: Path, report: Path, device: str) -> Evaluatio
     source = open_recording(bag)
     evaluation = measure(localizer, source, EvaluationOptions("retrieval"), map_file)
     page = write_report(report, evaluation, source, localizer)
-    display.out.print(f"3. every query image localized from nothing: {page}")
+    display.out.print(f"3. every query image localized without a starting pose: {page}")
     return evaluation
 
 

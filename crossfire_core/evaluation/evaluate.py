@@ -35,7 +35,7 @@ class EvaluationOptions:
     """What is evaluated, and from which starting points.
 
     Attributes:
-        prior: ``retrieval`` localizes every image from nothing; ``previous`` starts from the
+        prior: ``retrieval`` localizes every image without a prior; ``previous`` starts from the
             last pose that was found; ``odometry`` moves that pose by the recorded odometry.
         holdout_every: evaluate just the frames that training with the same number kept out;
             0 takes all.

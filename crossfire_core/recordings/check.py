@@ -30,7 +30,7 @@ from crossfire_core.reports.html import Picture
 
 OnProgress = Callable[[int, int, str], None]
 
-_LOOKS = 40
+_LOOKS = 40  # images that are opened: a minute at most
 # Measured on two CPU cores: a view takes about this long to learn, and no map less than that.
 _MINUTES_A_VIEW, _LEAST_MINUTES, _MOST_MINUTES = 0.1, 5.0, 15.0
 # Structure from motion, or odometry corrected, where a recording has no poses.
@@ -75,7 +75,7 @@ class CheckReport:
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
             return f"not usable: {errors[0]}{more}"
         if warnings:
-            plural = "reservation" if len(warnings) == 1 else "reservations"
+            plural = "warning" if len(warnings) == 1 else "warnings"
             return f"usable, with {len(warnings)} {plural}: {warnings[0].text}"
         return "good: train a map of it"
 
