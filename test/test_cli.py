@@ -1,6 +1,7 @@
 import inspect
 import json
 import math
+import os
 import re
 import signal
 import subprocess
@@ -459,3 +460,10 @@ def test_a_stop_says_whether_there_is_a_checkpoint(tmp_path, capsys):
 
 def test_extend_refuses_poses_it_does_not_know(failing, tmp_path):
     assert "no map at" in failing("extend", tmp_path / "none.map", "bag")
+
+
+def test_a_shell_completes_the_values_of_an_option():
+    typed = "crossfire evaluate a.map bag --start-from r"
+    asked = {"_CROSSFIRE_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": "5"}
+    said = subprocess.run(COMMAND, env=os.environ | asked, capture_output=True, text=True)
+    assert said.stdout.split() == ["retrieval"]

@@ -32,7 +32,8 @@ def evaluate(
         str,
         typer.Option(
             help="Where each search starts: retrieval (nothing known), previous (last pose) "
-            "or odometry (last pose moved by the recorded odometry)."
+            "or odometry (last pose moved by the recorded odometry).",
+            autocompletion=shell.one_of("retrieval", "previous", "odometry"),
         ),
     ] = "retrieval",
     holdout_every: Annotated[
@@ -42,7 +43,8 @@ def evaluate(
         str,
         typer.Option(
             help="none, rigid or similarity: bring the poses onto the truth first, "
-            "for a map whose frame is its own."
+            "for a map whose frame is its own.",
+            autocompletion=shell.one_of("none", "rigid", "similarity"),
         ),
     ] = "none",
     report: Annotated[

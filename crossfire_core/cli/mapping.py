@@ -57,6 +57,7 @@ def train(
             metavar="SOURCE",
             help="Where the images' poses come from: given (the recording's own), sfm (structure "
             "from motion), odometry, or auto for the best that there is.",
+            autocompletion=shell.one_of("auto", "given", "sfm", "odometry"),
         ),
     ] = "auto",
     minutes: Annotated[
@@ -235,6 +236,7 @@ def extend(
             metavar="SOURCE",
             help="map: localize the images in the map and go on by odometry; given: the "
             "recording's poses are in the map's frame.",
+            autocompletion=shell.one_of("map", "given"),
         ),
     ] = "map",
     minutes: Annotated[

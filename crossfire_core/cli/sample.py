@@ -16,7 +16,8 @@ def sample(
     place: Annotated[
         str,
         typer.Option(
-            help="room, corridor, building or rig; by default what FOLDER is called, else room."
+            help="room, corridor, building or rig; by default what FOLDER is called, else room.",
+            autocompletion=shell.one_of("room", "corridor", "building", "rig"),
         ),
     ] = "",
     rooms: Annotated[

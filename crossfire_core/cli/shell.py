@@ -38,6 +38,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def one_of(*values: str) -> Callable[[str], list[str]]:
+    """What a shell completes an option's value to."""
+    return lambda incomplete: [value for value in values if value.startswith(incomplete)]
+
+
 MapFile = Annotated[Path, typer.Argument(metavar="MAP", help="Map file made by crossfire train.")]
 RecordingPath = Annotated[
     Path, typer.Argument(metavar="RECORDING", help="A rosbag2, or a folder of images with poses.")
@@ -49,7 +55,13 @@ JsonFile = Annotated[
     typer.Option("--json", help="Write the outcome as JSON; - prints it.", rich_help_panel=RUNNING),
 ]
 Device = Annotated[
-    str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", rich_help_panel=RUNNING)
+    str,
+    typer.Option(
+        "--device",
+        help="auto, cpu, cuda or cuda:N.",
+        rich_help_panel=RUNNING,
+        autocompletion=one_of("auto", "cpu", "cuda"),
+    ),
 ]
 Backend = Annotated[
     str | None,
@@ -58,6 +70,7 @@ Backend = Annotated[
         metavar="NAME",
         help="What evaluates the hash grids: auto, tinycudann, triton, numba or torch.",
         rich_help_panel=RUNNING,
+        autocompletion=one_of("auto", "tinycudann", "triton", "numba", "torch"),
     ),
 ]
 Settings = Annotated[

@@ -26,9 +26,9 @@ FloatArray = NDArray[np.float64]
 PATCH_CELLS = 16  # along an image's longer side, 40 px of 640: two patches side by side
 MATCH_CELLS = 24  # matches lie on a grid, about three to a cell
 _AGREES = 0.3  # of a cell's witnesses; half of a place that is partly hidden still has as many
-_MOST_DIGITS = 99.0
+_MOST_DIGITS = 99.0  # what is surer than any doubt
 _USUAL, _MORE_ALIKE = 0.9, 1.5  # a quantile of what was measured, and a factor on it
-_RANGE = (0.03, 0.9)
+_RANGE = (0.03, 0.9)  # within which a measured chance is believed
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from crossfire_core.rendering.renderer import Rays, Renderer
 
 FloatArray = NDArray[np.float64]
 _ALIKE = 1.2  # focal lengths that differ by less look alike: training zooms by as much
-_LEAST_SIDE = 64
+_LEAST_SIDE = 64  # pixels: the network sees nothing in smaller images
 _KEPT_GRIDS = 16  # two a camera, of eight
 _RENDERED_PLACES = 2  # of the places on which surface points agree, the best are rendered
 _RENDERED_VIEWS = 2  # and where none of them is right, the map at the poses of so many views

@@ -11,7 +11,7 @@ from crossfire_core.localization.odometry import OdometryHistory
 _STEP = 8  # every eighth pixel along both sides tells whether an image is the last one again
 # Odometry that moves by less in a second only creeps or trembles: the robot stands.
 _STILL_M, _STILL_RAD = 0.02, 0.02
-_STILL_NS = 1_000_000_000
+_STILL_NS = 1_000_000_000  # the second of these
 
 
 class ImageCheck:

@@ -211,7 +211,7 @@ class Localizer:
         iterations: int | None,
         clock: Stopwatch,
     ) -> Iterator[PoseEstimate]:
-        """The finder's pose from a prior, or poses from nothing, as good as patches need it."""
+        """The finder's pose from a prior, or poses without one, as good as patches need it."""
         count = iterations or self.config.iterations
         if start is None:
             yield from self.finder.search(dense, camera, count, clock, self.follows)

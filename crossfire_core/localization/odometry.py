@@ -17,8 +17,8 @@ from crossfire_core.localization.uncertainty import FloatArray, diagonal, known_
 
 _KEPT_NS = 30_000_000_000  # images come later than that from no camera
 _SLACK_M, _SLACK_RAD = 0.05, 0.05  # noise of one sample, beyond what speed explains
-_MAX_TURN_RAD_PER_S = 20.0
-_LONGEST_REACH_S = 1.0
+_MAX_TURN_RAD_PER_S = 20.0  # no robot turns faster: three turns a second
+_LONGEST_REACH_S = 1.0  # a longer silence allows no larger jump
 _ZERO_M, _ZERO_RAD = 0.01, 0.01  # a driver that begins anew begins this near its origin
 _JITTER_M, _JITTER_RAD = 0.02, 0.02  # odometry of a standing robot trembles by less: no path
 _SPEED_SPAN_NS = 60_000_000  # samples of so long tell how fast the robot is now

@@ -34,15 +34,15 @@ from crossfire_core.maps.patches import SIDE, Patches
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-_BLUR_PX = 0.7
+_BLUR_PX = 0.7  # takes the noise of pixels, not the pattern
 _VIEWS = 64  # patches of so many views, the nearest, are tried
 _NEAR = 0.07  # views this far off (radians of parallax and of turning) share their pose's error
 _FAR = 0.02  # weight of the other views' patches: where none is near, they decide
 _INNER = 7  # samples of a patch that count: so many on each side of its middle, less than SIDE / 2
-_STEPS = 8
+_STEPS = 8  # of Gauss-Newton; most patches rest after four
 _RESTLESS_PX = 0.25  # a last step longer than this went nowhere
 _MOST_PX = 4.0  # of a 640 px wide image: what is found further off is something else
-_LEAST_LIKENESS = 0.85
+_LEAST_LIKENESS = 0.85  # correlation; see docs/how_it_works.md
 _SEEK_LIKENESS = 0.7  # of a patch that is searched from afar
 _SEEK_SPAN = (0.7, 2.5)  # pixels that one of its samples spans
 _SEEK_TRIED, _SEEK_PATCHES = 240, 160  # looked at, and searched for

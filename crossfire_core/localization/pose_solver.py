@@ -23,7 +23,7 @@ except ImportError:  # it has no wheel for aarch64
 
 FloatArray = NDArray[np.float64]
 Sampled: TypeAlias = tuple[Pose | None, NDArray[np.bool_]]
-_RANSAC_MATCHES = 600
+_RANSAC_MATCHES = 600  # the best; more cost time and add little
 _MOST_HYPOTHESES = 100_000  # as PoseLib has it where nothing is said
 
 

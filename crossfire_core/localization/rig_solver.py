@@ -26,7 +26,7 @@ from crossfire_core.localization.uncertainty import symmetric
 FloatArray = NDArray[np.float64]
 
 _RANSAC_MATCHES = 400  # of one camera
-_STEPS = 8
+_STEPS = 8  # of Gauss-Newton, at most
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from crossfire_core.recordings.frame import Frame
 from crossfire_core.recordings.image_file import read_image
 from crossfire_core.recordings.lazy import FrameInfo, Recording
 
-_WHITE = 128
+_WHITE = 128  # grey values from here on are used
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 
 

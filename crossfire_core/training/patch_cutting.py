@@ -19,7 +19,7 @@ _LEAST_VIEWS = 3  # a patch's point is seen by so many
 _ASIDE_PX = 6.0  # surfaces this far beside a point say how it is inclined
 _AGREE = 0.05  # of the distance: the field must have a surface so near a point
 _CELLS = 4  # along an image's longer side, over which patches are spread
-_MARGIN_PX = SIDE / 2 + 2.0
+_MARGIN_PX = SIDE / 2 + 2.0  # a patch, turned and smoothed, lies within the image
 
 
 def cut_patches(

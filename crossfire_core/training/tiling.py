@@ -39,7 +39,7 @@ _STOPS, _STEPS = 12, (1, 2, 4, 8)  # where surfaces are looked at, and how many 
 _FINE = 1000  # frames, spread over the recording, among which these steps are
 _SIDE, _FEATURES = 480, 600  # of the images that are looked at
 _LEAST_PARALLAX = 0.03  # baseline by distance of a point that counts
-_LEAST_POINTS = 50
+_LEAST_POINTS = 50  # fewer give no distance of surfaces
 
 
 @dataclass(frozen=True)

@@ -54,11 +54,11 @@ from crossfire_core.vision.sparse_points import SparsePoints
 from crossfire_core.vision.triangulation import Tracks
 
 FloatArray = NDArray[np.float64]
-_CHECKPOINT_SECONDS = 60.0
+_CHECKPOINT_SECONDS = 60.0  # what a stop may cost
 _FRONT_END_SHARE = 0.12  # of the time at most, for what the images have in common
-_TEST_SECONDS = 45.0
-_READ_SECONDS = 0.5
-_WORDS = 256
+_TEST_SECONDS = 45.0  # between tests, which cost a second
+_READ_SECONDS = 0.5  # between figures, which a GPU is waited for
+_WORDS = 256  # of the places' vocabulary, part of the map's format
 _MIRRORED = 24  # images on which chance agreement is measured
 _FAR_FROM_ORIGIN = 500.0  # metres; single precision is a twentieth of a millimetre there
 _FINISH_SECONDS, _FINISH_SECONDS_A_VIEW, _FINISH_SECONDS_A_FRAME = (
@@ -66,7 +66,7 @@ _FINISH_SECONDS, _FINISH_SECONDS_A_VIEW, _FINISH_SECONDS_A_FRAME = (
     0.08,
     0.25,
 )  # what comes after the last step, on 2 cores
-DEFAULT_MINUTES = 15.0
+DEFAULT_MINUTES = 15.0  # where neither steps nor minutes are given
 
 
 def train_map(

@@ -26,14 +26,14 @@ from crossfire_core.recordings.checks.pairs import (
 )
 from crossfire_core.recordings.lazy import FrameInfo, Recording, is_timed
 
-_LEAST_PAIRS = 4
-FOCAL_SCALES = np.arange(70, 143, 2) / 100
-TIME_SHIFTS_S = np.arange(-20, 21, 2) / 100
-_FOCAL_TOLERANCE, _TIME_TOLERANCE_S = 0.05, 0.03
+_LEAST_PAIRS = 4  # fewer tell no focal length
+FOCAL_SCALES = np.arange(70, 143, 2) / 100  # that are tried
+TIME_SHIFTS_S = np.arange(-20, 21, 2) / 100  # that are tried
+_FOCAL_TOLERANCE, _TIME_TOLERANCE_S = 0.05, 0.03  # two steps of each are noise
 # A focal length that is off by a tenth must show by so much, or it cannot be told from the images.
 _LEAST_EFFECT_PX = 0.1
 _OFF_CENTRE = 0.25  # of the image; lenses and sensors are off by a few hundredths
-_BAD_ERROR_PX, _HOPELESS_ERROR_PX = 6.0, 20.0
+_BAD_ERROR_PX, _HOPELESS_ERROR_PX = 6.0, 20.0  # of 640: a warning, an error; docs/recordings.md
 # Another convention is the right one if its error is small, and small against that of the given.
 _FITTING_ERROR_PX, _FITTING_SHARE = 2.0, 0.25
 

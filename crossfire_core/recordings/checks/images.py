@@ -17,14 +17,14 @@ from crossfire_core.recordings.lazy import Recording
 # Measured at this width: sharp pictures lie at 0.3 to 0.6, a blur of 2 px brings them to 0.7.
 _WIDTH = 640
 _BLURRED = 0.65
-_DARK, _BRIGHT = 40.0, 215.0
-_BLACK, _WHITE = 8, 247
-_CLIPPED_SHARE = 0.35
-_SOME, _MOST = 0.15, 0.6
+_DARK, _BRIGHT = 40.0, 215.0  # means of grey values
+_BLACK, _WHITE = 8, 247  # grey values without detail
+_CLIPPED_SHARE = 0.35  # of an image without detail
+_SOME, _MOST = 0.15, 0.6  # share of images: a warning, an error
 # What is black in all of so many images, all four corners with it, is the border of a lens; a
 # circle across an image of 16:9 leaves 56 percent.
 _LEAST_LOOKS, _LEAST_BORDER, _MOST_BORDER = 5, 0.02, 0.65
-_THUMBNAIL = 240
+_THUMBNAIL = 240  # width in the report, pixels
 
 
 @dataclass(frozen=True)

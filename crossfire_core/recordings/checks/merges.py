@@ -19,14 +19,14 @@ from crossfire_core.recordings.checks.finding import Finding, warning
 from crossfire_core.recordings.checks.pairs import Features, distinct_matches, read_features
 from crossfire_core.recordings.lazy import FrameInfo, Recording
 
-_PAIRS, _STARTS = 16, 200
-_NEAR_STEPS, _MOST_TURN_DEG = 4.0, 15.0
+_PAIRS, _STARTS = 16, 200  # that are looked at: some seconds
+_NEAR_STEPS, _MOST_TURN_DEG = 4.0, 15.0  # two visits of one place, in steps of the path
 _LEAST_WAY = 5.0  # between two visits, in what counts as near
 _REACH = 30  # images in which the camera has moved as far as between the two visits
 _PARALLAX = 0.12  # of the width: what a step aside moves things in the image
 _LEAST_MATCHES = 40  # with the neighbour; fewer say nothing
-_UNLIKE = 0.25
-_LEAST_UNLIKE, _LEAST_SHARE = 3, 0.15
+_UNLIKE = 0.25  # of the neighbour's matches: less is another place
+_LEAST_UNLIKE, _LEAST_SHARE = 3, 0.15  # pairs that make it no accident
 
 
 @dataclass(frozen=True)

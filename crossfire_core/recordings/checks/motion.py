@@ -13,10 +13,10 @@ from crossfire_core.geometry.upright import plane_axes, up_direction
 from crossfire_core.recordings.checks.finding import Finding, error, good, warning
 from crossfire_core.recordings.lazy import FrameInfo, is_timed
 
-_SECTOR_DEG = 30
-_LEAST_EXTENT_M = 0.3
-_LEAST_FRAMES = 20
-_JUMP_TIMES, _JUMP_M = 10.0, 0.3
+_SECTOR_DEG = 30  # in which directions are counted
+_LEAST_EXTENT_M = 0.3  # less parallax fixes no depth in a room
+_LEAST_FRAMES = 20  # fewer make no map
+_JUMP_TIMES, _JUMP_M = 10.0, 0.3  # steps larger than the usual one, and at all
 
 
 @dataclass(frozen=True)

@@ -23,15 +23,15 @@ Features = tuple[FloatArray, NDArray[np.float32]]
 OnProgress = Callable[[int, int], None]
 
 WIDTH = 640  # errors are pixels of an image of this size
-_FEATURES = 1200
-_RATIO = 0.8
-_MOST_MATCHES = 200
-_LEAST_MATCHES, _LEAST_INLIERS = 25, 0.5
+_FEATURES = 1200  # an image; enough for two hundred matches
+_RATIO = 0.8  # of SIFT's ratio test, as Lowe has it
+_MOST_MATCHES = 200  # of a pair: more do not make it surer
+_LEAST_MATCHES, _LEAST_INLIERS = 25, 0.5  # a pair with less shows nothing
 _WIDE_LIMIT = 3.0  # of focal lengths that are off by a tenth
-_PAIRS = 14
-_REACH = 90
-_MOST_TURN_DEG = 16.0
-_LEAST_BASELINE = 0.01
+_PAIRS = 14  # that are looked at: some seconds
+_REACH = 90  # images further on, among which its partner is
+_MOST_TURN_DEG = 16.0  # more and too little is seen in both
+_LEAST_BASELINE = 0.01  # of the recording's extent
 
 
 @dataclass(frozen=True)

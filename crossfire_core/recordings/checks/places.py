@@ -11,10 +11,10 @@ from crossfire_core.recordings.checks.finding import Finding, error
 from crossfire_core.recordings.checks.pairs import Features, distinct_matches, read_features
 from crossfire_core.recordings.lazy import FrameInfo, Recording
 
-_PAIRS = 6
-_MOST_FRAMES = 600
+_PAIRS = 6  # that are looked at: some seconds
+_MOST_FRAMES = 600  # among which pairs are looked for
 _NEAR = 1e-3  # of the recording's extent
-_SAME_TURN_DEG = 1.0
+_SAME_TURN_DEG = 1.0  # and no more turned: the same pose
 # With so many features in both images, it is no accident if hardly one is where it was.
 _LEAST_FEATURES, _LEAST_STAYING = 150, 10
 _STAYING_SHARE = 0.1  # of the image's width

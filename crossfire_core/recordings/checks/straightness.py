@@ -23,7 +23,7 @@ FloatArray = NDArray[np.float64]
 
 # Images are compared with one soon after, and with one that shares less but tells more.
 _STARTS, _STEPS = 6, (4, 12)
-_LEAST_MATCHES = 40
+_LEAST_MATCHES = 40  # fewer bend anyhow
 # Pixels of the image that features are found in: no more than they are inexact by, since a matrix
 # absorbs a good part of what a lens bends.
 _THRESHOLD_PX = 0.4

@@ -24,11 +24,11 @@ from crossfire_core.recordings.checks.finding import Finding, error, good, warni
 from crossfire_core.recordings.messages import stamp_ns
 
 _KNOWN_TYPES = (*IMAGE_TYPES, CAMERA_INFO_TYPE, TF_TYPE, *POSE_TYPES)
-_SMALLEST_GAP_S = 0.5
-_GAP_PERIODS = 5.0
-_SLOW_HZ = 2.0
-_JUMP_BACK_S = 1e-3
-_CLOCK_OFFSET_S = 0.1
+_SMALLEST_GAP_S = 0.5  # shorter ones cost a robot nothing
+_GAP_PERIODS = 5.0  # a gap is so many usual ones
+_SLOW_HZ = 2.0  # of images: a robot moves half a metre between two
+_JUMP_BACK_S = 1e-3  # less is rounding
+_CLOCK_OFFSET_S = 0.1  # between stamps and arrival: 5 cm at half a metre a second
 _FROZEN_SHARE = 0.2  # RGB-D drivers repeat a tenth of theirs
 
 
