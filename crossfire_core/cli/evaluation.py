@@ -30,10 +30,10 @@ def evaluate(
     run: shell.Running,
     start_from: Annotated[
         str,
-        typer.Option(
+        shell.choice(
+            ("retrieval", "previous", "odometry"),
             help="Where each search starts: retrieval (nothing known), previous (last pose) "
             "or odometry (last pose moved by the recorded odometry).",
-            autocompletion=shell.one_of("retrieval", "previous", "odometry"),
         ),
     ] = "retrieval",
     holdout_every: Annotated[
@@ -41,10 +41,10 @@ def evaluate(
     ] = 0,
     align: Annotated[
         str,
-        typer.Option(
+        shell.choice(
+            ("none", "rigid", "similarity"),
             help="none, rigid or similarity: bring the poses onto the truth first, "
             "for a map whose frame is its own.",
-            autocompletion=shell.one_of("none", "rigid", "similarity"),
         ),
     ] = "none",
     report: Annotated[

@@ -53,11 +53,11 @@ def train(
     run: shell.Running,
     poses: Annotated[
         str,
-        typer.Option(
+        shell.choice(
+            ("auto", "given", "sfm", "odometry"),
             metavar="SOURCE",
             help="Where the images' poses come from: given (the recording's own), sfm (structure "
             "from motion), odometry, or auto for the best that there is.",
-            autocompletion=shell.one_of("auto", "given", "sfm", "odometry"),
         ),
     ] = "auto",
     minutes: Annotated[
@@ -232,11 +232,11 @@ def extend(
     ] = None,
     poses: Annotated[
         str,
-        typer.Option(
+        shell.choice(
+            ("map", "given"),
             metavar="SOURCE",
             help="map: localize the images in the map and go on by odometry; given: the "
             "recording's poses are in the map's frame.",
-            autocompletion=shell.one_of("map", "given"),
         ),
     ] = "map",
     minutes: Annotated[

@@ -55,20 +55,15 @@ def convert(
     output: shell.Output,
     to: Annotated[
         str,
-        typer.Option(
-            help="bag, or transforms for a transforms.json folder.",
-            autocompletion=shell.one_of("bag", "transforms"),
+        shell.choice(
+            ("bag", "transforms"), help="bag, or transforms for a transforms.json folder."
         ),
     ] = "bag",
     storage: Annotated[
-        str,
-        typer.Option(
-            help="Of a bag: mcap or sqlite3.", autocompletion=shell.one_of("mcap", "sqlite3")
-        ),
+        str, shell.choice(("mcap", "sqlite3"), help="Of a bag: mcap or sqlite3.")
     ] = "mcap",
     image_format: Annotated[
-        str,
-        typer.Option(help="jpeg, png or raw.", autocompletion=shell.one_of("jpeg", "png", "raw")),
+        str, shell.choice(("jpeg", "png", "raw"), help="jpeg, png or raw.")
     ] = "jpeg",
     rate_hz: Annotated[
         float, typer.Option(min=0.01, help="Images a second where the recording has no time.")

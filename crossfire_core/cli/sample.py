@@ -15,9 +15,9 @@ def sample(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the bags go.")],
     place: Annotated[
         str,
-        typer.Option(
+        shell.choice(
+            ("room", "corridor", "building", "rig"),
             help="room, corridor, building or rig; by default what FOLDER is called, else room.",
-            autocompletion=shell.one_of("room", "corridor", "building", "rig"),
         ),
     ] = "",
     rooms: Annotated[

@@ -39,9 +39,13 @@ app = typer.Typer(
 )
 
 
-def one_of(*values: str) -> Callable[[str], list[str]]:
-    """What a shell completes an option's value to."""
-    return lambda incomplete: [value for value in values if value.startswith(incomplete)]
+def choice(values: Sequence[str], *names: str, **more: Any) -> Any:
+    """An option of typer's whose value shells complete."""
+
+    def offered(incomplete: str) -> list[str]:
+        return [value for value in values if value.startswith(incomplete)]
+
+    return typer.Option(*names, autocompletion=offered, **more)
 
 
 MapFile = Annotated[Path, typer.Argument(metavar="MAP", help="Map file made by crossfire train.")]
@@ -56,21 +60,21 @@ JsonFile = Annotated[
 ]
 Device = Annotated[
     str,
-    typer.Option(
+    choice(
+        ("auto", "cpu", "cuda"),
         "--device",
         help="auto, cpu, cuda or cuda:N.",
         rich_help_panel=RUNNING,
-        autocompletion=one_of("auto", "cpu", "cuda"),
     ),
 ]
 Backend = Annotated[
     str | None,
-    typer.Option(
+    choice(
+        ("auto", "tinycudann", "triton", "numba", "torch"),
         "--backend",
         metavar="NAME",
         help="What evaluates the hash grids: auto, tinycudann, triton, numba or torch.",
         rich_help_panel=RUNNING,
-        autocompletion=one_of("auto", "tinycudann", "triton", "numba", "torch"),
     ),
 ]
 Settings = Annotated[

@@ -87,20 +87,14 @@ class FrameError:
 
     def to_json(self) -> dict[str, Any]:
         """For the per-frame list of the JSON output; NaN becomes null."""
+        words = ("name", "stamp_ns", "localized", "reason", "inliers", "matches", "way")
+        numbers = (
+            "translation_m", "rotation_deg", "residual_px", "evidence", "normalized_error"
+        )  # fmt: skip
         return {
-            "name": self.name,
-            "stamp_ns": self.stamp_ns,
-            "localized": self.localized,
-            "reason": self.reason,
-            "translation_m": _number(self.translation_m),
-            "rotation_deg": _number(self.rotation_deg),
-            "inliers": self.inliers,
-            "matches": self.matches,
-            "residual_px": _number(self.residual_px),
-            "evidence": _number(self.evidence),
-            "way": self.way,
+            **{name: getattr(self, name) for name in words},
+            **{name: _number(getattr(self, name)) for name in numbers},
             "position_sigma_m": _number(position_sigma(self.covariance)),
-            "normalized_error": _number(self.normalized_error),
             "estimate": self.estimate.to_json() if self.estimate else None,
             "truth": self.truth.to_json(),
             "timings_ms": {k: round(v, 3) for k, v in self.timings_ms.items()},

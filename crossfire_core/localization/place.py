@@ -86,14 +86,7 @@ class PlaceLocalizer:
         device: str = "auto",
         backend: str = "auto",
     ) -> None:
-        """Prepare an opened place; tiles are read when they are needed.
-
-        Args:
-            place: the place.
-            config: by default the program's settings.
-            device: where the tiles live.
-            backend: what evaluates their hash grids.
-        """
+        """Prepare an opened place, as :func:`open_localizer`; tiles are read when needed."""
         self.place = self.neural_map = place
         self.config = config or LocalizationConfig()
         self._device, self._backend = device, backend
