@@ -146,6 +146,7 @@ class DescriptorStage(Stage):
             ],
             self.device,
         )  # fmt: skip
+        self.freedom = (config.descriptor.zoom, config.descriptor.turn_deg)  # of windows
         self.margin_m = config.descriptor.margin * median_distance
         self.bank, _ = surfaces.clear()
         clear = surfaces.nodes[:, 4].sum(dim=(1, 2)) >= 64
@@ -162,18 +163,24 @@ class DescriptorStage(Stage):
         rng = host if self.device.type == "cpu" else generator(self.device, seed)
         view = self.usable[int(torch.randint(len(self.usable), (1,), generator=host))]
         stored, scale = self.images[view]
-        image = stored.float() / 255.0
-        size = (image.shape[3], image.shape[2])
-        warp = Warp.draw(size, c.window_share, c.zoom, c.turn_deg, host)
+        size = (stored.shape[3], stored.shape[2])
+        warp = Warp.draw(size, c.window_share, *self.freedom, host)
         shrink = (scale[0] * STRIDE, scale[1] * STRIDE)
         groups = [self._draw(view, warp, shrink, rng) for _ in range(c.groups)]
-        window = relight(shake(warp.cut(image), c.blur_px, host), c.brightness, rng)
-        dense = self.network(window.contiguous(memory_format=torch.channels_last))
         pixels, points = zip(*groups, strict=True)
-        seen = DenseDescriptors(dense[0], (1.0 / STRIDE, 1.0 / STRIDE)).sample(torch.cat(pixels))
+        seen = self._described(view, warp, torch.cat(pixels), host, rng)
         loss, agreement = self._compare(seen, points, rng)
         gradients = torch.autograd.grad(loss / self.shares, self.parameters)
         return list(gradients), torch.stack([loss.detach(), agreement])
+
+    def _described(
+        self, view: int, warp: Warp, pixels: Tensor, host: torch.Generator, rng: torch.Generator
+    ) -> Tensor:
+        """Descriptors ``[n, d]`` at pixels of a window of an image, in another light."""
+        c, image = self.config.descriptor, self.images[view][0].float() / 255.0
+        window = relight(shake(warp.cut(image), c.blur_px, host), c.brightness, rng)
+        dense = self.network(window.contiguous(memory_format=torch.channels_last))
+        return DenseDescriptors(dense[0], (1.0 / STRIDE, 1.0 / STRIDE)).sample(pixels)
 
     def _compare(
         self, seen: Tensor, groups: Sequence[Tensor], rng: torch.Generator

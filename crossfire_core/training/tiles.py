@@ -31,7 +31,7 @@ from crossfire_core.recordings import Recording
 from crossfire_core.training import checkpoint
 from crossfire_core.training.descriptor_stage import DescriptorStage
 from crossfire_core.training.progress import Progress
-from crossfire_core.training.schedule import USUAL, Course, generator
+from crossfire_core.training.schedule import USUAL, Course
 from crossfire_core.training.tiling import Part
 from crossfire_core.training.trainer import Trainer
 
@@ -263,27 +263,19 @@ class TaughtStage(DescriptorStage):
     def __init__(self, *rest: Any) -> None:
         """Describe all views; see :class:`.descriptor_stage.DescriptorStage`."""
         super().__init__(*rest)
+        self.freedom = (0.0, 0.0)  # windows are cut out of descriptors
         self.parameters = [p for p in self.parameters if p.requires_grad]
         with torch.no_grad():
             self.described = [
                 self.network(image.float() / 255.0)[0].half() for image, _ in self.images
             ]
 
-    def _share(self, seed: int) -> tuple[list[Tensor | None], Tensor]:
-        """Gradients of one window of one image; loss and agreement of true pairs ``[2]``."""
-        c, host = self.config.descriptor, torch.Generator().manual_seed(seed)
-        rng = host if self.device.type == "cpu" else generator(self.device, seed)
-        view = self.usable[int(torch.randint(len(self.usable), (1,), generator=host))]
-        stored, scale = self.images[view]
-        warp = Warp.draw((stored.shape[3], stored.shape[2]), c.window_share, 0.0, 0.0, host)
-        shrink = (scale[0] * STRIDE, scale[1] * STRIDE)
-        groups = [self._draw(view, warp, shrink, rng) for _ in range(c.groups)]
-        pixels, points = zip(*groups, strict=True)
+    def _described(
+        self, view: int, warp: Warp, pixels: Tensor, host: torch.Generator, rng: torch.Generator
+    ) -> Tensor:
+        """What the network said of the whole image, before."""
         dense = DenseDescriptors(self.described[view].float(), (1.0 / STRIDE, 1.0 / STRIDE))
-        seen = dense.sample(warp.undo(torch.cat(pixels)))
-        loss, agreement = self._compare(seen, points, rng)
-        gradients = torch.autograd.grad(loss / self.shares, self.parameters)
-        return list(gradients), torch.stack([loss.detach(), agreement])
+        return dense.sample(warp.undo(pixels))
 
 
 class TaughtTrainer(Trainer):
