@@ -113,47 +113,26 @@ def test_a_colmap_model_that_is_damaged(tmp_path: Path, write, file: str) -> Non
     assert "\n" not in str(caught.value)
 
 
+FOUR, EIGHT = (1, 2, 3, 4), (1, 2, 3, 4, 5, 6, 7, 8)
+
+
 @pytest.mark.parametrize(
     ("model", "parameters", "expected"),
     [
-        ("SIMPLE_PINHOLE", (60, 32, 24), Camera(*SIZE, 60, 60, 32, 24)),
-        ("PINHOLE", (60, 61, 32, 24), Camera(*SIZE, 60, 61, 32, 24)),
-        (
-            "SIMPLE_RADIAL",
-            (60, 32, 24, 0.1),
-            Camera(*SIZE, 60, 60, 32, 24, "radtan", (0.1, 0, 0, 0)),
-        ),
-        (
-            "RADIAL",
-            (60, 32, 24, 0.1, 0.2),
-            Camera(*SIZE, 60, 60, 32, 24, "radtan", (0.1, 0.2, 0, 0)),
-        ),
-        (
-            "FULL_OPENCV",
-            (60, 61, 32, 24, 1, 2, 3, 4, 5, 6, 7, 8),
-            Camera(*SIZE, 60, 61, 32, 24, "rational", (1, 2, 3, 4, 5, 6, 7, 8)),
-        ),
-        (
-            "OPENCV_FISHEYE",
-            (60, 61, 32, 24, 1, 2, 3, 4),
-            Camera(*SIZE, 60, 61, 32, 24, "equidistant", (1, 2, 3, 4)),
-        ),
-        (
-            "RADIAL_FISHEYE",
-            (60, 32, 24, 1, 2),
-            Camera(*SIZE, 60, 60, 32, 24, "equidistant", (1, 2, 0, 0)),
-        ),
-        (
-            "EUCM",
-            (60, 61, 32, 24, 0.6, 1.1),
-            Camera(*SIZE, 60, 61, 32, 24, "eucm", (0.6, 1.1)),
-        ),
-        ("FISHEYE", (60, 61, 32, 24), Camera(*SIZE, 60, 61, 32, 24, "equidistant", (0,) * 4)),
-        ("SIMPLE_FISHEYE", (60, 32, 24), Camera(*SIZE, 60, 60, 32, 24, "equidistant", (0,) * 4)),
+        ("SIMPLE_PINHOLE", (60, 32, 24), (60, 60, 32, 24)),
+        ("PINHOLE", (60, 61, 32, 24), (60, 61, 32, 24)),
+        ("SIMPLE_RADIAL", (60, 32, 24, 0.1), (60, 60, 32, 24, "radtan", (0.1, 0, 0, 0))),
+        ("RADIAL", (60, 32, 24, 0.1, 0.2), (60, 60, 32, 24, "radtan", (0.1, 0.2, 0, 0))),
+        ("FULL_OPENCV", (60, 61, 32, 24, *EIGHT), (60, 61, 32, 24, "rational", EIGHT)),
+        ("OPENCV_FISHEYE", (60, 61, 32, 24, *FOUR), (60, 61, 32, 24, "equidistant", FOUR)),
+        ("RADIAL_FISHEYE", (60, 32, 24, 1, 2), (60, 60, 32, 24, "equidistant", (1, 2, 0, 0))),
+        ("EUCM", (60, 61, 32, 24, 0.6, 1.1), (60, 61, 32, 24, "eucm", (0.6, 1.1))),
+        ("FISHEYE", (60, 61, 32, 24), (60, 61, 32, 24, "equidistant", (0,) * 4)),
+        ("SIMPLE_FISHEYE", (60, 32, 24), (60, 60, 32, 24, "equidistant", (0,) * 4)),
     ],
 )
-def test_colmap_camera_models(model: str, parameters: tuple, expected: Camera) -> None:
-    assert camera_of(model, *SIZE, parameters) == expected
+def test_colmap_camera_models(model: str, parameters: tuple, expected: tuple) -> None:
+    assert camera_of(model, *SIZE, parameters) == Camera(*SIZE, *expected)
     with pytest.raises(CalibrationError):
         camera_of(model, *SIZE, parameters[:-1])
 

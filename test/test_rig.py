@@ -146,22 +146,24 @@ def test_many_matches_that_chance_explains_are_no_place() -> None:
     assert not found.ok and "another place might agree as well" in found.reason
 
 
+def astray(count: int, x: float, y: float) -> RigSight:
+    """The first camera, which sees so many points elsewhere."""
+    seen = sight(*MOUNTS[0], count, seed=7)
+    return replace(seen, points=seen.points + np.array([x, y, 0.0]))
+
+
 def test_cameras_that_are_sure_of_different_places_are_not_believed() -> None:
     """As where one sits elsewhere on the robot than its mount says."""
-    astray = sight(*MOUNTS[0], 60, seed=7)
-    shifted = astray.points + np.array([1.0, 0.5, 0.0])
-    wrong = RigSight(*MOUNTS[0], astray.pixels, shifted, astray.weights)
-    both = {200: wrong, 100: sight(*MOUNTS[1], 70, seed=8)}
+    both = {200: astray(60, 1.0, 0.5), 100: sight(*MOUNTS[1], 70, seed=8)}
     found = RigLocalizer(Fake(both, frozenset({200, 100}))).localize(rig_images())
     assert not found.ok and "check where each sits on the robot" in found.reason
 
 
 def test_a_camera_that_is_not_sure_has_no_say_beside_one_that_is() -> None:
     """However many of its matches agree with each other: they may all be of another place."""
-    elsewhere = sight(*MOUNTS[0], 300, seed=7)
-    shifted = elsewhere.points + np.array([3.0, 1.0, 0.0])
-    wrong = RigSight(*MOUNTS[0], elsewhere.pixels, shifted, elsewhere.weights)
-    localizer = Fake({200: wrong, 100: sight(*MOUNTS[1], 60, seed=8)}, frozenset({100}))
+    localizer = Fake(
+        {200: astray(300, 3.0, 1.0), 100: sight(*MOUNTS[1], 60, seed=8)}, frozenset({100})
+    )
     found = RigLocalizer(localizer).localize(rig_images())
     assert found.ok and found.map_from_base.distance(MAP_FROM_BASE)[0] < 1e-3
     assert found.left_out == ("only 25 matches agree on a pose, 40 are needed", "")

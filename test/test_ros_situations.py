@@ -102,11 +102,9 @@ class TestBeginning:
 
     def test_configure_answers_at_once_and_the_map_is_loaded_in_the_background(self):
         ready = threading.Event()
-
-        def load(settings):
-            return lambda: ready.wait(DEADLINE_S) and g.load(settings)()
-
-        with graph(load=load) as g:
+        with graph(
+            load=lambda settings: lambda: ready.wait(DEADLINE_S) and g.load(settings)()
+        ) as g:
             try:
                 assert g.change(Transition.TRANSITION_CONFIGURE) and g.state() == "inactive"
                 assert g.change(Transition.TRANSITION_ACTIVATE) and g.state() == "active"
@@ -133,11 +131,9 @@ class TestBeginning:
 
     def test_cleanup_while_loading_forgets_what_is_loaded(self):
         ready = threading.Event()
-
-        def load(settings):
-            return lambda: ready.wait(DEADLINE_S) and g.load(settings)()
-
-        with graph(load=load) as g:
+        with graph(
+            load=lambda settings: lambda: ready.wait(DEADLINE_S) and g.load(settings)()
+        ) as g:
             g.node.trigger_configure()
             assert g.node.trigger_cleanup() is TransitionCallbackReturn.SUCCESS
             ready.set()
