@@ -695,7 +695,7 @@ class TestStart:
             g.configure()
             message = pose_with_covariance(HERE, SMALL, "map", g.tick())
             g.publisher("initialpose", PoseWithCovarianceStamped, 1).publish(message)
-            g.wait(lambda: g.node._pending_hint is not None)
+            g.wait(lambda: g.node.start.pending is not None)
             g.node.trigger_activate()
             g.send_extrinsics()
             g.send_camera_info()
