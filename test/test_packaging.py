@@ -74,7 +74,8 @@ def test_the_wheel_holds_everything(tree: Path, tmp_path: Path) -> None:
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "crossfire_core").rglob("*.py")}
     assert modules <= set(names)
     assert "crossfire_core/py.typed" in names
-    assert "crossfire_core/features/initial_network.safetensors" in names
+    data = {"features/initial_network.safetensors", "evaluation/published.csv"}
+    assert {f"crossfire_core/{name}" for name in data} <= set(names)
     share = {n.split("share/crossfire_ros/")[1] for n in names if "share/crossfire_ros/" in n}
     assert {f"launch/{n}" for n in LAUNCH_FILES} | {f"config/{n}" for n in CONFIG_FILES} <= share
     assert "package.xml" in share
