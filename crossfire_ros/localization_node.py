@@ -57,7 +57,7 @@ from crossfire_ros.worker import Worker
 NAME = NODE_NAME
 
 _WARNING_PERIOD_S = 5.0  # between two of a kind in the log
-_STATUS_PERIOD_S, _LOADING_POLL_S = 1.0, 0.05
+_STATUS_PERIOD_S = 1.0  # as others publish diagnostics
 # How long an image waits for the transform of a camera on a moving joint.
 _TF_PATIENCE_S, _TF_POLL_S = 0.1, 0.005
 # A computation that takes longer when the process is told to end is left to die with it.

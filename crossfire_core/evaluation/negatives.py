@@ -30,7 +30,7 @@ from crossfire_core.reports import html
 from crossfire_core.reports.plots import colors, figure, plain_numbers, png, style
 
 METHODS = ("crossfire", "sift", "xfeat")
-WRONG_M, SURE_M = 0.5, 0.1
+WRONG_M, SURE_M = 0.5, 0.1  # as the published figures count; see the table's legend
 _GENERATED = "corridor"
 
 

@@ -16,7 +16,7 @@ from crossfire_core.files import write_bytes
 
 Single = NDArray[np.float32]
 
-_COARSER = 1.25
+_COARSER = 1.25  # until the points are few enough
 _TRIM = 1.5  # so many octree levels below the cloud's density, a piece of mesh is a guess
 _DEPTH = (6, 11)  # of the octree that a mesh is made in
 

@@ -16,12 +16,12 @@ from crossfire_core.geometry.upright import plane_axes
 FloatArray = NDArray[np.float64]
 
 _LEVEL = 0.9  # cosine between up and the normal of something that lies
-_BIN_M, _CELL_M = 0.02, 0.1
+_BIN_M, _CELL_M = 0.02, 0.1  # in which level surfaces are counted: finer than a map resolves
 _SHARE = 0.25  # the floor is at least this large, measured by the largest level there is
 _NEAR_M = 0.1  # of the floor: further off is something that stands on it
-_ROUNDS = 8
-_STEEPEST = np.tan(np.radians(5.0))
-_LEAST_CELLS = 20
+_ROUNDS = 8  # of fitting; it rests after a few
+_STEEPEST = np.tan(np.radians(5.0))  # more is a ramp
+_LEAST_CELLS = 20  # a fifth of a square metre: less is no floor
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ Cells = NDArray[np.int8]
 
 FREE, OCCUPIED, UNKNOWN = 0, 100, -1
 _MOST_BOXES = 100_000_000  # ten bytes each
-_MARGIN_CELLS = 2
+_MARGIN_CELLS = 2  # around what was seen
 _LEAST_HITS = 0.1  # share of the views of a box that see a surface in it: thin things are seen past
 _MOST_STOPPED = 0.05  # share of them that may see one there, and the cell is still free
 _LOW_M = 0.3  # over the band's lower end: who looks through here sees what stands there

@@ -21,15 +21,15 @@ from crossfire_core.export.occupancy import FREE, OCCUPIED, UNKNOWN, OccupancyGr
 
 FloatArray = NDArray[np.float64]
 
-_COARSE_M = 0.1
-_TURNS = 120
-_CANDIDATES = 6
+_COARSE_M = 0.1  # cells of the first search
+_TURNS = 120  # that it tries: every three degrees
+_CANDIDATES = 6  # that are made exact
 _CONTRADICTION = 0.5  # a wall on free space counts this much against walls on walls
 _FAR_M = 1.0  # walls further off than this are not each other's
 _NEAR_CELLS = 2.0  # of the coarser grid: so near, walls agree
-_LEAST_WALLS = 20
-_LEAST_AGREE = 0.5
-_RIVAL = 0.9
+_LEAST_WALLS = 20  # cells: fewer fit anywhere
+_LEAST_AGREE = 0.5  # of the walls: less is another place
+_RIVAL = 0.9  # of the best: a place that fits as well, which is said
 
 
 @dataclass(frozen=True)

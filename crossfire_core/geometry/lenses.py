@@ -43,9 +43,9 @@ _SHAPES = {_FLAT: 0, _EQUIDISTANT: 4, _FOV: 1, _OMNI: 1, _EUCM: 2, _DS: 2}
 _HALF = np.pi / 2
 _SCAN = 2048  # angles at which a fold is looked for
 _WAYS = 48  # around the axis, where that matters
-_STEPS = 60
+_STEPS = 60  # of Newton, at most; five are usual
 _EXACT = 1e-13  # of coordinates on the sensor, in focal lengths
-_SAME = 1e-9
+_SAME = 1e-9  # an angle that is exact enough
 _JIT: dict[str, Any] = {"nogil": True, "cache": True, "boundscheck": False}
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
-_AHEAD = 1e-6
+_AHEAD = 1e-6  # metres before the camera
 # Rotations from a camera to its six sides: ahead, right, behind, left, below, above.
 _SIDES = np.array(
     [

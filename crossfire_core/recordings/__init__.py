@@ -28,7 +28,7 @@ __all__ = [
     "split_holdout",
 ]
 
-_MOST_CHILDREN = 20
+_MOST_CHILDREN = 20  # that are looked into, to name a folder one level down
 _ACTIVE, _VIDEOS = (".active",), (".mp4", ".avi", ".mov", ".mkv", ".webm")
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".tif", ".tiff")
 

@@ -19,7 +19,7 @@ from crossfire_core.recordings.text import numbers, parse_rows, seconds_to_ns
 
 _TRUTH = "groundtruth.txt"
 _DEPTH_UNIT = 1.0 / 5000.0
-_DEPTH_TOLERANCE_NS = 20_000_000
+_DEPTH_TOLERANCE_NS = 20_000_000  # as the data set's own tool pairs images
 # As the benchmark publishes them: fx, fy, cx, cy (pixel centres at integers), k1 k2 p1 p2 k3.
 _PUBLISHED = {
     "freiburg1": (
