@@ -168,7 +168,7 @@ def test_maps_that_are_there_are_used_and_others_trained(world, monkeypatch):
         def warm_up(self):
             pass
 
-    def train(recording, path, config, **_):
+    def train(recording, path, config, course, on_progress):
         trained.append(path)
         backends.add(config.backend)
         path.parent.mkdir(parents=True, exist_ok=True)

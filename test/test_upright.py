@@ -16,7 +16,7 @@ from crossfire_core.geometry.turning import (
     turned_pixels,
 )
 from crossfire_core.geometry.upright import plane_axes, up_direction
-from crossfire_core.localization.estimate import Matches, PoseEstimate
+from crossfire_core.localization.estimate import Matches, PoseEstimate, Search
 from crossfire_core.localization.tracker import Tracker
 from crossfire_core.localization.uncertainty import diagonal
 from crossfire_core.localization.upright import Upright, localize_turned
@@ -226,7 +226,7 @@ def test_a_failure_is_passed_on_as_it_is():
 @pytest.mark.parametrize("quarters", [0, 2])
 def test_options_reach_the_localizer(quarters):
     scene = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
-    localizer = UprightOnly(scene, CAMERAS[0], Pose.identity())
+    localizer, search = UprightOnly(scene, CAMERAS[0], Pose.identity()), Search(follow=True)
     seen, camera = turned_image(scene, -quarters), turned_camera(CAMERAS[0], -quarters)
-    assert localize_turned(localizer, seen, camera, quarters, patches_first=True).ok
-    assert localizer.options == {"patches_first": True}
+    assert localize_turned(localizer, seen, camera, quarters, search=search).ok
+    assert localizer.options == {"search": search}
