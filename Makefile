@@ -31,7 +31,8 @@ SOURCES := crossfire_core crossfire_ros test launch tools setup.py
 
 # Files whose tests take more than two seconds of a CPU in all (pytest --durations=0).
 SLOW := adjustment cli cli_doctor docs_run encoding evaluation evaluation_official \
-	evaluation_peers evidence export extension gpu gpu_check joining mapping_poses neural_map own_parts packaging patches place \
+	evaluation_peers evidence export extension gpu gpu_check joining \
+	mapping_poses neural_map own_parts packaging patches place \
 	place_training pose_correction pretraining recordings_bag recordings_calibration \
 	recordings_check recordings_check_folders recordings_check_real recordings_convert \
 	recordings_damaged recordings_merges recordings_messages recordings_real recordings_rig \
