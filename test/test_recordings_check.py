@@ -66,6 +66,7 @@ class Bag:
     moment: Callable[[int], float] = lambda index: index * PERIOD_S
     image_stamp: Callable[[float], float] = lambda seconds: seconds
     pose_delay: float = 0.0
+    truth_scale: float = 1.0
     pose: Callable[[float], Pose] = camera_at
     recorded_late: float = 0.0
     mounted: Pose = BASE_FROM_CAMERA
@@ -104,7 +105,8 @@ class Bag:
             at = seconds + float(part)
             base = self.pose(at) @ BASE_FROM_CAMERA.inverse()
             if "truth" in self.parts:
-                bag.pose(TRUTH, ns(at + self.pose_delay), "map", base)
+                moved = Pose(base.rotation, self.truth_scale * base.translation)
+                bag.pose(TRUTH, ns(at + self.pose_delay), "map", moved)
             if "odom" in self.parts:
                 bag.odometry(ODOM, ns(at + self.pose_delay), "odom", "base_link", base)
 
@@ -239,6 +241,9 @@ BROKEN = {
     "stamps that go back": (Bag(image_stamp=looped), "error", "clock_jump"),
     "another clock": (Bag(recorded_late=0.4), "warning", "clocks"),
     "late poses": (Bag(pose_delay=0.1), "warning", "pose_time"),
+    "millimetres": (Bag(truth_scale=1000.0), "error", "scale"),
+    "no scale": (Bag(truth_scale=4.0), "warning", "scale"),
+    "millimetres alone": (Bag(truth_scale=1000.0, parts=ALL - {"odom"}), "warning", "scale"),
     "blur": (Bag(edit=blurred), "error", "blur"),
     "some blur": (Bag(edit=sometimes_blurred), "warning", "blur"),
     "darkness": (Bag(edit=dark), "error", "exposure"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -159,3 +160,22 @@ def copied(source: Path, target: Path, change: Change) -> Path:
                 data = store.serialize_cdr(message, connection.msgtype)
                 writer.write(known[connection.topic], at, data)
     return target
+
+
+def test_photographs_whose_poses_were_mixed_up_disagree(data_dir: Path, tmp_path: Path) -> None:
+    """Those that poses put side by side show nothing in common; those that follow each other do."""
+    data = json.loads((data_dir / "fox" / "transforms.json").read_text())
+    frames = [f for f in data["frames"] if (data_dir / "fox" / f["file_path"]).is_file()]
+    order = np.random.default_rng(0).permutation(len(frames))
+    poses = [frames[i]["transform_matrix"] for i in order]
+    data["frames"] = [
+        {
+            **frame,
+            "file_path": str((data_dir / "fox" / frame["file_path"]).resolve()),
+            "transform_matrix": pose,
+        }
+        for frame, pose in zip(frames, poses, strict=True)
+    ]
+    (tmp_path / "transforms.json").write_text(json.dumps(data))
+    report = check_recording(tmp_path)
+    assert codes(report, "error") == {"epipolar"}, report.verdict

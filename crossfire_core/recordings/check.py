@@ -202,7 +202,7 @@ class _Builder:
         if looks:
             self.drawings += [partial(plots.images_plot, looks), partial(plots.sheet, looks)]
         path = motion.measure_motion(infos, metric=recording.metric)
-        self.findings += motion.judge_motion(path, infos)
+        self.findings += motion.judge_motion(path, infos) + motion.judge_scale(recording)
         self._estimate(recording)
         self.figures["frames"] = len(infos)
         if path is None:

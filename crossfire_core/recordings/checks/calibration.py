@@ -23,13 +23,14 @@ from crossfire_core.recordings.checks.pairs import (
     choose_pairs,
     match_pairs,
     median_error,
+    neighbours,
 )
 from crossfire_core.recordings.lazy import FrameInfo, Recording, is_timed
 
 _LEAST_PAIRS = 4  # fewer tell no focal length
 FOCAL_SCALES = np.arange(70, 143, 2) / 100  # that are tried
-TIME_SHIFTS_S = np.arange(-20, 21, 2) / 100  # that are tried
-_FOCAL_TOLERANCE, _TIME_TOLERANCE_S = 0.05, 0.03  # two steps of each are noise
+TIME_SHIFTS_S = np.arange(-20, 21) / 100  # that are tried
+_FOCAL_TOLERANCE, _TIME_TOLERANCE_S = 0.05, 0.03  # so much is noise
 # A focal length that is off by a tenth must show by so much, or it cannot be told from the images.
 _LEAST_EFFECT_PX = 0.1
 _OFF_CENTRE = 0.25  # of the image; lenses and sensors are off by a few hundredths
@@ -98,6 +99,8 @@ def measure_fit(recording: Recording, on_progress: OnProgress) -> Fit | None:
     """
     infos = recording.infos
     pairs = match_pairs(recording, choose_pairs(infos), on_progress)
+    if len(pairs) < _LEAST_PAIRS:  # where poses are anyhow, those near each other show nothing
+        pairs = match_pairs(recording, neighbours(infos), on_progress)
     if len(pairs) < _LEAST_PAIRS:
         return None
     poses = {i: infos[i].world_from_camera for pair in pairs for i in (pair.first, pair.second)}
@@ -178,7 +181,7 @@ def _wrong_time(fit: Fit) -> Finding | None:
     if not len(fit.time_errors) or abs(fit.time_shift_s) <= _TIME_TOLERANCE_S:
         return None
     least = float(fit.time_errors.min())
-    if _gain(fit.error_px, least) <= 0.35:
+    if _gain(fit.error_px, least) <= 0.35 or least > _BAD_ERROR_PX:
         return None
     return warning(
         "pose_time",

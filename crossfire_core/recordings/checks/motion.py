@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfire_core.errors import CrossfireError
+from crossfire_core.geometry import Pose
 from crossfire_core.geometry.upright import plane_axes, up_direction
 from crossfire_core.recordings.checks.finding import Finding, error, good, warning
-from crossfire_core.recordings.lazy import FrameInfo, is_timed
+from crossfire_core.recordings.lazy import FrameInfo, Recording, is_timed
 
 _SECTOR_DEG = 30  # in which directions are counted
 _LEAST_EXTENT_M = 0.3  # less parallax fixes no depth in a room
 _LEAST_FRAMES = 20  # fewer make no map
 _JUMP_TIMES, _JUMP_M = 10.0, 0.3  # steps larger than the usual one, and at all
+# In so many parts a path is compared with odometry, where that moves at least so far.
+_PARTS, _LEAST_PART_M = 60, 0.02
+_SAME_SCALE, _HOPELESS_SCALE = 2.0, 20.0
+_FASTEST_M_S = 100.0  # nothing that localizes itself by a place
 
 
 @dataclass(frozen=True)
@@ -124,6 +131,40 @@ def judge_motion(motion: Motion | None, infos: Sequence[FrameInfo]) -> list[Find
             f"{motion.seen_deg:.0f} of 360 degrees",
         )
     ]
+
+
+def judge_scale(recording: Recording) -> list[Finding]:
+    """Whether metres are metres: poses move as far as odometry does, and at a possible speed."""
+    infos, odometry = recording.infos, None
+    with suppress(CrossfireError):  # which is said elsewhere
+        odometry = recording.odometry()
+    posed = [info for info in infos if info.world_from_camera is not None]
+    if len(posed) < 2 or not recording.metric or not is_timed(infos):
+        return []
+    some = [posed[i] for i in np.unique(np.linspace(0, len(posed) - 1, _PARTS).astype(int))]
+    moved = _steps([recording.world_from_base(info) for info in some])
+    seconds = np.diff([info.stamp_ns * 1e-9 for info in some])
+    speed = float(np.median(moved / seconds))
+    if odometry is not None:
+        driven = _steps([odometry.at(info.stamp_ns) for info in some])
+        told = driven > _LEAST_PART_M
+        ratio = float(np.median(moved[told] / driven[told])) if told.any() else 1.0
+        off = max(ratio, 1.0 / max(ratio, 1e-9))
+        judge = error if off > _HOPELESS_SCALE else warning
+        if off > _SAME_SCALE:
+            text = f"the poses move {ratio:.3g} times as far as the odometry: is one of them not "
+            return [judge("scale", f"{text}in metres (millimetres, or without scale)?")]
+    if speed > _FASTEST_M_S:
+        text = f"the camera moves at {speed:.0f} m/s (median): are its poses in millimetres?"
+        return [warning("scale", text)]
+    return []
+
+
+def _steps(poses: Sequence[Pose | None]) -> NDArray[np.float64]:
+    """Distances from pose to pose, NaN where one is missing."""
+    missing = np.full(3, np.nan)
+    centres = np.stack([missing if pose is None else pose.translation for pose in poses])
+    return np.asarray(np.linalg.norm(np.diff(centres, axis=0), axis=1))
 
 
 def _jumps(motion: Motion) -> list[Finding]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -72,6 +73,25 @@ def choose_pairs(infos: Sequence[FrameInfo]) -> list[tuple[int, int]]:
         if best[1] >= 0:
             pairs.append((start, best[1]))
     return pairs
+
+
+def neighbours(infos: Sequence[FrameInfo]) -> list[tuple[int, int]]:
+    """Pairs of frames that follow each other, spread over the recording, wherever poses put them.
+
+    But for those that stand still, which show no epipolar lines.
+    """
+    posed = [(i, info.world_from_camera) for i, info in enumerate(infos)]
+    posed = [(i, pose) for i, pose in posed if pose is not None]
+    if len(posed) < 2:
+        return []
+    extent = np.linalg.norm(np.ptp([p.translation for _, p in posed], axis=0))  # type: ignore[union-attr]
+    moved = [
+        (i, j)
+        for (i, first), (j, second) in pairwise(posed)
+        if first.distance(second)[0] > _LEAST_BASELINE * extent  # type: ignore[union-attr,arg-type]
+    ]
+    some = np.unique(np.linspace(0, len(moved) - 1, min(2 * _PAIRS, len(moved))).astype(int))
+    return [moved[k] for k in some]
 
 
 def match_pairs(
