@@ -30,7 +30,9 @@ class BoxRoom:
     spread: float = 0.01
 
     def rays(self, camera: Camera, map_from_camera: Pose, pixels: NDArray[np.float64]) -> Rays:
-        directions = camera.bearings(pixels) @ map_from_camera.rotation.T
+        bearings = camera.bearings(pixels)
+        bearings[np.isnan(bearings[:, 0])] = (0.0, 0.0, 1.0)  # as the renderer does
+        directions = bearings @ map_from_camera.rotation.T
         origins = np.broadcast_to(map_from_camera.translation, directions.shape).copy()
         return Rays(torch.tensor(origins), torch.tensor(directions))
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from box_room import CRATE, GREEN, LENS, RED, BoxRoom, true_cells
+from box_room import CRATE, GREEN, LENS, RED, ROOM, BoxRoom, true_cells
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
 from scipy.spatial.transform import Rotation
@@ -25,7 +25,7 @@ from crossfire_core.export.map_server import read_grid, write_grid
 from crossfire_core.export.occupancy import FREE, OCCUPIED, UNKNOWN, OccupancyGrid, occupancy
 from crossfire_core.export.onto import lay_onto, moved
 from crossfire_core.export.surfaces import cast
-from crossfire_core.geometry import Pose
+from crossfire_core.geometry import Camera, Pose
 
 CONFIG = ExportConfig(columns=64)
 AROUND = np.ones((3, 3), bool)
@@ -305,6 +305,34 @@ def test_the_cloud_lies_on_surfaces_with_their_colours_and_normals(seen):
     assert wall.sum() > 50 and (made.normals[wall][:, 0] < -0.9).mean() > 0.9
     cells = np.floor(made.points / 0.05)
     assert len(np.unique(cells, axis=0)) > 0.99 * len(made)  # a mean may lie on its cube's face
+
+
+@pytest.mark.parametrize(
+    ("model", "numbers", "focal"),
+    [
+        ("omni", (1.4, -0.05, 0.01, 0.0, 0.0), 36.0),
+        ("ds", (-0.25, 0.6), 15.0),
+        ("equidistant", (0.01, -0.005, 0.001, 0.0), 8.0),
+        ("radtan", (-0.4, 0.0, 0.0, 0.0), 48.0),  # folds over near the corners
+    ],
+)
+def test_a_wide_lens_sees_the_room_all_around_and_nothing_beyond_its_border(model, numbers, focal):
+    camera = Camera(64, 64, focal, focal, 32.0, 32.0, model, numbers)
+    room = BoxRoom(())
+    pose = room.views()[0]
+    seen = cast(room, [camera], [pose], CONFIG)
+    shown = np.isfinite(camera.bearings(camera.pixel_grid())[:, 0])
+    assert 0.5 < shown.mean() < 1.0 and len(seen.points) == shown.sum()
+    low, high = ROOM
+    to_walls = np.abs(np.concatenate([seen.points - low, seen.points - high], axis=1))
+    np.testing.assert_allclose(to_walls.min(axis=1), 0.0, atol=1e-5)
+    behind = (pose.inverse().apply(seen.points)[:, 2] < -0.1).mean()
+    assert (behind > 0.1) == (model != "radtan")
+    # which wall a point lies on says how its normal points: into the room, but along edges
+    inward = np.concatenate([np.eye(3), -np.eye(3)])[to_walls.argmin(axis=1)]
+    told = seen.normals.any(axis=1)
+    assert told.mean() > 0.6
+    assert ((seen.normals[told] * inward[told]).sum(axis=1) > 0.99).mean() > 0.8
 
 
 def test_the_cloud_is_bounded_by_coarser_cubes(seen):

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from box_room import BoxRoom
 from safetensors import safe_open
 from torch import Tensor
 from toy_map import HELD_OUT, SMALL, STEPS, TINY
@@ -29,6 +31,7 @@ from crossfire_core.maps.neural_map import NeuralMap
 from crossfire_core.maps.patches import SIDE, Patches
 from crossfire_core.recordings.frame import Frame
 from crossfire_core.training.checkpoint import checkpoint_path
+from crossfire_core.training.descriptor_stage import measure_surfaces
 from crossfire_core.training.progress import Progress
 from crossfire_core.training.schedule import Budget, Course, rate_factor
 from crossfire_core.training.selection import select_frames
@@ -393,6 +396,31 @@ def test_kept_views_are_spread_over_the_path() -> None:
     standing = [moving[0]] * 180
     chosen = select_frames([*standing, *moving], max_views=15)
     assert sum(i >= 180 for i in chosen.mapping) >= 12
+
+
+def test_surfaces_that_a_wide_lens_sees_beside_and_behind_itself() -> None:
+    """Between nodes of the grid points lie on the walls, and nothing torn is clear."""
+
+    class Room(BoxRoom):
+        device = "cpu"
+
+    camera = Camera(64, 64, 36.0, 36.0, 32.0, 32.0, "omni", (1.4, -0.05, 0.01, 0.0, 0.0))
+    crate = ((-1.2, -0.5, 0.6), (-0.7, 0.1, 1.4), (1.0, 0.0, 0.0))  # behind the camera
+    room = Room((crate,))
+    forward = Pose(np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]), np.array([0.2, 0.1, 1.1]))
+    view = SimpleNamespace(camera=camera, map_from_camera=forward)
+    surfaces = measure_surfaces(room, [view], 32)
+    pixels = np.random.default_rng(0).uniform(8, 56, (4000, 2))
+    true = room.surface(room.rays(camera, forward, pixels))[0].numpy()
+    found, clear = surfaces.at(0, torch.tensor(pixels))
+    angle = np.degrees(np.arccos(camera.bearings(pixels)[:, 2]))
+    off = np.linalg.norm(found.numpy() - true, axis=1) / np.linalg.norm(
+        true - forward.translation, axis=1
+    )
+    for part in (angle < 80, (angle > 85) & (angle < 95), angle > 100):
+        kept = part & clear.numpy()
+        assert kept.sum() > 0.5 * part.sum()
+        assert np.median(off[kept]) < 0.0025 and np.quantile(off[kept], 0.9) < 0.01
 
 
 def test_a_budget_counts_steps_or_seconds() -> None:

@@ -189,6 +189,8 @@ def _look(
 ) -> _Seen:
     rays = renderer.rays(camera, pose, camera.pixel_grid())
     points, opacity, spread = (_plain(part) for part in renderer.surface(rays))
+    if camera.usable is not None:  # beyond a lens's border no ray has a direction of its own
+        points[~camera.usable.ravel()] = np.nan
     depth = np.linalg.norm(points - pose.translation, axis=1)
     met = (opacity >= config.min_opacity) & np.isfinite(points).all(axis=1) & (depth > 0)
     normals = _normals(points.reshape(camera.height, camera.width, 3), pose)
@@ -222,9 +224,9 @@ def _normals(grid: FloatArray, pose: Pose) -> FloatArray:
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     back = pose.translation - grid.reshape(-1, 3)
     back /= np.maximum(np.linalg.norm(back, axis=1, keepdims=True), 1e-9)
-    facing = (normals * back).sum(axis=1)
-    torn = np.abs(facing) < _LEAST_SLANT
-    return np.asarray(normals * np.where(torn, 0.0, np.sign(facing))[:, None])
+    facing = (normals * back).sum(axis=1)[:, None]
+    whole = np.abs(facing) >= _LEAST_SLANT  # neither is what touches a lens's border
+    return np.where(whole, normals * np.where(facing > 0, 1.0, -1.0), 0.0)
 
 
 def _joined(seen: Sequence[_Seen], poses: Sequence[Pose]) -> Surfaces:

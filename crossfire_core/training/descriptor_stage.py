@@ -35,9 +35,10 @@ class Surfaces:
     """Rendered surfaces of all views, on a grid over each image.
 
     Attributes:
-        nodes: ``[views, 5, rows, columns]``: x/z, y/z, z/z of the point in the map frame with z
-            its depth in the view, 1/z, and 1 or 0 for clear or unclear. Divided by the depth,
+        nodes: ``[views, 5, rows, columns]``: the point in the map frame divided by its depth in
+            the view, one by the depth, and 1 or 0 for clear or unclear. Divided by the depth,
             points of a plane are linear in the image, so what lies between nodes is exact there.
+            Of a wide lens the distance stands for the depth, since it sees behind itself.
         sizes: ``[views, 2]`` (width, height) of the images, pixels.
     """
 
@@ -83,8 +84,11 @@ def measure_surfaces(renderer: Renderer, views: Sequence[View], nodes_along: int
             view.camera, view.map_from_camera, view.camera.pixel_grid(columns, rows)
         )
         points, opacity, spread = renderer.surface(rays)
-        forward = points.new_tensor(view.map_from_camera.rotation[:, 2])
-        inverse = 1.0 / ((points - rays.origins) @ forward).clamp_min(1e-3)
+        away = points - rays.origins
+        # one by it changes evenly along a flat surface; a wide lens sees beside and behind itself
+        forward = away.new_tensor(view.map_from_camera.rotation[:, 2])
+        depth = away @ forward if view.camera.is_flat else away.norm(dim=1)
+        inverse = 1.0 / depth.clamp_min(1e-3)
         # what a localizer with default settings takes for clear
         limits = LocalizationConfig()
         clear = (opacity > limits.min_opacity) & (spread < limits.max_depth_spread)
