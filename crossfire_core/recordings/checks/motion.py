@@ -22,7 +22,7 @@ _LEAST_FRAMES = 20  # fewer make no map
 _JUMP_TIMES, _JUMP_M = 10.0, 0.3  # steps larger than the usual one, and at all
 # In so many parts a path is compared with odometry, where that moves at least so far.
 _PARTS, _LEAST_PART_M = 60, 0.02
-_SAME_SCALE, _HOPELESS_SCALE = 2.0, 20.0
+_SAME_SCALE, _HOPELESS_SCALE = 2.0, 20.0  # wheels slip, and by so much nothing does
 _FASTEST_M_S = 100.0  # nothing that localizes itself by a place
 
 
