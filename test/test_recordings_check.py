@@ -62,6 +62,7 @@ class Bag:
 
     parts: set[str] = field(default_factory=lambda: {"info", "truth", "odom", "static"})
     focal: float = 1.0
+    lens: tuple[float, ...] = ()
     edit: Callable[[int, np.ndarray], np.ndarray] = lambda index, image: image
     moment: Callable[[int], float] = lambda index: index * PERIOD_S
     image_stamp: Callable[[float], float] = lambda seconds: seconds
@@ -74,6 +75,8 @@ class Bag:
     def write(self, path: Path) -> Path:
         """Write it and return its path."""
         camera = replace(CAMERA, fx=CAMERA.fx * self.focal, fy=CAMERA.fy * self.focal)
+        if self.lens:
+            camera = replace(camera, distortion="radtan", coefficients=self.lens)
         with BagWriter(path) as bag:
             if "static" in self.parts:
                 bag.transforms(START_NS, [("base_link", FRAME, self.mounted)], static=True)
@@ -224,10 +227,12 @@ def looped(seconds: float) -> float:
 
 
 ALL = Bag().parts
+LENS = (-0.35, 0.12, 0.0, 0.0, 0.0)
 TILTED = BASE_FROM_CAMERA @ Pose.exp((0, 0, 0, 0.0, 0.0, 0.35))
 BROKEN = {
     "focal length 10 % too long": (Bag(focal=1.1), "error", "focal_length"),
     "focal length 10 % too short": (Bag(focal=0.9), "error", "focal_length"),
+    "rectified images, said to be raw": (Bag(lens=LENS), "error", "rectified"),
     "no camera_info": (Bag(parts=ALL - {"info"}), "error", "camera_info"),
     "zero K": (Bag(parts=ALL - {"info"} | {UNCALIBRATED}), "error", "camera_info"),
     "half the image size": (Bag(edit=smaller), "warning", "left_out"),

@@ -23,6 +23,7 @@ from crossfire_core.recordings.checks import (
     topics,
 )
 from crossfire_core.recordings.checks.finding import Finding, error, good, warning
+from crossfire_core.recordings.checks.straightness import looks_straight
 from crossfire_core.recordings.lazy import Recording
 from crossfire_core.recordings.options import NO_POSES, RecordingOptions
 from crossfire_core.reports import html
@@ -222,7 +223,12 @@ class _Builder:
             recording, lambda done, total: tell(done, total, "checking the calibration")
         )
         mounted = recording.base_from_camera.distance(Pose.identity()) != (0.0, 0.0)
-        self.findings += calibration.judge_fit(fit, mounted=mounted)
+        lens = recording.infos[0].camera
+        self.findings += calibration.judge_fit(
+            fit,
+            mounted=mounted,
+            straight=lambda: lens.distortion != "none" and looks_straight(recording, lens),
+        )
         if fit is not None:
             self.figures |= fit.to_json()
             self.drawings.append(partial(plots.fit_plot, fit))

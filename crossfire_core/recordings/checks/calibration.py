@@ -7,7 +7,7 @@ smallest; and poses that do not fit at all are tried in other conventions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ _FOCAL_TOLERANCE, _TIME_TOLERANCE_S = 0.05, 0.03  # so much is noise
 # A focal length that is off by a tenth must show by so much, or it cannot be told from the images.
 _LEAST_EFFECT_PX = 0.1
 _OFF_CENTRE = 0.25  # of the image; lenses and sensors are off by a few hundredths
+_FINE_ERROR_PX = 1.0  # below, nobody asks why
 _BAD_ERROR_PX, _HOPELESS_ERROR_PX = 6.0, 20.0  # of 640: a warning, an error; docs/recordings.md
 # Another convention is the right one if its error is small, and small against that of the given.
 _FITTING_ERROR_PX, _FITTING_SHARE = 2.0, 0.25
@@ -118,12 +119,16 @@ def measure_fit(recording: Recording, on_progress: OnProgress) -> Fit | None:
     )
 
 
-def judge_fit(fit: Fit | None, *, mounted: bool) -> list[Finding]:
+def judge_fit(
+    fit: Fit | None, *, mounted: bool, straight: Callable[[], bool | None] = lambda: None
+) -> list[Finding]:
     """What the scans say.
 
     Args:
         fit: of :func:`measure_fit`.
         mounted: whether a transform from a robot's base to the camera is part of the poses.
+        straight: whether images that are read through a lens look as if they were rectified
+            already; asked where they do not fit well.
     """
     if fit is None:
         return [
@@ -134,6 +139,8 @@ def judge_fit(fit: Fit | None, *, mounted: bool) -> list[Finding]:
         ]
     if fit.convention_error_px < min(_FITTING_ERROR_PX, _FITTING_SHARE * fit.error_px):
         return [_other_convention(fit, mounted=mounted)]
+    if fit.error_px > _FINE_ERROR_PX and straight():
+        return [_rectified_before(fit)]
     return [_wrong_focal(fit) or _wrong_time(fit) or _wrong_poses(fit, mounted=mounted)]
 
 
@@ -159,6 +166,15 @@ def _other_convention(fit: Fit, *, mounted: bool) -> Finding:
         "pose_convention",
         f"poses and images disagree by {fit.error_px:.1f} px, but agree to "
         f"{fit.convention_error_px:.1f} px if these are {fit.convention}: {where}",
+    )
+
+
+def _rectified_before(fit: Fit) -> Finding:
+    return error(
+        "rectified",
+        f"poses and images disagree by {fit.error_px:.1f} px, and the images look rectified "
+        "although the calibration is that of raw ones: say --rectified, or give the calibration "
+        "of these images with --calibration",
     )
 
 
