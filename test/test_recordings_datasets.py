@@ -418,6 +418,19 @@ def test_kapture(tmp_path: Path, rig: bool) -> None:
     assert all(f.camera == COLMAP_CAMERA for f in frames)
 
 
+def test_a_png_whose_end_is_damaged_is_left_out_and_one_with_more_behind_it_is_not(
+    tmp_path: Path,
+) -> None:
+    folder = write_kapture(tmp_path / "kapture")
+    images = folder / "sensors" / "records_data" / "cam"
+    whole = (images / "1.png").read_bytes()
+    (images / "1.png").write_bytes(whole[:-12] + b"\xeb\xe6\x19." + whole[-8:])
+    (images / "2.png").write_bytes(whole + b"more")
+    recording = open_recording(folder)
+    assert [f.name for f in recording] == ["cam/0.png", "cam/2.png", "cam/3.png"]
+    assert "1 of 4 listed images cannot be read" in " ".join(recording.notes)
+
+
 @pytest.mark.parametrize("file", ["sensors", "records_camera", "trajectories"])
 @pytest.mark.parametrize("text", ["a", "a, b, c", "1, cam0, x, y, z, 1, 2, 3, 4"])
 def test_kapture_that_is_damaged(tmp_path: Path, file: str, text: str) -> None:

@@ -32,6 +32,7 @@ _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 }
 _JPEGS = ("JPEG", "MPO")
 _END_OF_JPEG = b"\xff\xd9"
+_END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"
 _FOREIGN_ROOT = re.compile(r"/|[A-Za-z]:/|\.\./|file:/")
 
 
@@ -144,7 +145,8 @@ def header_of(stream: BinaryIO, format: str = "") -> ImageHeader:
     """
     from PIL import Image  # slow to import, and the command line imports this module's neighbours
 
-    size, turn, kind, deep, complete = (0, 0), None, None, False, False
+    size, turn, kind, deep = (0, 0), None, None, False
+    sound = complete = False
     # each of PIL's formats has its own errors; OpenCV may know better
     with warnings.catch_warnings(), suppress(Exception):
         warnings.simplefilter("ignore")
@@ -156,9 +158,10 @@ def header_of(stream: BinaryIO, format: str = "") -> ImageHeader:
             if kind in _JPEGS:
                 complete = _part(stream, -2, 2) == _END_OF_JPEG
             elif kind == "PNG":
-                image.verify()  # its checksums
-                complete = True
-    if kind == "PNG" and not complete:
+                complete = _part(stream, -len(_END_OF_PNG), len(_END_OF_PNG)) == _END_OF_PNG
+                image.verify()  # the checksums of all but its end
+                sound = True
+    if kind == "PNG" and not sound:
         raise RecordingError("the PNG is damaged or cut short")
     if not complete:  # what has no mark of its end is decoded to find out
         stream.seek(0)
