@@ -112,18 +112,23 @@ class BagRecording(Recording):
     def frames(self, indices: Iterable[int]) -> Iterator[Frame]:
         """Decode some frames; see the base class."""
         slots = [self._slots[i] for i in sorted(set(indices))]
-        parts: dict[int, dict[str, BagMessage]] = defaultdict(dict)
-        next_slot = 0
-        for position, kind, message in self._messages(slots):
-            parts[position][kind] = message
-            while next_slot < len(slots) and _complete(slots[next_slot], parts[next_slot]):
-                yield self._frame(slots[next_slot].info, parts.pop(next_slot))
-                next_slot += 1
-        if next_slot < len(slots):
+        for quick in (True, False):  # an index that is damaged has wrong times
+            parts: dict[int, dict[str, BagMessage]] = defaultdict(dict)
+            next_slot = 0
+            for position, kind, message in self._messages(slots, quick):
+                parts[position][kind] = message
+                while next_slot < len(slots) and _complete(slots[next_slot], parts[next_slot]):
+                    yield self._frame(slots[next_slot].info, parts.pop(next_slot))
+                    next_slot += 1
+            slots = slots[next_slot:]
+        if slots:
             raise RecordingError(f"bag {self.name} has changed since it was opened")
 
-    def _messages(self, slots: list[_Slot]) -> Iterator[tuple[int, str, BagMessage]]:
-        """The messages that some frames need: (position of the frame, which part, message)."""
+    def _messages(self, slots: list[_Slot], quick: bool) -> Iterator[tuple[int, str, BagMessage]]:
+        """The messages that some frames need: (position of the frame, which part, message).
+
+        Quick is to look only at the times of these messages, as the bag's index has them.
+        """
         owners: dict[tuple[str, tuple[int, int]], list[tuple[int, str]]] = defaultdict(list)
         for position, slot in enumerate(slots):
             owners[self._scan.image_topic, slot.image].append((position, _COLOUR))
@@ -134,7 +139,8 @@ class BagRecording(Recording):
         times = [key[0] for _, key in owners]
         topics = {topic for topic, _ in owners}
         with open_bag(self._path) as bag:
-            for message in bag.messages(topics, min(times), max(times) + 1):
+            span = (min(times), max(times) + 1) if quick else (None, None)
+            for message in bag.messages(topics, *span):
                 for position, kind in owners.get((message.topic, message.key), ()):
                     yield position, kind, message
 

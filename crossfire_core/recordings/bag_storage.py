@@ -272,7 +272,7 @@ class _RosbagsStorage:
             StoredTopic(
                 c.topic,
                 _ros2_name(c.msgtype),
-                c.msgcount,
+                int(c.msgcount),  # metadata.yaml may say anything
                 c.msgdef.format.name.lower().replace("none", ""),
                 c.msgdef.data,
                 *_qos(getattr(c.ext, "offered_qos_profiles", ())),
@@ -286,7 +286,8 @@ class _RosbagsStorage:
         wanted: Any = [c for c in self._reader.connections if c.topic in topics]
         if wanted:  # none of them would give all
             for connection, time, raw in self._reader.messages(wanted, start_ns, stop_ns):
-                yield connection.topic, time, raw
+                if connection.topic in topics:  # damaged chunks hold others under their numbers
+                    yield connection.topic, time, raw
 
     def close(self) -> None:
         self._reader.close()
