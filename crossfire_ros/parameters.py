@@ -211,7 +211,7 @@ _YAML_HEAD = """\
 # Parameters of the localization node: every one, with its default.
 #
 # Copy this file, keep what you change, and start with
-#   ros2 launch crossfire_ros localize.launch.py map:=room.map params_file:=your.yaml
+#   ros2 launch crossfire_ros localize.launch.py map:=$PWD/room.map params_file:=$PWD/your.yaml
 # Those marked (live) can be changed while the node runs: ros2 param set /crossfire_localization ...
 /**:
   ros__parameters:"""
